@@ -1,0 +1,1 @@
+//! The one loop: lease events, kernel events, timers, signals.

@@ -1,0 +1,1 @@
+//! Every flag and variable, in Twill's spelling and in flanneld's.

@@ -1,0 +1,1 @@
+//! Flags and files, resolved: validated, total, no clap.

@@ -1,0 +1,1 @@
+//! Masquerade and forward rules: rendered (pure), then applied as one transaction.

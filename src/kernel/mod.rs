@@ -1,0 +1,1 @@
+//! The host's network stack, as far as Twill owns it.

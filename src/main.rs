@@ -1,0 +1,3 @@
+//! Twill's command line: flags, configuration, command, exit code.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Belief about the kernel; passes; retry with jittered backoff.

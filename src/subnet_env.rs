@@ -1,0 +1,1 @@
+//! The file CNI plugins depend on: read, and atomically written.

@@ -1,0 +1,1 @@
+//! Logs, counters, the HTTP endpoints.
