@@ -1,0 +1,130 @@
+//! Complaints as data: what a pure function could not plan, and what to do about it.
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// What kind of complaint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Code {
+    /// A key below the prefix that names no subnet.
+    BadLeaseKey,
+    /// A lease whose value does not decode.
+    BadLeaseValue,
+    /// A lease of another backend.
+    OtherBackend,
+    /// A lease that lacks what the backend needs of it.
+    IncompleteLease,
+    /// A lease outside the network.
+    OutsideNetwork,
+    /// A lease that overlaps another one.
+    OverlappingLease,
+    /// A lease that overlaps this host's own subnet.
+    OverlapsOwnSubnet,
+    /// Two leases with one tunnel address.
+    DuplicateVtep,
+    /// Two hosts that announce one public address.
+    DuplicateAddress,
+    /// Two processes that hold one identity.
+    DuplicateIdentity,
+    /// Another host holds this host's subnet.
+    LeaseLost,
+    /// The lease held does not fit the network configuration.
+    LeaseOutgrown,
+    /// A peer that is not on a network of this host, though the backend needs that.
+    PeerOffLink,
+    /// A route of somebody else that takes precedence over a wanted one.
+    ForeignRoute,
+    /// A network configuration that cannot be used.
+    BadConfig,
+    /// A network configuration that takes effect at the next start.
+    RestartToApply,
+    /// Deletions that are held back.
+    DeletionsHeld,
+    /// The store does not answer.
+    StoreDown,
+    /// A firewall that drops forwarded packets before ours can accept them.
+    ForwardDropped,
+    /// The firewall could not be brought to the wanted state.
+    FirewallFailed,
+    /// The kernel refused an operation.
+    KernelRefused,
+    /// A file could not be written.
+    FileFailed,
+    /// The underlay interface or its address is missing.
+    NoUnderlay,
+}
+
+/// One complaint.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Fault {
+    /// What kind.
+    pub code: Code,
+    /// What it is about: a lease key, an interface, a file.
+    pub subject: String,
+    /// The cause, in words.
+    pub cause: String,
+}
+
+impl Code {
+    /// What an operator does about it.
+    #[must_use]
+    pub const fn remedy(self) -> &'static str {
+        match self {
+            Self::BadLeaseKey => "delete the key, or move it out of the prefix",
+            Self::BadLeaseValue => "delete the key, or let its host write it again",
+            Self::OtherBackend => "give every host the same Backend.Type and restart the host named",
+            Self::IncompleteLease => {
+                "restart the agent of the host named, so that it publishes its lease again"
+            }
+            Self::OutsideNetwork => {
+                "restart the agent of the host named after its pods are gone, or widen Network"
+            }
+            Self::OverlappingLease | Self::OverlapsOwnSubnet => {
+                "release one of the leases: twill lease release KEY"
+            }
+            Self::DuplicateVtep => "delete the tunnel device of one of the hosts and restart its agent",
+            Self::DuplicateAddress => {
+                "give each host an address of its own, or choose one with --iface or --public-ip"
+            }
+            Self::DuplicateIdentity => {
+                "delete the state directory of the host that was cloned and restart its agent"
+            }
+            Self::LeaseLost => {
+                "drain this host's pods, then run: twill lease release --own, and restart the agent"
+            }
+            Self::LeaseOutgrown => {
+                "drain this host's pods, then run: twill lease release --own, and restart the agent"
+            }
+            Self::PeerOffLink => "use the vxlan backend, or put the hosts on one network",
+            Self::ForeignRoute => "delete the route printed",
+            Self::BadConfig => "correct it: twill config set JSON",
+            Self::RestartToApply => "restart the agents, one host after the other",
+            Self::DeletionsHeld => {
+                "nothing if peers come back; otherwise they go when the hold is over (--delete-hold)"
+            }
+            Self::StoreDown => "bring the store back; packets flow meanwhile",
+            Self::ForwardDropped => "run: iptables -P FORWARD ACCEPT, or start with --firewall iptables",
+            Self::FirewallFailed => "see the cause; Twill tries again by itself",
+            Self::KernelRefused => "see the cause; Twill tries again by itself",
+            Self::FileFailed => "make the path writable; Twill tries again by itself",
+            Self::NoUnderlay => {
+                "bring the interface up and give it an address, or choose another with --iface"
+            }
+        }
+    }
+}
+
+impl Fault {
+    /// A complaint about `subject`.
+    pub fn new(code: Code, subject: impl Into<String>, cause: impl Into<String>) -> Self {
+        Self { code, subject: subject.into(), cause: cause.into() }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}; next: {}", self.subject, self.cause, self.code.remedy())
+    }
+}

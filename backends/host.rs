@@ -1,0 +1,71 @@
+//! What is known about this host, before any lease.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::family::PerFamily;
+use crate::lease::Subnets;
+use crate::mac::Mac;
+use crate::network::NetworkConfig;
+use crate::state::LinkName;
+
+/// One address family of the underlay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Address {
+    /// The address on the interface: the source of tunnel packets.
+    pub local: IpAddr,
+    /// The address that is published. It differs behind NAT.
+    pub public: IpAddr,
+}
+
+/// This host's place in the underlay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Host {
+    /// Marks what belongs to this agent, see [`Host::alias`].
+    pub instance: String,
+    /// The underlay interface.
+    pub iface: LinkName,
+    /// Its MTU in bytes.
+    pub mtu: u32,
+    /// Its addresses.
+    pub addrs: PerFamily<Address>,
+    /// The networks it is attached to: a peer inside one of them needs no router.
+    pub on_link: Vec<IpNet>,
+    /// The Ethernet address of the tunnel device of each family.
+    pub macs: PerFamily<Mac>,
+}
+
+/// What belongs to this host in the fabric.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Own {
+    /// Its subnets.
+    pub subnets: Subnets,
+    /// The configuration of the network.
+    pub network: NetworkConfig,
+    /// Networks of an earlier configuration; their leases are still peers.
+    pub former: Vec<IpNet>,
+}
+
+/// What was measured about one peer. Empty until something measures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Fact {
+    /// The largest inner packet that arrives, in bytes.
+    pub mtu: Option<u32>,
+    /// Whether packets reach the peer without a tunnel.
+    pub direct: Option<bool>,
+}
+
+impl Host {
+    /// The alias on each link of this instance.
+    #[must_use]
+    pub fn alias(&self) -> String {
+        format!("twill:{}", self.instance)
+    }
+
+    /// Whether `addr` is on a network of the underlay interface.
+    #[must_use]
+    pub fn is_on_link(&self, addr: &IpAddr) -> bool {
+        self.on_link.iter().any(|net| net.contains(addr))
+    }
+}

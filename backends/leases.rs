@@ -1,0 +1,1 @@
+//! The set of leases, and how what a store reports changes it.

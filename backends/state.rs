@@ -1,0 +1,256 @@
+//! The state a host's network stack should be in, or is in: plain values that can be compared.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::{Serialize, Serializer};
+
+use crate::fault::Fault;
+use crate::filter::Filter;
+use crate::mac::Mac;
+
+/// The protocol number on every route of ours (`rtm_protocol`).
+pub const ROUTE_PROTOCOL: u8 = 70;
+
+/// A network interface name, at most 15 bytes (`IFNAMSIZ` less its terminator). `Copy`, because every entry of a
+/// large fabric names one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LinkName {
+    len: u8,
+    bytes: [u8; 15],
+}
+
+/// A name the kernel would not take for an interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadLinkName(String);
+
+/// A VXLAN device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Vxlan {
+    /// The VXLAN network identifier, 24 bits.
+    pub vni: u32,
+    /// The UDP destination port.
+    pub port: u16,
+    /// The outer source address; its family is the family of the underlay.
+    pub local: IpAddr,
+    /// Whether the device learns FDB entries from what it receives.
+    pub learning: bool,
+    /// Whether the group policy extension is on.
+    pub gbp: bool,
+}
+
+/// A link of ours, with the addresses and settings that belong to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Link {
+    /// What kind of device carries the fabric. `None` in an observed state: the name is ours, the kind is not.
+    pub vxlan: Option<Vxlan>,
+    /// Its Ethernet address.
+    pub mac: Mac,
+    /// Its MTU in bytes.
+    pub mtu: u32,
+    /// Whether it is administratively up.
+    pub up: bool,
+    /// `IFLA_IFALIAS`, which marks the instance.
+    pub alias: String,
+    /// Its addresses, without link-local ones.
+    pub addrs: BTreeSet<IpNet>,
+}
+
+/// One FDB entry (`AF_BRIDGE`, `NTF_SELF`, permanent): which VTEP has an inner Ethernet address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Fdb {
+    /// The VXLAN device.
+    pub dev: LinkName,
+    /// The inner destination address.
+    pub mac: Mac,
+    /// The outer destination address.
+    pub dst: IpAddr,
+}
+
+/// Which permanent neighbour entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct NeighKey {
+    /// The device.
+    pub dev: LinkName,
+    /// The neighbour's address: the base address of a peer's subnet.
+    pub ip: IpAddr,
+}
+
+/// Which route of the main table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct RouteKey {
+    /// The destination.
+    pub dst: IpNet,
+    /// The metric: 0 for IPv4 and 1024 for IPv6 unless somebody asked for another.
+    pub metric: u32,
+}
+
+/// What a route does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub enum RouteKind {
+    /// Forwards.
+    Unicast,
+    /// Drops silently.
+    Blackhole,
+}
+
+/// A route, less its key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Route {
+    /// What it does.
+    pub kind: RouteKind,
+    /// The gateway.
+    pub via: Option<IpAddr>,
+    /// The device. `None` for a blackhole.
+    pub dev: Option<LinkName>,
+    /// Whether the gateway is taken to be on the link (`RTNH_F_ONLINK`).
+    pub onlink: bool,
+    /// The route's own MTU (`RTAX_MTU`), in bytes.
+    pub mtu: Option<u32>,
+    /// Who installed it: [`ROUTE_PROTOCOL`] when we did, `boot` (3) when flanneld did.
+    pub protocol: u8,
+}
+
+/// A host's network stack, as far as one instance owns it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NetState {
+    /// Links by name.
+    pub links: BTreeMap<LinkName, Link>,
+    /// Settings below `/proc/sys`, by path, such as `net/ipv4/ip_forward`.
+    pub sysctls: BTreeMap<String, String>,
+    /// Permanent neighbours.
+    pub neighs: BTreeMap<NeighKey, Mac>,
+    /// FDB entries.
+    pub fdb: BTreeSet<Fdb>,
+    /// Routes of the main table.
+    pub routes: BTreeMap<RouteKey, Route>,
+}
+
+/// What one peer adds to a host's state, for one address family.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerState {
+    /// Which VTEP carries the peer's frames. `None` where packets need no tunnel.
+    pub fdb: Option<Fdb>,
+    /// The Ethernet address of the peer's tunnel device.
+    pub neigh: Option<(NeighKey, Mac)>,
+    /// The way to the peer's subnet.
+    pub route: (RouteKey, Route),
+}
+
+/// Everything this host must be, and what could not be planned.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Desired {
+    /// The network stack.
+    pub net: NetState,
+    /// The firewall.
+    pub filter: Filter,
+    /// Complaints about leases that are left out.
+    pub faults: Vec<Fault>,
+}
+
+impl LinkName {
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.bytes[..usize::from(self.len)]).unwrap_or_default()
+    }
+}
+
+impl TryFrom<&str> for LinkName {
+    type Error = BadLinkName;
+
+    fn try_from(name: &str) -> Result<Self, BadLinkName> {
+        let forbidden = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
+        let mut bytes = [0; 15];
+        if name.is_empty()
+            || name.len() > bytes.len()
+            || matches!(name, "." | "..")
+            || name.contains(forbidden)
+        {
+            return Err(BadLinkName(name.to_owned()));
+        }
+        bytes[..name.len()].copy_from_slice(name.as_bytes());
+        Ok(Self { len: u8::try_from(name.len()).unwrap_or(15), bytes })
+    }
+}
+
+impl fmt::Display for LinkName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl fmt::Debug for LinkName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Serialize for LinkName {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl fmt::Display for BadLinkName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` cannot name an interface: 1 to 15 bytes without `/`, `:` and white space", self.0)
+    }
+}
+
+impl std::error::Error for BadLinkName {}
+
+impl Link {
+    /// Whether making `have` into this link means deleting it and creating it again: the kernel cannot change the
+    /// VNI, the port, the group policy flag, nor the address family of a VXLAN device.
+    #[must_use]
+    pub fn replaces(&self, have: &Self) -> bool {
+        match (&self.vxlan, &have.vxlan) {
+            (Some(want), Some(have)) => {
+                (want.vni, want.port, want.gbp) != (have.vni, have.port, have.gbp)
+                    || want.local.is_ipv4() != have.local.is_ipv4()
+            }
+            (None, None) => false,
+            (Some(_), None) | (None, Some(_)) => true,
+        }
+    }
+}
+
+impl NetState {
+    /// Adds what one peer needs. An entry that is there already stays as it is.
+    pub fn add_peer(&mut self, peer: &PeerState) {
+        self.fdb.extend(peer.fdb);
+        if let Some((key, mac)) = peer.neigh {
+            self.neighs.entry(key).or_insert(mac);
+        }
+        self.routes.entry(peer.route.0).or_insert(peer.route.1);
+    }
+
+    /// How many objects there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.links.len() + self.sysctls.len() + self.neighs.len() + self.fdb.len() + self.routes.len()
+    }
+
+    /// Whether there is nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn link_names_follow_the_kernel() {
+        assert_eq!(LinkName::try_from("flannel.1").unwrap().as_str(), "flannel.1");
+        assert_eq!(LinkName::try_from("123456789012345").unwrap().as_str(), "123456789012345");
+        for name in ["", "1234567890123456", "a/b", "a b", ".", "..", "a:b"] {
+            assert!(LinkName::try_from(name).is_err(), "{name}");
+        }
+    }
+}
