@@ -11,6 +11,7 @@
 //! upcall.
 #![forbid(unsafe_code)]
 
+pub mod allocate;
 pub mod diff;
 pub mod family;
 pub mod fault;

@@ -1,1 +1,160 @@
 //! Where leases live.
+//!
+//! A store holds the network configuration and one lease per host. Every write is guarded by the revision that was
+//! read before, so that two hosts never overwrite each other.
+
+use std::future::Future;
+use std::time::Duration;
+
+use futures::Stream;
+use twill_backends::allocate::{Claim, ClaimError};
+use twill_backends::fault::Fault;
+use twill_backends::lease::{Attrs, Lease, LeaseKey};
+use twill_backends::network::NetworkConfig;
+
+/// How long a lease lives without renewal: flannel's figure, so that mixed fabrics agree.
+pub const LEASE_TTL: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A position in a store's history. It only grows, unless the store was restored or replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Revision {
+    /// Which store: changes when the store was made anew.
+    pub cluster: u64,
+    /// Which change.
+    pub number: u64,
+}
+
+/// A lease that is ours, with what guards the next write.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Held {
+    /// The lease as written last.
+    pub lease: Lease,
+    /// The revision of that write: the guard of the next one.
+    pub revision: u64,
+    /// What keeps it alive.
+    pub term: Term,
+}
+
+/// What keeps a lease alive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Term {
+    /// Nothing needs to: it is a reservation.
+    Permanent,
+    /// It ends unless renewed.
+    Renewable {
+        /// The store's name for what is renewed (an etcd lease); 0 where leases have none.
+        grant: i64,
+        /// How long it lives from the answer that said so.
+        ttl: Duration,
+    },
+}
+
+/// What a store reports.
+#[derive(Debug)]
+pub enum StoreEvent {
+    /// All leases there are. First of all, and again whenever single changes may have been missed.
+    Snapshot {
+        /// The leases that decode.
+        leases: Vec<Lease>,
+        /// The ones that do not.
+        faults: Vec<Fault>,
+        /// What this is a snapshot of.
+        revision: Revision,
+    },
+    /// A lease was written.
+    Put(Lease, Revision),
+    /// A lease is gone.
+    Delete(LeaseKey, Revision),
+    /// What was written under this key does not decode. A lease that was there before is no longer known.
+    Bad(LeaseKey, Fault),
+    /// The network configuration was read, or changed; or what stands there is no configuration.
+    Config(Result<NetworkConfig, Fault>),
+    /// The connection is lost; the store keeps trying.
+    Down(StoreError),
+    /// The connection is back. A [`StoreEvent::Snapshot`] follows.
+    Up,
+}
+
+/// Why a store did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// It does not answer, or answers that it cannot.
+    #[error("{store} does not answer: {cause}; next: check that it runs and that this host reaches it")]
+    Unavailable {
+        /// Which store, in words.
+        store: String,
+        /// What was attempted, and how it failed.
+        cause: String,
+    },
+    /// It answers, and refuses.
+    #[error("{store} refuses: {cause}")]
+    Refused {
+        /// Which store, in words.
+        store: String,
+        /// What was attempted, the refusal, and the next step.
+        cause: String,
+    },
+    /// There is no network configuration.
+    #[error(
+        "there is no network configuration at {place}; next: twill config set '{{\"Network\":\"10.244.0.0/16\",\"Backend\":{{\"Type\":\"vxlan\"}}}}'"
+    )]
+    NoConfig {
+        /// The key or file that should hold it.
+        place: String,
+    },
+    /// What stands there is no network configuration.
+    #[error("{0}")]
+    BadConfig(Fault),
+    /// No lease can be claimed.
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
+    /// The lease is not ours any more: it is gone, or another host wrote it.
+    #[error("the lease {key} is lost: {cause}")]
+    Lost {
+        /// Which.
+        key: LeaseKey,
+        /// Who has it, or that nobody has.
+        cause: String,
+    },
+}
+
+/// Where leases live.
+pub trait LeaseStore: Send + Sync {
+    /// The network configuration.
+    ///
+    /// # Errors
+    /// [`StoreError::NoConfig`], [`StoreError::BadConfig`], or the store does not answer.
+    fn config(&self) -> impl Future<Output = Result<NetworkConfig, StoreError>> + Send;
+
+    /// Claims a lease by the claim order of [`twill_backends::allocate`]; a race lost to another host is tried again.
+    ///
+    /// # Errors
+    /// [`StoreError::Claim`], or the store does not answer.
+    fn acquire(
+        &self,
+        claim: &Claim,
+        config: &NetworkConfig,
+    ) -> impl Future<Output = Result<Held, StoreError>> + Send;
+
+    /// Keeps the lease alive. Nothing is rewritten, so watchers see nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Lost`] when it is not ours any more.
+    fn renew(&self, held: &Held) -> impl Future<Output = Result<Held, StoreError>> + Send;
+
+    /// Rewrites the value of the lease, guarded by its revision.
+    ///
+    /// # Errors
+    /// [`StoreError::Lost`] when it is not ours any more.
+    fn publish(&self, held: &Held, attrs: &Attrs) -> impl Future<Output = Result<Held, StoreError>> + Send;
+
+    /// Gives the lease up.
+    ///
+    /// # Errors
+    /// [`StoreError::Lost`] when it is not ours any more.
+    fn release(&self, held: Held) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Follows leases and configuration. Begins with a configuration and a snapshot; never ends. A lost connection or
+    /// a compaction becomes `Down`, `Up` and a fresh snapshot.
+    fn watch(&self) -> impl Stream<Item = StoreEvent> + Send;
+}

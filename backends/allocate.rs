@@ -1,0 +1,90 @@
+//! Which subnet to take, given those taken, the previous one, reservations and a random number.
+
+use std::fmt;
+
+use crate::family::PerFamily;
+use crate::lease::{Attrs, Lease, LeaseKey, Subnets};
+use crate::mac::Mac;
+
+/// What a host brings along when it asks for a lease.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Claim {
+    /// What it will publish, with its node id and session.
+    pub attrs: Attrs,
+    /// The subnet it had before: from its state directory, else from subnet.env.
+    pub previous: Subnets,
+    /// What the kernel says about leases that carry this host's address but another node's id.
+    pub evidence: Evidence,
+}
+
+/// What the kernel knows of an earlier life of this host.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Evidence {
+    /// The Ethernet addresses of the tunnel devices that exist.
+    pub macs: PerFamily<Mac>,
+    /// The subnets that subnet.env names and that local routes or a bridge carry.
+    pub carried: Subnets,
+}
+
+/// A key of the store that takes subnets, whether or not its value decodes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Taken {
+    /// Its key.
+    pub key: LeaseKey,
+    /// What it takes.
+    pub subnets: Subnets,
+    /// The lease, if its value decodes.
+    pub lease: Option<Lease>,
+    /// Whether it never expires.
+    pub permanent: bool,
+}
+
+/// What to do to hold a lease.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Choice {
+    /// Rewrite this key: it is ours, or reserved for us.
+    Rewrite(LeaseKey),
+    /// Create a key for these subnets, which nobody has.
+    Create(Subnets),
+}
+
+/// Why no lease can be claimed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClaimError {
+    /// Every subnet is taken.
+    Exhausted {
+        /// How many leases there are.
+        taken: usize,
+        /// How many subnets there are in all, for the family that ran out.
+        size: u128,
+    },
+    /// Another host publishes our address.
+    DuplicateAddress {
+        /// Its lease.
+        key: LeaseKey,
+        /// The address.
+        address: String,
+        /// Its node id.
+        node: String,
+    },
+}
+
+impl fmt::Display for ClaimError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exhausted { taken, size } => write!(
+                f,
+                "the pool is exhausted: {taken} leases take all of its {size} subnets; next: release leases of hosts \
+                 that are gone (twill lease list), or widen Network"
+            ),
+            Self::DuplicateAddress { key, address, node } => write!(
+                f,
+                "the address {address} is announced twice: node {node} holds lease {key} with it; next: give this \
+                 host an address of its own, or choose one with --iface or --public-ip; if that node is gone: twill \
+                 lease release {key}"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for ClaimError {}
