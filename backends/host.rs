@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::family::PerFamily;
-use crate::lease::Subnets;
+use crate::filter::Masquerade;
+use crate::lease::{LeaseKey, Subnets};
 use crate::mac::Mac;
 use crate::network::NetworkConfig;
 use crate::state::LinkName;
@@ -39,12 +40,27 @@ pub struct Host {
 /// What belongs to this host in the fabric.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Own {
+    /// The key of its lease.
+    pub key: LeaseKey,
     /// Its subnets.
     pub subnets: Subnets,
     /// The configuration of the network.
     pub network: NetworkConfig,
     /// Networks of an earlier configuration; their leases are still peers.
     pub former: Vec<IpNet>,
+    /// What the operator asked for besides.
+    pub policy: Policy,
+}
+
+/// What the operator asked for on this host alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Policy {
+    /// Whether packets from pods to the outside take the host's address.
+    pub masquerade: Option<Masquerade>,
+    /// Whether packets from and to pods are accepted in the forward path.
+    pub forward: bool,
+    /// Whether packets to pods of this host that do not exist are dropped, not routed elsewhere.
+    pub blackhole: bool,
 }
 
 /// What was measured about one peer. Empty until something measures.
