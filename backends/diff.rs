@@ -151,6 +151,22 @@ impl Op {
 }
 
 impl NetState {
+    /// Whether carrying out `op` would change nothing.
+    #[must_use]
+    pub fn has(&self, op: &Op) -> bool {
+        match op {
+            Op::SetLink(k, v) => self.links.get(k) == Some(v),
+            Op::SetSysctl(k, v) => self.sysctls.get(k) == Some(v),
+            Op::SetNeigh(k, v) => self.neighs.get(k) == Some(v),
+            Op::SetFdb(entry) => self.fdb.contains(entry),
+            Op::SetRoute(k, v) => self.routes.get(k) == Some(v),
+            Op::DelRoute(k, _) => !self.routes.contains_key(k),
+            Op::DelFdb(entry) => !self.fdb.contains(entry),
+            Op::DelNeigh(k) => !self.neighs.contains_key(k),
+            Op::DelLink(k) => !self.links.contains_key(k),
+        }
+    }
+
     /// Changes this state as the kernel does when it carries out `op`.
     pub fn apply(&mut self, op: &Op) {
         match op {

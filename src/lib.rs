@@ -20,6 +20,7 @@
 pub mod agent;
 pub mod cli;
 pub mod config;
+pub mod files;
 pub mod filter;
 pub mod kernel;
 pub mod lab;

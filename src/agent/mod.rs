@@ -1,1 +1,3 @@
 //! The one loop: lease events, kernel events, timers, signals.
+
+pub mod identity;

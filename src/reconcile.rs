@@ -1,1 +1,0 @@
-//! Belief about the kernel; passes; retry with jittered backoff.

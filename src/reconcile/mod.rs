@@ -1,0 +1,294 @@
+//! Belief about the kernel; passes; retry with jittered backoff.
+//!
+//! The belief is a state or nothing. A pass starts from it, or from an observation where there is none, and does what
+//! is missing. Whatever casts doubt on the belief (a failed operation, a lost message, a link that changed) drops it.
+
+mod complaints;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use twill_backends::diff::{Key, Op, diff, diff_keys};
+use twill_backends::fault::{Code, Fault};
+use twill_backends::state::{Link, LinkName, NetState};
+
+use self::complaints::{never_settles, shadows};
+use crate::kernel::{Change, ForeignRoute, Kernel, KernelError, Observed, Scope};
+
+/// How often a link is written before the pass gives up on it.
+const LINK_ROUNDS: usize = 3;
+/// The first and the longest pause after a failure.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+/// The longest pause once something else changed in the kernel: healing is not put off by another object's failure.
+const HURRIED: Duration = Duration::from_millis(250);
+
+/// What is believed of the kernel, and what remains to be compared.
+#[derive(Debug, Default)]
+pub struct Reconciler {
+    /// The belief.
+    have: Option<NetState>,
+    /// Routes of others inside our networks, as of the last observation.
+    foreign: Vec<ForeignRoute>,
+    /// What is to be compared. Everything, whenever there is no belief.
+    todo: Todo,
+    /// Links that did not read back as written: what was wanted, and what was found.
+    stuck: BTreeMap<LinkName, (Link, Link)>,
+    /// When to try again what failed, and how often that was done in a row.
+    retry: Option<Instant>,
+    failures: u32,
+    /// What fails, for `status` and the log.
+    faults: Vec<Fault>,
+    /// What was done so far.
+    tally: Tally,
+}
+
+/// Counts since the start of the process.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Tally {
+    /// Passes that compared something.
+    pub passes: u64,
+    /// Passes that read the whole state back.
+    pub observations: u64,
+    /// Operations done.
+    pub operations: u64,
+    /// Operations refused.
+    pub refusals: u64,
+    /// How long the last pass took, in microseconds.
+    pub last_pass_us: u64,
+}
+
+#[derive(Debug, Default)]
+enum Todo {
+    #[default]
+    Everything,
+    These(BTreeSet<Key>),
+}
+
+impl Reconciler {
+    /// The wanted state changed at these objects.
+    pub fn touch(&mut self, keys: impl IntoIterator<Item = Key>) {
+        if let Todo::These(known) = &mut self.todo {
+            known.extend(keys);
+            if known.is_empty() {
+                return;
+            }
+        }
+        self.retry = None;
+    }
+
+    /// The wanted state changed as a whole.
+    pub fn touch_all(&mut self) {
+        self.todo = Todo::Everything;
+        self.retry = None;
+    }
+
+    /// Drops the belief, so that the next pass observes.
+    pub fn doubt(&mut self, now: Instant) {
+        self.have = None;
+        self.retry = self.retry.map(|at| at.min(now + HURRIED));
+    }
+
+    /// Takes in what the kernel reports. Returns whether it differs from the belief.
+    pub fn heard(&mut self, change: &Change, now: Instant) -> bool {
+        let Change::Did(ops) = change else {
+            self.doubt(now);
+            return true;
+        };
+        // Without a belief nothing can be told from an echo, and the observation to come covers it.
+        let Some(have) = &mut self.have else { return false };
+        let mut differing = BTreeSet::new();
+        for op in ops {
+            if !have.has(op) {
+                have.apply(op);
+                differing.insert(op.key());
+            }
+        }
+        let differs = !differing.is_empty();
+        if differs {
+            self.touch(differing);
+        }
+        differs
+    }
+
+    /// When the next pass is due; `None` while there is nothing to do.
+    #[must_use]
+    pub fn due(&self, now: Instant) -> Option<Instant> {
+        let idle = self.have.is_some() && matches!(&self.todo, Todo::These(keys) if keys.is_empty());
+        (!idle).then(|| self.retry.unwrap_or(now))
+    }
+
+    /// What fails.
+    #[must_use]
+    pub fn faults(&self) -> &[Fault] {
+        &self.faults
+    }
+
+    /// What was done so far.
+    #[must_use]
+    pub const fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    /// Makes the kernel as wanted. Returns the operations that were done.
+    pub async fn pass<K: Kernel>(&mut self, kernel: &K, goal: Goal<'_>) -> Vec<Op> {
+        let started = Instant::now();
+        self.tally.passes += 1;
+        let mut outcome = Outcome::default();
+        if let Err(error) = self.rounds(kernel, goal, &mut outcome).await {
+            outcome.faults.push(Fault::new(Code::KernelRefused, "kernel", error.to_string()));
+        }
+        let Outcome { done, mut faults, .. } = outcome;
+        self.settle(&faults, started);
+        faults.extend(self.stuck.iter().map(|(name, (want, have))| never_settles(name, want, have)));
+        faults.extend(shadows(goal.want, &self.foreign));
+        self.faults = faults;
+        self.tally.last_pass_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        done
+    }
+
+    /// Writes links until they read back as wanted, then everything else. A link that was written may have lost what
+    /// was on it (a replaced one everything, one with another Ethernet address its neighbours), so its round ends in
+    /// doubt and the next one observes.
+    async fn rounds<K: Kernel>(
+        &mut self,
+        kernel: &K,
+        goal: Goal<'_>,
+        outcome: &mut Outcome,
+    ) -> Result<(), KernelError> {
+        for round in 0.. {
+            if self.have.is_none() {
+                self.observe(kernel, goal.scope).await?;
+            }
+            let ops = self.ops(goal, &outcome.refused);
+            let links: Vec<Op> = ops.iter().filter(|op| matches!(op, Op::SetLink(..))).cloned().collect();
+            if links.is_empty() {
+                self.carry_out(kernel, &ops, outcome).await;
+                break;
+            }
+            if round == LINK_ROUNDS {
+                self.give_up_on(&links);
+            } else {
+                self.carry_out(kernel, &links, outcome).await;
+                self.have = None;
+            }
+        }
+        Ok(())
+    }
+
+    async fn observe<K: Kernel>(&mut self, kernel: &K, scope: &Scope) -> Result<(), KernelError> {
+        self.tally.observations += 1;
+        let Observed { net, foreign } = kernel.observe(scope).await?;
+        self.stuck.retain(|name, (_, found)| net.links.get(name) == Some(found));
+        self.have = Some(net);
+        self.foreign = foreign;
+        self.todo = Todo::Everything;
+        Ok(())
+    }
+
+    /// What is to be done, less what must not be or cannot be.
+    fn ops(&self, goal: Goal<'_>, refused: &BTreeSet<LinkName>) -> Vec<Op> {
+        let Some(have) = &self.have else { return Vec::new() };
+        let mut ops = match &self.todo {
+            Todo::Everything => diff(goal.want, have),
+            Todo::These(keys) => diff_keys(goal.want, have, keys),
+        };
+        let stands = |link: LinkName| !refused.contains(&link) || have.links.contains_key(&link);
+        ops.retain(|op| match op {
+            Op::SetLink(name, link) => {
+                !refused.contains(name) && self.stuck.get(name).is_none_or(|(want, _)| want != link)
+            }
+            Op::SetNeigh(key, _) => stands(key.dev),
+            Op::SetFdb(entry) => stands(entry.dev),
+            // A route of somebody else stands where ours would go: a replacement would take theirs away.
+            Op::SetRoute(key, route) => {
+                route.dev.is_none_or(stands)
+                    && !self.foreign.iter().any(|f| (f.dst, f.metric) == (key.dst, key.metric))
+            }
+            Op::SetSysctl(path, _) => {
+                !refused.iter().any(|link| path.split('/').any(|part| part == link.as_str()))
+            }
+            Op::DelRoute(..) | Op::DelFdb(..) | Op::DelNeigh(..) | Op::DelLink(..) => goal.removals,
+        });
+        ops
+    }
+
+    async fn carry_out<K: Kernel>(&mut self, kernel: &K, ops: &[Op], outcome: &mut Outcome) {
+        self.todo = Todo::These(BTreeSet::new());
+        let results = if ops.is_empty() { Vec::new() } else { kernel.apply(ops).await };
+        for (op, result) in ops.iter().zip(results) {
+            match result {
+                Ok(()) => {
+                    self.tally.operations += 1;
+                    if let Some(have) = &mut self.have {
+                        have.apply(op);
+                    }
+                    outcome.done.push(op.clone());
+                }
+                Err(error) => {
+                    self.tally.refusals += 1;
+                    if let Op::SetLink(name, _) = op {
+                        outcome.refused.insert(*name);
+                    }
+                    outcome.faults.push(Fault::new(Code::KernelRefused, op.to_string(), error.to_string()));
+                }
+            }
+        }
+    }
+
+    fn give_up_on(&mut self, links: &[Op]) {
+        let Some(have) = &self.have else { return };
+        for op in links {
+            if let Op::SetLink(name, want) = op
+                && let Some(found) = have.links.get(name)
+            {
+                self.stuck.insert(*name, (want.clone(), found.clone()));
+            }
+        }
+    }
+
+    /// Plans the retry, and logs the first failure and the recovery.
+    fn settle(&mut self, faults: &[Fault], now: Instant) {
+        let Some(first) = faults.first() else {
+            if self.failures > 0 {
+                tracing::info!(attempts = self.failures, "the kernel is as wanted again");
+            }
+            self.failures = 0;
+            self.retry = None;
+            return;
+        };
+        if self.failures == 0 {
+            tracing::warn!(failed = faults.len(), first = %first.subject, cause = %first.cause, "the kernel refuses; trying again");
+        }
+        self.have = None;
+        self.retry = Some(now + backoff(self.failures));
+        self.failures = self.failures.saturating_add(1);
+    }
+}
+
+/// What a pass did.
+#[derive(Debug, Default)]
+struct Outcome {
+    done: Vec<Op>,
+    faults: Vec<Fault>,
+    /// Links that could not be written: what would be on them cannot be either.
+    refused: BTreeSet<LinkName>,
+}
+
+/// What a pass is to reach.
+#[derive(Debug, Clone, Copy)]
+pub struct Goal<'a> {
+    /// What counts as ours.
+    pub scope: &'a Scope,
+    /// The state wanted.
+    pub want: &'a NetState,
+    /// Whether what nobody wants may be taken away: not before the store's first snapshot of this run.
+    pub removals: bool,
+}
+
+/// The pause after the given number of failures in a row: doubling, with up to half of it taken off at random.
+#[must_use]
+pub fn backoff(failures: u32) -> Duration {
+    let (first, longest) = BACKOFF;
+    let full = first.saturating_mul(1 << failures.min(16)).min(longest);
+    full.mul_f64(1.0 - 0.5 * fastrand::f64())
+}
