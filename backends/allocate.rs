@@ -13,6 +13,8 @@ pub struct Claim {
     pub attrs: Attrs,
     /// The subnet it had before: from its state directory, else from subnet.env.
     pub previous: Subnets,
+    /// Whether only the previous subnet will do, because pods use it.
+    pub pinned: bool,
     /// What the kernel says about leases that carry this host's address but another node's id.
     pub evidence: Evidence,
 }
@@ -67,6 +69,13 @@ pub enum ClaimError {
         /// Its node id.
         node: String,
     },
+    /// Another host has the subnet that pods of this host use.
+    SubnetTaken {
+        /// Its lease.
+        key: LeaseKey,
+        /// Its node id or address.
+        owner: String,
+    },
 }
 
 impl fmt::Display for ClaimError {
@@ -76,6 +85,11 @@ impl fmt::Display for ClaimError {
                 f,
                 "the pool is exhausted: {taken} leases take all of its {size} subnets; next: release leases of hosts \
                  that are gone (twill lease list), or widen Network"
+            ),
+            Self::SubnetTaken { key, owner } => write!(
+                f,
+                "pods of this host use a subnet that {owner} holds by now as {key}; next: drain this host's pods and \
+                 restart the agent, or have the other host release it: twill lease release {key}"
             ),
             Self::DuplicateAddress { key, address, node } => write!(
                 f,

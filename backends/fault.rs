@@ -30,6 +30,8 @@ pub enum Code {
     DuplicateIdentity,
     /// Another host holds this host's subnet.
     LeaseLost,
+    /// Every subnet is taken.
+    PoolExhausted,
     /// The lease held does not fit the network configuration.
     LeaseOutgrown,
     /// A peer that is not on a network of this host, though the backend needs that.
@@ -93,6 +95,9 @@ impl Code {
             }
             Self::LeaseLost => {
                 "drain this host's pods, then run: twill lease release --own, and restart the agent"
+            }
+            Self::PoolExhausted => {
+                "release leases of hosts that are gone (twill lease list), or widen Network"
             }
             Self::LeaseOutgrown => {
                 "drain this host's pods, then run: twill lease release --own, and restart the agent"

@@ -3,12 +3,13 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::family::PerFamily;
 
 /// The part of the configuration that concerns one address family.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pool {
     /// What subnets are taken from.
     pub network: IpNet,
@@ -21,7 +22,7 @@ pub struct Pool {
 }
 
 /// The configuration of the network: validated, with its defaults filled in.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NetworkConfig {
     /// The families that are enabled; at least one.
     pub pools: PerFamily<Pool>,

@@ -1,3 +1,7 @@
 //! The one loop: lease events, kernel events, timers, signals.
 
 pub mod identity;
+pub mod lock;
+pub mod socket;
+pub mod status;
+pub mod tenure;

@@ -8,6 +8,7 @@ mod complaints;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
 use twill_backends::diff::{Key, Op, diff, diff_keys};
 use twill_backends::fault::{Code, Fault};
 use twill_backends::state::{Link, LinkName, NetState};
@@ -43,7 +44,7 @@ pub struct Reconciler {
 }
 
 /// Counts since the start of the process.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
     /// Passes that compared something.
     pub passes: u64,

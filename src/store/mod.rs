@@ -7,6 +7,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use futures::Stream;
+use serde::{Deserialize, Serialize};
 use twill_backends::allocate::{Claim, ClaimError};
 use twill_backends::fault::Fault;
 use twill_backends::lease::{Attrs, Lease, LeaseKey};
@@ -16,7 +17,7 @@ use twill_backends::network::NetworkConfig;
 pub const LEASE_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A position in a store's history. It only grows, unless the store was restored or replaced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 pub struct Revision {
     /// Which store: changes when the store was made anew.
     pub cluster: u64,

@@ -1,0 +1,152 @@
+//! One agent per instance and host, and none beside a live flanneld of the same prefix.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+
+/// Held as long as the agent runs; the kernel lets go of it whatever way the process ends.
+#[derive(Debug)]
+pub struct Lock {
+    _file: Flock<File>,
+}
+
+/// Somebody else is at work here.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// An agent of this instance.
+    #[error(
+        "an agent of this fabric runs already (pid {pid}); next: stop it first, or give this one its own --store or --etcd-prefix"
+    )]
+    Agent {
+        /// Its process id, as far as the lock file says.
+        pid: String,
+    },
+    /// A flanneld of the same prefix, in this network namespace.
+    #[error(
+        "flanneld runs with the same prefix (pid {pid}); next: stop it (systemctl stop flanneld), packets keep flowing"
+    )]
+    Flanneld {
+        /// Its process id.
+        pid: u32,
+    },
+    /// The lock file cannot be used.
+    #[error(
+        "cannot lock {path}: {cause}; next: make the directory writable, or choose another with --run-dir"
+    )]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// How it failed.
+        cause: io::Error,
+    },
+}
+
+impl Lock {
+    /// Takes the lock of the instance whose directory this is.
+    ///
+    /// # Errors
+    /// Another agent has it, or the directory is not writable.
+    pub fn take(dir: &Path) -> Result<Self, LockError> {
+        let path = dir.join("lock");
+        let failed = |cause: io::Error| LockError::File { path: path.clone(), cause };
+        fs::create_dir_all(dir).map_err(failed)?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(failed)?;
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(mut file) => {
+                write_pid(&mut file).map_err(failed)?;
+                Ok(Self { _file: file })
+            }
+            Err((mut file, Errno::EWOULDBLOCK)) => {
+                let mut pid = String::new();
+                file.read_to_string(&mut pid).map_err(failed)?;
+                Err(LockError::Agent { pid: pid.trim().to_owned() })
+            }
+            Err((_, errno)) => Err(failed(errno.into())),
+        }
+    }
+}
+
+fn write_pid(file: &mut File) -> io::Result<()> {
+    file.set_len(0)?;
+    file.rewind()?;
+    writeln!(file, "{}", std::process::id())
+}
+
+/// Makes sure that no flanneld with this prefix runs in this network namespace: two agents of one lease would write
+/// over each other.
+///
+/// # Errors
+/// [`LockError::Flanneld`].
+pub fn no_flanneld(prefix: &str) -> Result<(), LockError> {
+    let Ok(own_net) = fs::read_link("/proc/self/ns/net") else { return Ok(()) };
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    for pid in pids.filter(|pid| *pid != std::process::id()) {
+        let proc = PathBuf::from(format!("/proc/{pid}"));
+        let named = fs::read_to_string(proc.join("comm")).is_ok_and(|comm| comm.trim_end() == "flanneld");
+        if named && fs::read_link(proc.join("ns/net")).is_ok_and(|net| net == own_net) {
+            let args = fs::read(proc.join("cmdline")).unwrap_or_default();
+            let env = fs::read(proc.join("environ")).unwrap_or_default();
+            if prefix_of(&args, &env).trim_end_matches('/') == prefix {
+                return Err(LockError::Flanneld { pid });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The prefix that a flanneld uses, from its NUL-separated arguments and environment.
+fn prefix_of(args: &[u8], env: &[u8]) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let words: Vec<String> = args.split(|byte| *byte == 0).map(text).collect();
+    let mut typed = words.iter().enumerate().filter_map(|(at, word)| {
+        let flag = word.strip_prefix("--").or_else(|| word.strip_prefix('-'))?.strip_prefix("etcd-prefix")?;
+        flag.strip_prefix('=')
+            .map(str::to_owned)
+            .or_else(|| words.get(at + 1).filter(|_| flag.is_empty()).cloned())
+    });
+    let variable = || {
+        let value =
+            env.split(|byte| *byte == 0).find_map(|word| word.strip_prefix(b"FLANNELD_ETCD_PREFIX="))?;
+        Some(text(value)).filter(|value| !value.is_empty())
+    };
+    typed.next_back().or_else(variable).unwrap_or_else(|| "/coreos.com/network".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_agent_is_told_who_holds_the_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Lock::take(dir.path()).unwrap();
+        let error = Lock::take(dir.path()).unwrap_err().to_string();
+        assert!(error.contains(&format!("(pid {})", std::process::id())), "{error}");
+        drop(first);
+        Lock::take(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn the_prefix_of_a_flanneld_is_read_as_go_does() {
+        for (args, env, prefix) in [
+            ("flanneld", "", "/coreos.com/network"),
+            ("flanneld\0-etcd-prefix=/a", "", "/a"),
+            ("flanneld\0--etcd-prefix\0/a\0-etcd-prefix=/b", "", "/b"),
+            ("flanneld\0--etcd-prefix-x=/a", "", "/coreos.com/network"),
+            ("flanneld", "PATH=/bin\0FLANNELD_ETCD_PREFIX=/e\0", "/e"),
+            ("flanneld\0-etcd-prefix=/a", "FLANNELD_ETCD_PREFIX=/e", "/a"),
+        ] {
+            assert_eq!(prefix_of(args.as_bytes(), env.as_bytes()), prefix, "{args:?} {env:?}");
+        }
+    }
+}

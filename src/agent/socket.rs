@@ -1,0 +1,185 @@
+//! The agent's unix socket: one JSON line per request, one JSON line back.
+//!
+//! A request is `{"version":1,"request":"status"}`. The answer is `{"version":1,"ok":…}` or
+//! `{"version":1,"error":"…"}`.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{mpsc, oneshot};
+
+use super::status::VERSION;
+
+/// The longest request line in bytes: whoever sends more is not one of ours.
+const LONGEST: u64 = 4096;
+/// How long an agent may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What can be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ask {
+    /// The status.
+    Status,
+    /// To let go of the own lease, and end.
+    Release,
+}
+
+/// A question, and where the answer goes.
+#[derive(Debug)]
+pub struct Request {
+    /// The question.
+    pub ask: Ask,
+    /// Where the answer goes: a value, or why not.
+    pub reply: oneshot::Sender<Result<Value, String>>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Line {
+    version: u32,
+    request: Ask,
+}
+
+/// Binds the socket, for its owner only. A file left by an agent that died is replaced: whoever calls this holds the
+/// instance's lock.
+///
+/// # Errors
+/// As the file system answers.
+pub fn bind(path: &Path) -> io::Result<UnixListener> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Hands requests to the agent's loop until that is gone.
+pub async fn serve(listener: UnixListener, requests: mpsc::Sender<Request>) {
+    while !requests.is_closed() {
+        match listener.accept().await {
+            Ok((stream, _)) => drop(tokio::spawn(answer(stream, requests.clone()))),
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept on the agent's socket");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn answer(mut stream: UnixStream, requests: mpsc::Sender<Request>) {
+    let (read, mut write) = stream.split();
+    let mut line = String::new();
+    if BufReader::new(read.take(LONGEST)).read_line(&mut line).await.is_err() {
+        return;
+    }
+    let answer = match ask_loop(&line, &requests).await {
+        Ok(value) => json!({ "version": VERSION, "ok": value }),
+        Err(error) => json!({ "version": VERSION, "error": error }),
+    };
+    if let Err(error) = write.write_all(format!("{answer}\n").as_bytes()).await {
+        tracing::debug!(%error, "the caller did not wait for its answer");
+    }
+}
+
+async fn ask_loop(line: &str, requests: &mpsc::Sender<Request>) -> Result<Value, String> {
+    let line: Line = serde_json::from_str(line).map_err(|error| format!("not a request: {error}"))?;
+    if line.version != VERSION {
+        return Err(format!("this agent speaks version {VERSION}, not {}", line.version));
+    }
+    let (reply, answer) = oneshot::channel();
+    let gone = || "the agent is ending".to_owned();
+    requests.send(Request { ask: line.request, reply }).await.map_err(|_| gone())?;
+    answer.await.map_err(|_| gone())?
+}
+
+/// Asks the agent behind `path`.
+///
+/// # Errors
+/// No agent listens there, it does not answer in time, or it answers with an error.
+pub async fn ask(path: &Path, request: Ask) -> Result<Value, AskError> {
+    let unreachable = |cause: io::Error| AskError::Unreachable { path: path.display().to_string(), cause };
+    let exchange = async {
+        let mut stream = UnixStream::connect(path).await?;
+        let line = serde_json::to_string(&Line { version: VERSION, request })?;
+        stream.write_all(format!("{line}\n").as_bytes()).await?;
+        let mut answer = String::new();
+        BufReader::new(stream).read_line(&mut answer).await?;
+        io::Result::Ok(answer)
+    };
+    let answer = match tokio::time::timeout(PATIENCE, exchange).await {
+        Ok(answer) => answer.map_err(unreachable)?,
+        Err(_) => return Err(unreachable(io::Error::new(io::ErrorKind::TimedOut, "no answer in time"))),
+    };
+    let mut answer: Value = serde_json::from_str(&answer).map_err(|error| unreachable(error.into()))?;
+    match answer.get("error").and_then(Value::as_str) {
+        Some(error) => Err(AskError::Refused(error.to_owned())),
+        None => Ok(answer["ok"].take()),
+    }
+}
+
+/// Why an agent did not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// It is not there, or does not speak.
+    #[error(
+        "no agent answers at {path}: {cause}; next: start it (twill agent), or name its --store and --run-dir"
+    )]
+    Unreachable {
+        /// Its socket.
+        path: String,
+        /// How it failed.
+        cause: io::Error,
+    },
+    /// It refused.
+    #[error("the agent refuses: {0}")]
+    Refused(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_question_is_answered_and_rubbish_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.sock");
+        let listener = bind(&path).unwrap();
+        let (send, mut requests) = mpsc::channel(1);
+        tokio::spawn(serve(listener, send));
+        let answering = async {
+            let request = requests.recv().await.unwrap();
+            assert_eq!(request.ask, Ask::Status);
+            request.reply.send(Ok(json!({ "state": "ok" }))).unwrap();
+        };
+        let (answer, ()) = tokio::join!(ask(&path, Ask::Status), answering);
+        assert_eq!(answer.unwrap(), json!({ "state": "ok" }));
+        for line in ["", "{", "[1]", "{\"version\":9,\"request\":\"status\"}", &"x".repeat(100_000)] {
+            let mut stream = UnixStream::connect(&path).await.unwrap();
+            // The agent may hang up before it has read a line that is too long.
+            drop(stream.write_all(format!("{line}\n").as_bytes()).await);
+            let mut answer = String::new();
+            if BufReader::new(&mut stream).read_line(&mut answer).await.is_ok_and(|read| read > 0) {
+                assert!(answer.contains("\"error\""), "{answer}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_dead_agents_socket_is_replaced_and_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.sock");
+        drop(bind(&path).unwrap());
+        let error = ask(&path, Ask::Status).await.unwrap_err().to_string();
+        assert!(error.contains("agent.sock") && error.contains("twill agent"), "{error}");
+        bind(&path).unwrap();
+    }
+}
