@@ -1,0 +1,235 @@
+//! What was typed, as clap understands it. Names and types only: help, defaults and variables come from
+//! [`super::table`].
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
+use uuid::Uuid;
+
+use super::go;
+use crate::config::Secret;
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(name = "twill", version, propagate_version = true, disable_help_subcommand = true)]
+#[command(about = "A self-healing VXLAN overlay fabric for containers")]
+pub(super) struct Cli {
+    #[command(subcommand)]
+    pub(super) verb: Verb,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "there is one value per process")]
+pub(super) enum Verb {
+    /// Run the daemon that keeps this host in the fabric
+    Agent(AgentArgs),
+    /// Print what the agent would change on this host, and why, without changing it
+    Plan(AgentArgs),
+    /// Remove from this host every object of ours
+    Cleanup {
+        #[command(flatten)]
+        agent: AgentArgs,
+        /// Remove firewall rules only; the fabric stays up
+        #[arg(long)]
+        firewall_only: bool,
+    },
+    /// Show node, store, lease, peers and faults of the running agent
+    Status {
+        #[command(flatten)]
+        site: SiteArgs,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Read or write the network config in the store
+    #[command(subcommand)]
+    Config(ConfigVerb),
+    /// List, reserve or release leases
+    #[command(subcommand)]
+    Lease(LeaseVerb),
+    /// Build a fabric of several hosts on this machine and test it
+    Demo(DemoArgs),
+    /// Print the version
+    Version,
+}
+
+/// What to do with the network config.
+#[derive(Debug, Subcommand)]
+pub(super) enum ConfigVerb {
+    /// Check a network config and write it
+    Set {
+        #[command(flatten)]
+        site: SiteArgs,
+        /// For example '{"Network":"10.244.0.0/16","Backend":{"Type":"vxlan"}}'
+        #[arg(value_name = "JSON")]
+        json: String,
+    },
+    /// Print the network config
+    Get {
+        #[command(flatten)]
+        site: SiteArgs,
+    },
+}
+
+/// What to do with leases.
+#[derive(Debug, Subcommand)]
+pub(super) enum LeaseVerb {
+    /// List leases and reservations
+    List {
+        #[command(flatten)]
+        site: SiteArgs,
+        /// Print one JSON object per lease
+        #[arg(long)]
+        json: bool,
+    },
+    /// Keep a subnet for one node, for ever
+    Reserve {
+        #[command(flatten)]
+        site: SiteArgs,
+        /// One subnet, or one of each family for a dual-stack lease
+        #[arg(value_name = "SUBNET", required = true, num_args = 1..)]
+        subnets: Vec<IpNet>,
+        #[command(flatten)]
+        owner: OwnerArgs,
+    },
+    /// Give a lease back
+    Release {
+        #[command(flatten)]
+        site: SiteArgs,
+        #[command(flatten)]
+        lease: ReleaseArgs,
+    },
+}
+
+/// Who a reservation is for.
+#[derive(Debug, Args)]
+#[group(multiple = false)]
+pub(super) struct OwnerArgs {
+    /// The node with this id (see `twill status`)
+    #[arg(long, value_name = "ID")]
+    pub(super) node: Option<Uuid>,
+    /// The node that tells its peers this address
+    #[arg(long = "public-ip", value_name = "IP", id = "owner_ip")]
+    pub(super) public_ip: Option<std::net::IpAddr>,
+}
+
+/// Which lease.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(super) struct ReleaseArgs {
+    /// Its key, as `twill lease list` prints it
+    #[arg(value_name = "KEY")]
+    pub(super) key: Option<String>,
+    /// The one this host holds
+    #[arg(long)]
+    pub(super) own: bool,
+}
+
+/// The size and shape of a demo.
+#[derive(Debug, Args)]
+pub(super) struct DemoArgs {
+    /// How many hosts, 2 to 100
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u16).range(2..=100))]
+    pub(super) hosts: u16,
+    /// Where the leases live
+    #[arg(long, default_value = "file")]
+    pub(super) store: DemoStoreArg,
+    /// What carries the pods' packets
+    #[arg(long, default_value = "vxlan")]
+    pub(super) backend: DemoBackendArg,
+    /// Dual-stack; a pair counts when both families pass
+    #[arg(long)]
+    pub(super) ipv6: bool,
+    /// Leave everything up at the end, and say how to look around
+    #[arg(long)]
+    pub(super) keep: bool,
+    /// End stdout with one JSON object
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// Spellings of [`crate::config::DemoStore`].
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum DemoStoreArg {
+    File,
+    Etcd,
+}
+
+/// Spellings of [`crate::config::DemoBackend`].
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum DemoBackendArg {
+    Vxlan,
+    HostGw,
+}
+
+/// Which fabric; shared by every command that talks about one.
+#[derive(Clone, Debug, Args)]
+pub(super) struct SiteArgs {
+    #[arg(long)]
+    pub(super) store: String,
+    #[arg(long)]
+    pub(super) etcd_endpoints: String,
+    #[arg(long)]
+    pub(super) etcd_prefix: String,
+    #[arg(long)]
+    pub(super) etcd_keyfile: String,
+    #[arg(long)]
+    pub(super) etcd_certfile: String,
+    #[arg(long)]
+    pub(super) etcd_cafile: String,
+    #[arg(long)]
+    pub(super) etcd_username: String,
+    #[arg(long)]
+    pub(super) etcd_password: Secret,
+    #[arg(long)]
+    pub(super) state_dir: String,
+    #[arg(long)]
+    pub(super) run_dir: String,
+}
+
+/// Everything the agent can be told. Flags without effect are not here; clap gets them from the table.
+#[derive(Clone, Debug, Args)]
+pub(super) struct AgentArgs {
+    #[command(flatten)]
+    pub(super) site: SiteArgs,
+    #[arg(long)]
+    pub(super) iface: Vec<String>,
+    #[arg(long)]
+    pub(super) iface_regex: Vec<String>,
+    #[arg(long)]
+    pub(super) iface_can_reach: String,
+    #[arg(long)]
+    pub(super) subnet_file: String,
+    #[arg(long)]
+    pub(super) public_ip: String,
+    #[arg(long)]
+    pub(super) public_ipv6: String,
+    #[arg(long, value_parser = go::int)]
+    pub(super) subnet_lease_renew_margin: i64,
+    #[arg(long, action = ArgAction::Set, value_parser = go::boolean)]
+    pub(super) ip_masq: bool,
+    #[arg(long, action = ArgAction::Set, value_parser = go::boolean)]
+    pub(super) ip_masq_fully_random_disable: bool,
+    #[arg(long, action = ArgAction::Set, value_parser = go::boolean)]
+    pub(super) kube_subnet_mgr: bool,
+    #[arg(long)]
+    pub(super) healthz_ip: String,
+    #[arg(long, value_parser = go::int)]
+    pub(super) healthz_port: i64,
+    #[arg(long, value_parser = go::int)]
+    pub(super) iptables_resync: i64,
+    #[arg(long, action = ArgAction::Set, value_parser = go::boolean)]
+    pub(super) iptables_forward_rules: bool,
+    #[arg(long, action = ArgAction::Set, value_parser = go::boolean)]
+    pub(super) ip_blackhole_route: bool,
+    #[arg(long, value_parser = go::int)]
+    pub(super) v: i64,
+    #[arg(long)]
+    pub(super) firewall: String,
+    #[arg(long, action = ArgAction::Set, value_parser = go::boolean)]
+    pub(super) force: bool,
+    #[arg(long, action = ArgAction::Set, value_parser = go::boolean)]
+    pub(super) cleanup_on_exit: bool,
+    #[arg(long, value_parser = go::int)]
+    pub(super) delete_hold: i64,
+}

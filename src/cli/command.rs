@@ -1,0 +1,91 @@
+//! What a command line asks for.
+
+use std::net::IpAddr;
+
+use ipnet::{Ipv4Net, Ipv6Net};
+use uuid::Uuid;
+
+use crate::config::{Config, DemoConfig, Site};
+
+/// What a command line asks for.
+#[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "there is one value per process")]
+pub enum Command {
+    /// Run the daemon.
+    Agent(Config),
+    /// Print the operations the agent would do.
+    Plan(Config),
+    /// Remove what is ours.
+    Cleanup {
+        /// Which agent's.
+        config: Config,
+        /// Firewall rules only.
+        firewall_only: bool,
+    },
+    /// Ask the running agent how it is.
+    Status {
+        /// Whose socket.
+        site: Site,
+        /// One JSON object, else text.
+        json: bool,
+    },
+    /// Check a network config and write it.
+    ConfigSet {
+        /// Which store.
+        site: Site,
+        /// As typed, not checked.
+        json: String,
+    },
+    /// Print the network config.
+    ConfigGet {
+        /// Which store.
+        site: Site,
+    },
+    /// List leases and reservations.
+    LeaseList {
+        /// Which store.
+        site: Site,
+        /// One JSON object per lease, else a table.
+        json: bool,
+    },
+    /// Make a reservation; at least one subnet is given.
+    LeaseReserve {
+        /// Which store.
+        site: Site,
+        /// Its IPv4 subnet, without host bits.
+        v4: Option<Ipv4Net>,
+        /// Its IPv6 subnet, without host bits.
+        v6: Option<Ipv6Net>,
+        /// Who it is for.
+        owner: Owner,
+    },
+    /// Give a lease back.
+    LeaseRelease {
+        /// Which store; its socket is that of the agent to ask.
+        site: Site,
+        /// Which lease.
+        which: Release,
+    },
+    /// Build a fabric on this machine and test it.
+    Demo(DemoConfig),
+    /// Print the version.
+    Version,
+}
+
+/// Who a reservation is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// The node with this id.
+    Node(Uuid),
+    /// The node that publishes this address.
+    PublicIp(IpAddr),
+}
+
+/// Which lease to give back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Release {
+    /// The one with this key, not checked.
+    Key(String),
+    /// The one this host holds.
+    Own,
+}

@@ -1,0 +1,5 @@
+//! Tests that need neither privilege nor a kernel feature.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod cli;
