@@ -17,6 +17,7 @@ pub mod family;
 pub mod fault;
 pub mod filter;
 pub mod host;
+mod json;
 pub mod lease;
 pub mod leases;
 pub mod mac;

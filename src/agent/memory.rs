@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use serde_json::Value;
 use twill_backends::lease::Lease;
 use twill_backends::network::NetworkConfig;
 
@@ -33,9 +33,9 @@ pub struct Memory {
 struct Stored {
     version: u32,
     config: NetworkConfig,
-    own: Option<(String, Box<RawValue>)>,
+    own: Option<(String, Value)>,
     expires: Option<u64>,
-    leases: BTreeMap<String, Box<RawValue>>,
+    leases: BTreeMap<String, Value>,
     revision: Revision,
 }
 
@@ -56,8 +56,9 @@ impl Memory {
         if stored.version != VERSION {
             return Err(io::Error::other(format!("version {} is not {VERSION}", stored.version)));
         }
-        let lease = |(key, value): (&String, &Box<RawValue>)| {
-            Lease::decode(key, value.get().as_bytes()).map_err(|fault| io::Error::other(fault.to_string()))
+        let lease = |(key, value): (&String, &Value)| {
+            Lease::decode(key, value.to_string().as_bytes())
+                .map_err(|fault| io::Error::other(fault.to_string()))
         };
         Ok(Some(Self {
             own: stored.own.as_ref().map(|(key, value)| lease((key, value))).transpose()?,
@@ -73,12 +74,17 @@ impl Memory {
     /// # Errors
     /// As the file system answers.
     pub fn save(&self, path: &Path) -> io::Result<()> {
-        let entry = |lease: &Lease| io::Result::Ok((lease.key.to_string(), raw(lease)?));
+        let entry = |lease: &Lease| {
+            io::Result::Ok((lease.key.to_string(), serde_json::from_slice(&lease.attrs.encode())?))
+        };
         let stored = Stored {
             version: VERSION,
             config: self.config.clone(),
             own: self.own.as_ref().map(entry).transpose()?,
-            expires: self.expires.and_then(|at| at.duration_since(UNIX_EPOCH).ok()).map(|since| since.as_secs()),
+            expires: self
+                .expires
+                .and_then(|at| at.duration_since(UNIX_EPOCH).ok())
+                .map(|since| since.as_secs()),
             leases: self.leases.iter().map(entry).collect::<io::Result<_>>()?,
             revision: self.revision,
         };
@@ -90,9 +96,4 @@ impl Memory {
     pub fn expired(&self, now: SystemTime) -> bool {
         self.expires.is_some_and(|at| at <= now)
     }
-}
-
-fn raw(lease: &Lease) -> io::Result<Box<RawValue>> {
-    let text = String::from_utf8(lease.attrs.encode()).map_err(io::Error::other)?;
-    Ok(RawValue::from_string(text)?)
 }

@@ -2,6 +2,7 @@
 
 pub mod identity;
 pub mod lock;
+pub mod memory;
 pub mod socket;
 pub mod status;
 pub mod tenure;
