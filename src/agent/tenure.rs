@@ -40,7 +40,7 @@ pub enum Call {
     /// Keep it alive.
     Renew(Held),
     /// Rewrite its value.
-    Publish(Held, Attrs),
+    Publish(Box<Held>, Box<Attrs>),
 }
 
 /// This host's tenure.
@@ -150,7 +150,7 @@ impl Tenure {
                 Call::Acquire(self.claim(attrs))
             }
             Standing::Held(held) if says_else(&held.lease.attrs, attrs) => {
-                Call::Publish(held.clone(), attrs.clone())
+                Call::Publish(Box::new(held.clone()), Box::new(attrs.clone()))
             }
             Standing::Held(held) if self.renew_at.is_some_and(|at| at <= now) => Call::Renew(held.clone()),
             Standing::Held(_) => return None,
