@@ -1,1 +1,221 @@
 //! Masquerade and forward rules: rendered (pure), then applied as one transaction.
+//!
+//! ```text
+//! Filter --render--> what the rules must read like --+-- equal: nothing is written, nothing is announced
+//! nft / iptables-save --> what they do read like  ---+-- else: ours in one transaction, then the leftovers
+//! ```
+//!
+//! Two engines make the same promises. *nftables*: one table of our own, `inet twill-<instance>`. *iptables*:
+//! flanneld's chains, rules and comments, because scripts and test suites know them by name.
+//!
+//! # Why two engines
+//!
+//! A FORWARD policy DROP (every Docker host) can only be lifted inside the table that has it: `accept` in a
+//! table of our own passes nothing there. And a fabric that flanneld ran in iptables mode keeps its chains.
+
+pub mod fake;
+mod host;
+mod iptables;
+mod monitor;
+mod nft;
+mod step;
+mod tools;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use twill_backends::filter::Filter;
+
+pub use host::HostFirewall;
+
+/// This host's firewall, as far as Twill owns it.
+pub trait Firewall: Send + Sync {
+    /// Makes the firewall do what `want` says, and nothing when it does already. Ours are loaded in one
+    /// transaction per table; what the other engine or flanneld left goes only after that.
+    ///
+    /// # Errors
+    /// When ours could not be read or loaded. Leftovers that resist are [`Applied::warnings`].
+    fn apply(&self, want: &Filter) -> impl Future<Output = Result<Applied, FilterError>> + Send;
+
+    /// What [`apply`](Self::apply) would do, one line per transaction, each with its reason. Writes nothing.
+    ///
+    /// # Errors
+    /// When the present state could not be read.
+    fn describe(&self, want: &Filter) -> impl Future<Output = Result<Vec<String>, FilterError>> + Send;
+
+    /// Resolves when something of ours may have changed, or when it is time to look. Cancel-safe: what was
+    /// heard is kept for the next call. Bursts are coalesced; our own writes are heard as well, so `apply` and
+    /// expect [`Applied::is_unchanged`].
+    fn changed(&self) -> impl Future<Output = ()> + Send;
+
+    /// What on this host defeats `want` and is not ours to change; each item says what to run.
+    fn obstacles(&self, want: &Filter) -> impl Future<Output = Vec<PolicyDrop>> + Send;
+
+    /// Removes everything of ours, in both engines, and what flanneld left.
+    ///
+    /// # Errors
+    /// As [`apply`](Self::apply).
+    fn remove(&self) -> impl Future<Output = Result<Applied, FilterError>> + Send {
+        async { self.apply(&Filter::default()).await }
+    }
+}
+
+/// Which engine the operator asked for: `EnableNFTables` or a flag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// iptables if flanneld's chains exist or a FORWARD policy is DROP, else nftables.
+    #[default]
+    Auto,
+    /// A table of our own.
+    Nftables,
+    /// flanneld's chains.
+    Iptables,
+}
+
+/// The engine in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    /// A table of our own.
+    Nftables,
+    /// flanneld's chains.
+    Iptables,
+}
+
+/// How to reach this host's firewall.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Scopes our nftables table: `twill-<instance>`.
+    pub instance: String,
+    /// The engine asked for.
+    pub mode: Mode,
+    /// How often iptables-legacy, which announces nothing, is looked at.
+    pub resync: Duration,
+    /// Networks of earlier runs: their rules in flanneld's chains are ours as well.
+    pub previous: Vec<IpNet>,
+    /// Where the tools are looked for; `None` is this process's `PATH`.
+    pub path: Option<OsString>,
+}
+
+/// What one pass did, as lines for logs and status.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Applied {
+    /// Transactions that loaded or repaired ours.
+    pub loaded: Vec<String>,
+    /// What was removed: leftovers, or ours when nothing is wanted.
+    pub removed: Vec<String>,
+    /// What could not be cleaned up or read back, with its reason.
+    pub warnings: Vec<String>,
+}
+
+impl Applied {
+    /// Whether everything was right already and nothing was written.
+    pub fn is_unchanged(&self) -> bool {
+        self.loaded.is_empty() && self.removed.is_empty()
+    }
+}
+
+/// A chain whose policy drops forwarded packets, whatever a table of ours accepts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PolicyDrop {
+    /// Whether IPv6 is the family hit; a table of both families is reported under IPv4.
+    pub v6: bool,
+    /// The chain as its tool spells it: `ip filter FORWARD`.
+    pub chain: String,
+    /// Whether it is iptables' own FORWARD chain: iptables mode gets past that one.
+    pub iptables: bool,
+}
+
+impl fmt::Display for PolicyDrop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "chain `{}` has policy DROP, which rules in a table of ours cannot lift: ", self.chain)?;
+        if self.iptables {
+            let tool = if self.v6 { "ip6tables" } else { "iptables" };
+            write!(f, "run twill with --firewall iptables, or run `{tool} -P FORWARD ACCEPT`")
+        } else {
+            write!(
+                f,
+                "accept the fabric's network there, or run `nft list chain {}` to see whose it is",
+                self.chain
+            )
+        }
+    }
+}
+
+/// Why the firewall could not be read or written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FilterError {
+    /// A program is not on the `PATH`.
+    #[error(
+        "`{program}` is not installed: install the package `{package}` (Debian: apt install {package}), or choose the other engine with --firewall"
+    )]
+    Missing {
+        /// What was to be run.
+        program: String,
+        /// The package that has it.
+        package: &'static str,
+    },
+    /// The `nft` program is older than what the rules need.
+    #[error(
+        "nft {found} is too old: 1.0.1 or later is needed; upgrade the package `nftables`, or run twill with --firewall iptables"
+    )]
+    TooOld {
+        /// The version it reports.
+        found: String,
+    },
+    /// The kernel refused for lack of privilege.
+    #[error("`{command}` was refused ({detail}): run as root, or with CAP_NET_ADMIN in the ambient set")]
+    Denied {
+        /// The command line.
+        command: String,
+        /// What it said.
+        detail: String,
+    },
+    /// A program could not be started or fed.
+    #[error("running `{command}`")]
+    Run {
+        /// The command line.
+        command: String,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A program did not end in time: most often another holds the xtables lock.
+    #[error(
+        "`{command}` did not end within {seconds} s: see who holds /run/xtables.lock (`fuser /run/xtables.lock`)"
+    )]
+    Timeout {
+        /// The command line.
+        command: String,
+        /// The limit.
+        seconds: u64,
+    },
+    /// A program ended with an error.
+    #[error("`{command}` failed: {detail}")]
+    Failed {
+        /// The command line.
+        command: String,
+        /// What it said.
+        detail: String,
+    },
+    /// The output of `nft` is not what any known version prints.
+    #[error("cannot read the output of `nft -j {command}`: {detail}; run it by hand and see")]
+    Unreadable {
+        /// The arguments.
+        command: String,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// What was loaded without an error is not there afterwards.
+    #[error(
+        "`{what}` was loaded but does not stay ({why}): another program may be removing it; `nft monitor` shows who"
+    )]
+    NotAsWritten {
+        /// The transaction.
+        what: String,
+        /// What differs.
+        why: String,
+    },
+}

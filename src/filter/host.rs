@@ -1,0 +1,252 @@
+//! This host's firewall: which engine, what a pass does, and when there is nothing to do.
+
+use std::time::Duration;
+
+use ipnet::IpNet;
+use tokio::sync::Mutex;
+use twill_backends::filter::Filter;
+
+use super::iptables::{Flavour, Iptables};
+use super::monitor::{INET, IPV4, IPV6, Monitor, Watch};
+use super::nft::{self, Nft};
+use super::step::{Plan, Step};
+use super::tools::Tools;
+use super::{Applied, Engine, FilterError, Firewall, Mode, Options, PolicyDrop};
+
+/// How often to look where every change is announced: a backstop.
+const BACKSTOP: Duration = Duration::from_secs(60);
+/// How often a load is read back and tried again within one pass.
+const ROUNDS: usize = 3;
+
+/// The firewall of the network namespace this runs in.
+#[derive(Debug)]
+pub struct HostFirewall {
+    engine: Engine,
+    reason: String,
+    nft: Nft,
+    /// The iptables programs of plain name.
+    iptables: Iptables,
+    /// Those of the other kernel interface, where both are installed.
+    other: Option<Iptables>,
+    previous: Vec<IpNet>,
+    monitor: Monitor,
+    memory: Mutex<Memory>,
+}
+
+/// What earlier passes of this process found out.
+#[derive(Debug, Default)]
+struct Memory {
+    /// Nothing is left of the other engine or of flanneld.
+    clean: bool,
+    /// Loads that this host's tools read back otherwise than written, though complete: not to be repeated.
+    settled: Vec<Step>,
+}
+
+impl HostFirewall {
+    /// Chooses the engine, for the life of this value, and listens from here on. Needs a tokio runtime.
+    pub async fn open(options: Options) -> Self {
+        let tools = Tools::new(options.path);
+        let nft = Nft::new(tools.clone(), &options.instance);
+        let iptables = Iptables::new(tools.clone(), "");
+        let flavour = iptables.flavour().await.ok();
+        let other = flavour
+            .map(|flavour| Iptables::new(tools, if flavour == Flavour::Nft { "-legacy" } else { "-nft" }));
+        let mut this = Self {
+            engine: Engine::Nftables,
+            reason: "asked for".to_owned(),
+            monitor: Monitor::open(watches(nft.table()), options.resync.max(BACKSTOP)),
+            nft,
+            iptables,
+            other,
+            previous: options.previous,
+            memory: Mutex::default(),
+        };
+        match options.mode {
+            Mode::Auto => (this.engine, this.reason) = this.choose().await,
+            Mode::Nftables => {}
+            Mode::Iptables => this.engine = Engine::Iptables,
+        }
+        if this.engine == Engine::Iptables && flavour == Some(Flavour::Legacy) {
+            this.monitor = Monitor::open(Vec::new(), options.resync);
+        }
+        tracing::info!(engine = ?this.engine, reason = this.reason, "firewall engine");
+        this
+    }
+
+    /// The engine in use.
+    pub fn engine(&self) -> Engine {
+        self.engine
+    }
+
+    /// Why this engine.
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+
+    async fn choose(&self) -> (Engine, String) {
+        let installed = self.iptables.installed(false) || self.iptables.installed(true);
+        if installed {
+            if self.iptables.has_chains().await || self.other_has_chains().await {
+                return (Engine::Iptables, "flanneld's chains exist".to_owned());
+            }
+            if let Some(drop) = self.drops().await.iter().find(|drop| drop.iptables) {
+                return (Engine::Iptables, format!("{} has policy DROP", drop.chain));
+            }
+        }
+        match (self.nft.installed(), installed) {
+            (true, _) => (Engine::Nftables, "no flanneld chains and no FORWARD policy DROP".to_owned()),
+            (false, true) => (Engine::Iptables, "nft is not installed".to_owned()),
+            (false, false) => (Engine::Nftables, "neither nft nor iptables is installed".to_owned()),
+        }
+    }
+
+    async fn other_has_chains(&self) -> bool {
+        match &self.other {
+            Some(other) => other.has_chains().await,
+            None => false,
+        }
+    }
+
+    /// Chains that drop what is forwarded, in any interface of the kernel.
+    async fn drops(&self) -> Vec<PolicyDrop> {
+        let mut drops = self.nft.forward_drops().await.unwrap_or_default();
+        for tables in std::iter::once(&self.iptables).chain(&self.other) {
+            if tables.flavour().await.is_ok_and(|flavour| flavour == Flavour::Legacy) {
+                drops.extend(tables.forward_drops().await);
+            }
+        }
+        drops
+    }
+
+    async fn plan(&self, want: &Filter, leftovers: bool) -> Result<Plan, FilterError> {
+        let nets: Vec<IpNet> = match want.nets.as_slice() {
+            [] => Vec::new(),
+            some => some.iter().map(|net| net.network).chain(self.previous.iter().copied()).collect(),
+        };
+        let nothing = Filter::default();
+        let mut plan = Plan::default();
+        let nftables = self.engine == Engine::Nftables;
+        if !nftables {
+            plan = self.iptables.plan(want, &nets).await?;
+        }
+        match self.plan_nft(if nftables { want } else { &nothing }, leftovers).await {
+            Ok(steps) => plan.steps.extend(steps),
+            Err(e) if !nftables || !want.wants_rules() => plan.warnings.push(e.to_string()),
+            Err(e) => return Err(e),
+        }
+        if leftovers {
+            for tables in Some(&self.iptables).filter(|_| nftables).into_iter().chain(&self.other) {
+                let more = tables.plan(&nothing, &nets).await?;
+                plan.steps.extend(more.steps);
+                plan.warnings.extend(more.warnings);
+            }
+        }
+        plan.steps.sort_by_key(|step| !step.load);
+        Ok(plan)
+    }
+
+    /// Our table, and flanneld's when leftovers are looked for.
+    async fn plan_nft(&self, want: &Filter, leftovers: bool) -> Result<Vec<Step>, FilterError> {
+        let silent = self.engine == Engine::Iptables && !leftovers;
+        if silent || (!want.wants_rules() && !self.nft.installed()) {
+            return Ok(Vec::new());
+        }
+        let tables = self.nft.tables().await?;
+        let mut steps: Vec<Step> = self.nft.plan(want, &tables).await?.into_iter().collect();
+        if leftovers {
+            let left = nft::FLANNELD.iter().filter(|(f, n)| tables.contains(&((*f).into(), (*n).into())));
+            steps.extend(left.map(|(family, name)| nft::delete(family, name, "left by flanneld")));
+        }
+        Ok(steps)
+    }
+
+    async fn run(&self, step: &Step) -> Result<(), FilterError> {
+        // Both engines' programs are found on the same path.
+        self.nft.tools().step(step).await
+    }
+
+    /// Runs every load, whatever becomes of the others; the first error counts.
+    async fn load(&self, steps: &[Step], applied: &mut Applied) -> Result<(), FilterError> {
+        let mut result = Ok(());
+        for step in steps {
+            match self.run(step).await {
+                Ok(()) => applied.loaded.push(step.to_string()),
+                Err(e) => result = result.and(Err(e)),
+            }
+        }
+        result
+    }
+
+    /// Removes what the loads have made superfluous.
+    async fn clean(&self, steps: &[Step], applied: &mut Applied) -> bool {
+        let mut clean = true;
+        for step in steps {
+            match self.run(step).await {
+                Ok(()) => applied.removed.push(step.to_string()),
+                Err(e) => {
+                    clean = false;
+                    applied.warnings.push(format!("{}: {e}", step.what));
+                }
+            }
+        }
+        clean
+    }
+}
+
+impl Firewall for HostFirewall {
+    async fn apply(&self, want: &Filter) -> Result<Applied, FilterError> {
+        let mut memory = self.memory.lock().await;
+        let mut applied = Applied::default();
+        let mut before: Vec<Step> = Vec::new();
+        for _ in 0..ROUNDS {
+            let plan = self.plan(want, !memory.clean).await?;
+            let (mut loads, removals): (Vec<_>, Vec<_>) = plan.steps.into_iter().partition(|step| step.load);
+            loads.retain(|step| !memory.settled.contains(step));
+            if !loads.is_empty() && loads.iter().all(|step| step.close && before.contains(step)) {
+                applied
+                    .warnings
+                    .extend(loads.iter().map(|s| format!("{}: reads back otherwise: {}", s.what, s.seen)));
+                memory.settled = std::mem::take(&mut loads);
+            }
+            if loads.is_empty() {
+                applied.warnings.extend(plan.warnings);
+                memory.clean = self.clean(&removals, &mut applied).await;
+                return Ok(applied);
+            }
+            self.load(&loads, &mut applied).await?;
+            before = loads;
+        }
+        let (what, why) = before.pop().map(|step| (step.what, step.why)).unwrap_or_default();
+        Err(FilterError::NotAsWritten { what, why })
+    }
+
+    async fn describe(&self, want: &Filter) -> Result<Vec<String>, FilterError> {
+        let memory = self.memory.lock().await;
+        let plan = self.plan(want, true).await?;
+        Ok(plan.steps.iter().filter(|step| !memory.settled.contains(step)).map(Step::to_string).collect())
+    }
+
+    async fn changed(&self) {
+        self.monitor.changed().await;
+    }
+
+    async fn obstacles(&self, want: &Filter) -> Vec<PolicyDrop> {
+        if self.engine == Engine::Iptables || !want.forward || !want.wants_rules() {
+            return Vec::new();
+        }
+        let mut drops = self.drops().await;
+        drops.retain(|drop| want.family(drop.v6).next().is_some() || drop.chain.starts_with("inet "));
+        drops
+    }
+}
+
+/// Our table, and the chains of iptables-nft that hold flanneld's rules or the policy that defeats ours.
+fn watches(table: &str) -> Vec<Watch> {
+    let mut watches = vec![Watch { family: INET, table: table.to_owned(), chains: &[] }];
+    for family in [IPV4, IPV6] {
+        let nat = Watch { family, table: "nat".to_owned(), chains: &["POSTROUTING", "FLANNEL-POSTRTG"] };
+        let filter = Watch { family, table: "filter".to_owned(), chains: &["FORWARD", "FLANNEL-FWD"] };
+        watches.extend([nat, filter]);
+    }
+    watches
+}
