@@ -1,5 +1,6 @@
 //! This host's firewall: which engine, what a pass does, and when there is nothing to do.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -28,7 +29,6 @@ pub struct HostFirewall {
     iptables: Iptables,
     /// Those of the other kernel interface, where both are installed.
     other: Option<Iptables>,
-    previous: Vec<IpNet>,
     monitor: Monitor,
     memory: Mutex<Memory>,
 }
@@ -40,6 +40,8 @@ struct Memory {
     clean: bool,
     /// Loads that this host's tools read back otherwise than written, though complete: not to be repeated.
     settled: Vec<Step>,
+    /// Networks whose rules are ours, whether wanted any more or not.
+    networks: BTreeSet<IpNet>,
 }
 
 impl HostFirewall {
@@ -58,8 +60,10 @@ impl HostFirewall {
             nft,
             iptables,
             other,
-            previous: options.previous,
-            memory: Mutex::default(),
+            memory: Mutex::new(Memory {
+                networks: options.previous.into_iter().collect(),
+                ..Memory::default()
+            }),
         };
         match options.mode {
             Mode::Auto => (this.engine, this.reason) = this.choose().await,
@@ -118,10 +122,10 @@ impl HostFirewall {
         drops
     }
 
-    async fn plan(&self, want: &Filter, leftovers: bool) -> Result<Plan, FilterError> {
+    async fn plan(&self, want: &Filter, memory: &Memory, leftovers: bool) -> Result<Plan, FilterError> {
         let nets: Vec<IpNet> = match want.nets.as_slice() {
             [] => Vec::new(),
-            some => some.iter().map(|net| net.network).chain(self.previous.iter().copied()).collect(),
+            some => some.iter().map(|net| net.network).chain(memory.networks.iter().copied()).collect(),
         };
         let nothing = Filter::default();
         let mut plan = Plan::default();
@@ -196,10 +200,11 @@ impl HostFirewall {
 impl Firewall for HostFirewall {
     async fn apply(&self, want: &Filter) -> Result<Applied, FilterError> {
         let mut memory = self.memory.lock().await;
+        memory.networks.extend(want.nets.iter().map(|net| net.network));
         let mut applied = Applied::default();
         let mut before: Vec<Step> = Vec::new();
         for _ in 0..ROUNDS {
-            let plan = self.plan(want, !memory.clean).await?;
+            let plan = self.plan(want, &memory, !memory.clean).await?;
             let (mut loads, removals): (Vec<_>, Vec<_>) = plan.steps.into_iter().partition(|step| step.load);
             loads.retain(|step| !memory.settled.contains(step));
             if !loads.is_empty() && loads.iter().all(|step| step.close && before.contains(step)) {
@@ -222,7 +227,7 @@ impl Firewall for HostFirewall {
 
     async fn describe(&self, want: &Filter) -> Result<Vec<String>, FilterError> {
         let memory = self.memory.lock().await;
-        let plan = self.plan(want, true).await?;
+        let plan = self.plan(want, &memory, true).await?;
         Ok(plan.steps.iter().filter(|step| !memory.settled.contains(step)).map(Step::to_string).collect())
     }
 

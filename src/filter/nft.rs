@@ -36,12 +36,18 @@ const LOAD: &[&str] = &["-j", "-f", "-"];
 pub(super) struct Nft {
     tools: Tools,
     table: String,
+    version: OnceCell<()>,
     fully_random: OnceCell<bool>,
 }
 
 impl Nft {
     pub(super) fn new(tools: Tools, instance: &str) -> Self {
-        Self { tools, table: format!("twill-{instance}"), fully_random: OnceCell::new() }
+        Self {
+            tools,
+            table: format!("twill-{instance}"),
+            version: OnceCell::new(),
+            fully_random: OnceCell::new(),
+        }
     }
 
     pub(super) fn table(&self) -> &str {
@@ -56,14 +62,28 @@ impl Nft {
         self.tools.has("nft")
     }
 
-    /// Family and name of every table.
+    /// Family and name of every table. As text: nft 1.0.6 prints random memory for the flags of a dormant table
+    /// in JSON, or crashes, whosever table it is.
     pub(super) async fn tables(&self) -> Result<BTreeSet<(String, String)>, FilterError> {
-        let objects = self.list(&["list", "tables"]).await?;
-        Ok(objects
-            .iter()
-            .filter_map(|object| object.get("table"))
-            .map(|table| (text(table, "family").to_owned(), text(table, "name").to_owned()))
+        self.version.get_or_try_init(|| self.recent()).await?;
+        let printed = self.tools.run("nft", &["list", "tables"], None).await?;
+        let words = printed.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        Ok(words
+            .filter_map(|words| match *words {
+                ["table", family, name, ..] => Some((family.to_owned(), name.trim_matches('"').to_owned())),
+                _ => None,
+            })
             .collect())
+    }
+
+    /// Refuses a tool that is too old.
+    async fn recent(&self) -> Result<(), FilterError> {
+        let printed = self.tools.run("nft", &["--version"], None).await?;
+        match super::iptables::version(&printed) {
+            Some(found) if found >= OLDEST => Ok(()),
+            Some((a, b, c)) => Err(FilterError::TooOld { found: format!("{a}.{b}.{c}") }),
+            None => Err(FilterError::Unreadable { command: "--version".to_owned(), detail: printed }),
+        }
     }
 
     /// The transaction that makes our table what `want` says, unless it is.
@@ -80,24 +100,33 @@ impl Nft {
             Some(masquerade) if masquerade.random_fully => self.fully_random().await?,
             Some(_) | None => false,
         };
-        let wanted = render(&self.table, want, random);
-        let found = if there {
-            canonical(&self.list(&["list", "table", "inet", &self.table]).await?)
-        } else {
-            Vec::new()
+        let objects = render(&self.table, want, random);
+        let wanted = canonical(&objects);
+        let (found, why) = match there {
+            false => (Vec::new(), "the table is missing".to_owned()),
+            true => match self.list(&["list", "table", "inet", &self.table]).await {
+                Ok(found) => {
+                    let found = canonical(&found);
+                    let why = difference(&wanted, &found);
+                    (found, why)
+                }
+                Err(e @ FilterError::Denied { .. }) => return Err(e),
+                // Whatever makes it unreadable goes with it.
+                Err(e) => (Vec::new(), e.to_string()),
+            },
         };
-        if found == canonical(&wanted) {
+        if found == wanted {
             return Ok(None);
         }
         Ok(Some(Step {
             load: true,
             what: format!("load nftables table inet {}", self.table),
-            why: difference(&canonical(&wanted), &found),
-            seen: Value::Array(found.clone()).to_string(),
+            why,
             close: comments(&found) == comments(&wanted),
+            seen: Value::Array(found).to_string(),
             program: "nft".to_owned(),
             args: LOAD,
-            input: transaction(&self.table, &wanted),
+            input: transaction(&self.table, &objects),
         }))
     }
 
@@ -137,13 +166,7 @@ impl Nft {
         let Some(Value::Array(objects)) = value.get_mut("nftables").map(Value::take) else {
             return Err(unreadable("no list `nftables`".to_owned()));
         };
-        let version = objects.iter().find_map(|o| o.get("metainfo")).map(|m| text(m, "version"));
-        match version.and_then(super::iptables::version) {
-            Some(found) if found < OLDEST => {
-                Err(FilterError::TooOld { found: version.unwrap_or_default().to_owned() })
-            }
-            Some(_) | None => Ok(objects.into_iter().filter(|o| o.get("metainfo").is_none()).collect()),
-        }
+        Ok(objects.into_iter().filter(|o| o.get("metainfo").is_none()).collect())
     }
 }
 
@@ -263,9 +286,6 @@ fn place(object: &Value) -> (u8, String) {
 
 /// What differs, said by the first object that does.
 fn difference(wanted: &[Value], found: &[Value]) -> String {
-    if found.is_empty() {
-        return "the table is missing".to_owned();
-    }
     if let Some(lost) = wanted.iter().find(|object| !found.contains(object)) {
         return format!("{} is missing or altered", name(lost));
     }
@@ -359,7 +379,7 @@ mod tests {
             assert_ne!(canonical(&found), wanted);
             difference(&wanted, &canonical(&found))
         };
-        assert_eq!(why(&|f| f.clear()), "the table is missing");
+        assert!(why(&|f| f.clear()).contains("table twill-x is missing"));
         assert!(why(&|f| drop(f.remove(rule(1)))).contains("rule `pods to outside` of chain postrouting"));
         assert!(why(&|f| f[rule(1)]["rule"]["expr"][0]["match"]["op"] = json!("!=")).contains("altered"));
         assert!(why(&|f| f[rule(1)]["rule"]["expr"][3]["masquerade"] = Value::Null).contains("altered"));

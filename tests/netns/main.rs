@@ -1,0 +1,3 @@
+//! Tests against the real kernel, each in network namespaces of its own.
+
+mod filter;
