@@ -1,3 +1,4 @@
 //! Tests against the real kernel, each in network namespaces of its own.
 
 mod filter;
+mod lab;
