@@ -150,12 +150,12 @@ impl AgentProcess {
                 Some(detail) => Seen::NotYet(detail),
             })
         });
-        waited.map_err(|error| match error {
-            LabError::Timeout { what, limit, detail } => {
-                let detail = format!("{detail}; its log ends:{}", super::tail(&self.log()));
-                LabError::Timeout { what, limit, detail }
+        waited.map_err(|mut error| {
+            if let LabError::Timeout { detail, .. } = &mut error {
+                detail.push_str("; its log ends:");
+                detail.push_str(&super::tail(&self.log()));
             }
-            other => other,
+            error
         })
     }
 
@@ -224,6 +224,7 @@ impl AgentProcess {
     /// last. Returns its stdout.
     pub fn twill(&self, command: &[&str], args: &[&str]) -> Result<String, LabError> {
         let mut run = Command::new(&self.options.program);
+        without_flags(&mut run);
         run.args(command).args(self.options.store.flags());
         run.arg("--state-dir").arg(&self.files.state).arg("--run-dir").arg(&self.files.run).args(args);
         self.net.output(run)
@@ -240,8 +241,21 @@ fn command(options: &AgentOptions, files: &AgentFiles, healthz: SocketAddr) -> C
     }
     let ip: IpAddr = healthz.ip();
     command.arg("--healthz-ip").arg(ip.to_string()).arg("--healthz-port").arg(healthz.port().to_string());
+    without_flags(&mut command);
     command.args(&options.args).envs(options.env.iter().map(|(key, value)| (key, value)));
     command
+}
+
+/// Takes the variables that mean flags away: the caller's environment is about the caller's fabric.
+pub(super) fn without_flags(command: &mut Command) {
+    let names = std::env::vars_os().map(|(name, _value)| name);
+    let meant = |name: &OsString| {
+        let name = name.to_string_lossy();
+        name.starts_with("TWILL_") || name.starts_with("FLANNELD_")
+    };
+    for name in names.filter(meant) {
+        command.env_remove(name);
+    }
 }
 
 #[cfg(test)]

@@ -60,13 +60,13 @@ pub enum LabError {
         package: &'static str,
     },
     /// A process ended, or a command failed, when it should not have.
-    #[error("{what} ended ({status}): {output}")]
+    #[error("{what} ended ({status}):{output}")]
     Exited {
         /// Which process.
         what: String,
         /// Its exit status.
         status: String,
-        /// The end of what it wrote.
+        /// The end of what it wrote, after a space or a line break.
         output: String,
     },
     /// Text from outside (a subnet file, an HTTP answer, JSON) does not read as expected.

@@ -118,10 +118,9 @@ fn url(address: IpAddr, port: u16) -> String {
 }
 
 fn missing(error: LabError) -> LabError {
-    match error {
-        LabError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
-            LabError::Missing { program: "etcd".into(), package: "etcd-server" }
-        }
-        other => other,
+    let LabError::Io { source, .. } = &error else { return error };
+    if source.kind() == io::ErrorKind::NotFound {
+        return LabError::Missing { program: "etcd".into(), package: "etcd-server" };
     }
+    error
 }

@@ -149,6 +149,12 @@ impl Netns {
         self.request(attempt, |netlink| async move { netlink.route().del(message).execute().await })
     }
 
+    /// Turns duplicate address detection off, so that link-local addresses are usable at once, too; it would hold up
+    /// neighbour discovery for a second or two.
+    pub(super) fn skip_dad(&self, device: &str) -> Result<(), LabError> {
+        self.set_sysctl(&format!("net/ipv6/conf/{device}/accept_dad"), "0")
+    }
+
     /// Writes a sysctl of the namespace: `net/ipv4/ip_forward`, a path below `/proc/sys`.
     pub fn set_sysctl(&self, path: &str, value: &str) -> Result<(), LabError> {
         let file = format!("/proc/sys/{path}");

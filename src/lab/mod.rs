@@ -16,6 +16,7 @@
 //! needed. All calls block; none needs a runtime or minds one.
 
 mod agent;
+pub mod demo;
 mod error;
 mod etcd;
 mod host;

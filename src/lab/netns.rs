@@ -123,7 +123,11 @@ impl Netns {
         if output.status.success() {
             return Ok(text(&output.stdout));
         }
-        Err(LabError::Exited { what, status: output.status.to_string(), output: text(&output.stderr) })
+        Err(LabError::Exited {
+            what,
+            status: output.status.to_string(),
+            output: format!(" {}", text(&output.stderr)),
+        })
     }
 
     /// Runs `work` on the namespace's own thread: what is forked there dies when the namespace does.
@@ -229,4 +233,6 @@ pub(crate) fn unbind(path: &Path) {
     if let Err(error) = fs::remove_file(path) {
         tracing::debug!(path = %path.display(), %error, "could not remove a namespace's name");
     }
+    // Only an empty folder goes: others may have names in it, or iproute2 may have mounted it.
+    drop(fs::remove_dir(NAMED));
 }

@@ -78,6 +78,9 @@ impl Pod {
         host.net.add_veth(&port, &net, DEVICE, subnet.mtu)?;
         host.net.join_bridge(&port, BRIDGE)?;
         host.net.link_up(&port)?;
+        if subnet.ipv6.is_some() {
+            net.skip_dad(DEVICE)?;
+        }
         net.link_up(DEVICE)?;
         let mut addresses = Vec::new();
         for gateway in subnet.gateways() {
@@ -102,6 +105,9 @@ fn ensure_bridge(host: &Host, subnet: &PodSubnet) -> Result<(), LabError> {
         return Ok(());
     }
     host.net.add_bridge(BRIDGE, local_mac([0x58, 0, 0, 0, 1]), subnet.mtu)?;
+    if subnet.ipv6.is_some() {
+        host.net.skip_dad(BRIDGE)?;
+    }
     subnet.gateways().into_iter().try_for_each(|gateway| host.net.add_address(BRIDGE, gateway))
 }
 

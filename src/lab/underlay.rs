@@ -27,6 +27,9 @@ impl Underlay {
         for segment in 0..options.segments {
             let bridge = bridge(segment);
             underlay.net.add_bridge(&bridge, local_mac([0x77, segment, 0, 0, 254]), options.mtu)?;
+            if options.ipv6 {
+                underlay.net.skip_dad(&bridge)?;
+            }
             for address in underlay.networks(segment, GATEWAY) {
                 underlay.net.add_address(&bridge, address)?;
             }
@@ -54,6 +57,9 @@ impl Underlay {
     ) -> Result<Vec<IpAddr>, LabError> {
         self.net.add_veth(name, net, UPLINK, self.mtu)?;
         self.net.join_bridge(name, &bridge(segment))?;
+        if self.ipv6 {
+            net.skip_dad(UPLINK)?;
+        }
         self.net.link_up(name)?;
         net.link_up(UPLINK)?;
         self.address(net, number, segment)

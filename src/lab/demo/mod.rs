@@ -1,0 +1,273 @@
+//! `twill demo`: a fabric of a few hosts on this machine, from nothing to pods that talk, in one command.
+//!
+//! It does what an operator would: writes the network config with `twill config set`, starts a real agent on each host,
+//! attaches a pod to each, and then measures what pods can reach.
+
+mod check;
+mod config;
+mod report;
+mod signals;
+mod unprivileged;
+mod view;
+
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+pub use config::{DemoBackend, DemoConfig, DemoStore};
+pub use report::Report;
+pub use unprivileged::{Refusal, enter_user_namespace};
+pub use view::View;
+
+use super::agent::without_flags;
+use super::{
+    AgentOptions, AgentProcess, Cancel, EtcdProcess, Lab, LabError, LabOptions, Pod, PodSubnet, StoreAt,
+};
+use check::{Matrix, reach, throughput};
+
+/// How long all agents together may take until they are ready.
+const READY: Duration = Duration::from_secs(30);
+/// The exit status after Ctrl-C, as shells count it.
+const INTERRUPTED: u8 = 130;
+
+/// Why a demo came to no result.
+#[derive(Debug, thiserror::Error)]
+pub enum DemoError {
+    /// Building, starting or probing failed.
+    #[error(transparent)]
+    Lab(#[from] LabError),
+    /// Neither root nor a user namespace.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The output is gone.
+    #[error("write to stdout: {0}")]
+    Output(#[from] io::Error),
+}
+
+/// Runs the demo as a command: on stdout, with this program as the agent, ended by Ctrl-C. Returns the exit status.
+/// Must be called while the process has one thread: a user namespace can only be entered then.
+#[must_use]
+pub fn command(config: &DemoConfig) -> u8 {
+    command_with(config, None)
+}
+
+/// [`command`] with another `twill` binary as agent.
+#[must_use]
+pub fn command_with(config: &DemoConfig, program: Option<PathBuf>) -> u8 {
+    let begin = Instant::now();
+    let stdout = io::stdout();
+    let terminal = stdout.is_terminal();
+    let mut view = View::new(Box::new(stdout), terminal, begin);
+    let result = enter_user_namespace().map_err(DemoError::from).and_then(|unprivileged| {
+        let cancel = Cancel::default();
+        signals::watch(&cancel)?;
+        let program = program.map_or_else(std::env::current_exe, Ok);
+        let program = program.map_err(LabError::io(|| "find this program's own file".into()))?;
+        run(config, &program, unprivileged, &cancel, &mut view)
+    });
+    finish(config, result, begin, &mut view)
+}
+
+/// Builds, checks, shows, and with `keep` waits until cancelled. `program` is the `twill` binary.
+pub fn run(
+    config: &DemoConfig,
+    program: &Path,
+    unprivileged: bool,
+    cancel: &Cancel,
+    view: &mut View,
+) -> Result<Report, DemoError> {
+    let begin = Instant::now();
+    view.title(config)?;
+    let mut demo = Demo::build(config, program, cancel, view)?;
+    let matrix = demo.check(config, view)?;
+    let gbps = demo.throughput(&matrix, view)?;
+    let report = Report::new(config, &matrix, gbps, begin.elapsed());
+    view.tables(&demo.rows(), &matrix, &report)?;
+    if config.keep {
+        view.look_around(&demo, unprivileged)?;
+        if config.json {
+            view.json(&report)?;
+        }
+        while !cancel.is_cancelled() {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+    demo.end();
+    Ok(report)
+}
+
+/// What is up while a demo runs. Fields are dropped in this order.
+#[derive(Debug)]
+pub(super) struct Demo {
+    agents: Vec<AgentProcess>,
+    pods: Vec<Pod>,
+    _etcd: Option<EtcdProcess>,
+    lab: Lab,
+    store: StoreAt,
+    backend: DemoBackend,
+    program: PathBuf,
+}
+
+/// One host as the tables show it.
+#[derive(Debug)]
+pub(super) struct Row {
+    host: String,
+    addresses: Vec<String>,
+    subnets: Vec<String>,
+    pod: Vec<String>,
+}
+
+impl Demo {
+    fn build(
+        config: &DemoConfig,
+        program: &Path,
+        cancel: &Cancel,
+        view: &mut View,
+    ) -> Result<Self, DemoError> {
+        view.begin("hosts", "building network namespaces")?;
+        let lab = Lab::new(&LabOptions {
+            hosts: config.hosts,
+            ipv6: config.ipv6,
+            visible: config.keep,
+            cancel: cancel.clone(),
+            ..LabOptions::default()
+        })?;
+        view.done("hosts", &format!("{} network namespaces behind one bridge", config.hosts))?;
+        let (etcd, store) = start_store(config, &lab, view)?;
+        let mut demo = Self {
+            agents: Vec::new(),
+            pods: Vec::new(),
+            _etcd: etcd,
+            lab,
+            store,
+            backend: config.backend,
+            program: program.to_owned(),
+        };
+        demo.configure(config, view)?;
+        demo.start_agents(view)?;
+        demo.attach_pods(view)?;
+        Ok(demo)
+    }
+
+    /// Writes the network config as an operator would.
+    fn configure(&self, config: &DemoConfig, view: &mut View) -> Result<(), DemoError> {
+        view.begin("config", "writing it with `twill config set`")?;
+        let json = config.network();
+        let mut set = Command::new(&self.program);
+        without_flags(&mut set);
+        set.args(["config", "set"]).args(self.store.flags()).arg(&json);
+        self.lab.underlay.net.output(set)?;
+        Ok(view.done("config", &json)?)
+    }
+
+    fn start_agents(&mut self, view: &mut View) -> Result<(), DemoError> {
+        let all = self.lab.hosts.len();
+        view.begin("agents", &format!("starting {all} agents"))?;
+        let options = AgentOptions::new(&self.program, self.store.clone());
+        for host in &self.lab.hosts {
+            self.agents.push(host.agent(&options)?);
+        }
+        let deadline = Instant::now() + READY;
+        for (ready, agent) in self.agents.iter_mut().enumerate() {
+            view.begin("agents", &format!("{ready} of {all} ready"))?;
+            agent.wait_ready(deadline.saturating_duration_since(Instant::now()))?;
+        }
+        Ok(view.done("agents", &format!("{all} of {all} ready, each a process on its host"))?)
+    }
+
+    fn attach_pods(&mut self, view: &mut View) -> Result<(), DemoError> {
+        view.begin("pods", "attaching one to each host")?;
+        for (host, agent) in self.lab.hosts.iter().zip(&self.agents) {
+            self.pods.push(host.pod(&agent.subnet()?)?);
+        }
+        Ok(view.done("pods", &format!("{} attached, one on each host", self.pods.len()))?)
+    }
+
+    fn check(&mut self, config: &DemoConfig, view: &mut View) -> Result<Matrix, DemoError> {
+        let pairs = usize::from(config.hosts) * usize::from(config.hosts.saturating_sub(1));
+        let families = if config.ipv6 { ", IPv4 and IPv6" } else { "" };
+        view.begin("ping", &format!("{pairs} pairs{families}"))?;
+        let matrix = reach(&self.pods, self.lab.cancel())?;
+        let done = format!("{} of {} pairs answer{families}", matrix.reachable(), matrix.pairs());
+        view.done("ping", &done)?;
+        Ok(matrix)
+    }
+
+    /// TCP from the first pod to the second; zero if it cannot reach it.
+    fn throughput(&self, matrix: &Matrix, view: &mut View) -> Result<f64, DemoError> {
+        let [from, to, ..] = self.pods.as_slice() else { return Ok(0.0) };
+        if !matrix.reached(0, 1) {
+            view.done("tcp", &format!("left out: {} does not answer {}", to.name, from.name))?;
+            return Ok(0.0);
+        }
+        view.begin("tcp", &format!("one stream from {} to {}", from.name, to.name))?;
+        let gbps = throughput(from, to, self.lab.cancel())?;
+        view.done("tcp", &format!("{gbps:.2} Gbit/s from {} to {}, one stream", from.name, to.name))?;
+        Ok(gbps)
+    }
+
+    fn rows(&self) -> Vec<Row> {
+        let texts = |addresses: &[std::net::IpAddr]| addresses.iter().map(ToString::to_string).collect();
+        let subnets = |agent: &AgentProcess| {
+            let gateways = agent.subnet().as_ref().map(PodSubnet::gateways).unwrap_or_default();
+            gateways.iter().map(|net| net.trunc().to_string()).collect()
+        };
+        let row = |((host, agent), pod): ((&super::Host, &AgentProcess), &Pod)| Row {
+            host: host.name.clone(),
+            addresses: texts(&host.addresses),
+            subnets: subnets(agent),
+            pod: texts(&pod.addresses),
+        };
+        self.lab.hosts.iter().zip(&self.agents).zip(&self.pods).map(row).collect()
+    }
+
+    /// Ends all agents at the same time rather than one after the other.
+    fn end(&mut self) {
+        for agent in &mut self.agents {
+            if let Err(error) = agent.signal(nix::sys::signal::Signal::SIGTERM) {
+                tracing::debug!(%error, "could not end an agent");
+            }
+        }
+    }
+}
+
+fn start_store(
+    config: &DemoConfig,
+    lab: &Lab,
+    view: &mut View,
+) -> Result<(Option<EtcdProcess>, StoreAt), DemoError> {
+    match config.store {
+        DemoStore::File => Ok((None, StoreAt::File(lab.dir().join("leases")))),
+        DemoStore::Etcd => {
+            view.begin("etcd", "starting")?;
+            let etcd = lab.etcd()?;
+            let endpoints = etcd.endpoint();
+            view.done("etcd", &format!("healthy at {endpoints}"))?;
+            Ok((Some(etcd), StoreAt::Etcd { endpoints }))
+        }
+    }
+}
+
+/// Says how it ended: the JSON line if asked for, errors on stderr.
+fn finish(config: &DemoConfig, result: Result<Report, DemoError>, begin: Instant, view: &mut View) -> u8 {
+    let (report, status) = match result {
+        Ok(report) => {
+            let status = u8::from(!report.passed());
+            (report, status)
+        }
+        Err(error) => {
+            let interrupted = matches!(error, DemoError::Lab(LabError::Interrupted));
+            view.broken_off();
+            // Nothing is left to tell a reader of stderr if stderr is gone, too.
+            drop(writeln!(io::stderr(), "twill demo: {error}"));
+            let report = Report::failed(config, &error.to_string(), begin.elapsed());
+            (report, if interrupted { INTERRUPTED } else { 1 })
+        }
+    };
+    let told_already = config.keep && report.error.is_none();
+    if config.json && !told_already && view.json(&report).is_err() {
+        return 1;
+    }
+    status
+}
