@@ -5,6 +5,7 @@ use std::io;
 use std::process::ExitCode;
 
 use twill::cli::{self, Command, Exit, Stream};
+use twill::lab::demo;
 
 fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
@@ -23,6 +24,9 @@ fn run(command: &Command) -> Exit {
         Command::Version => {
             Exit { text: format!("twill {}\n", cli::VERSION), stream: Stream::Stdout, code: 0 }
         }
+        Command::Demo(config) => {
+            Exit { text: String::new(), stream: Stream::Stdout, code: demo::command(config) }
+        }
         Command::Agent(_)
         | Command::Plan(_)
         | Command::Cleanup { .. }
@@ -31,8 +35,7 @@ fn run(command: &Command) -> Exit {
         | Command::ConfigGet { .. }
         | Command::LeaseList { .. }
         | Command::LeaseReserve { .. }
-        | Command::LeaseRelease { .. }
-        | Command::Demo(_) => Exit {
+        | Command::LeaseRelease { .. } => Exit {
             text: "twill: this build cannot do that yet\n".to_owned(),
             stream: Stream::Stderr,
             code: 70,

@@ -117,7 +117,7 @@ impl Netns {
 
     /// [`Netns::exec`] for a command that needs more than arguments.
     pub fn output(&self, mut command: Command) -> Result<String, LabError> {
-        let what = format!("{command:?}");
+        let what = shown(&command);
         let output = self.run(|| command.output())?.map_err(LabError::io(|| format!("run {what}")))?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
         if output.status.success() {
@@ -210,6 +210,16 @@ fn make() -> io::Result<Worker> {
     Ok(Worker { runtime, netlink })
 }
 
+/// A command line as a person would type it.
+fn shown(command: &Command) -> String {
+    let program = Path::new(command.get_program()).file_name().unwrap_or(command.get_program());
+    let words = std::iter::once(program).chain(command.get_args()).map(|word| word.to_string_lossy());
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,+%@".contains(c);
+    let quoted =
+        words.map(|word| if word.chars().all(plain) { word.into_owned() } else { format!("'{word}'") });
+    quoted.collect::<Vec<_>>().join(" ")
+}
+
 fn clone_error(error: &io::Error) -> io::Error {
     error.raw_os_error().map_or_else(|| io::Error::other(error.to_string()), io::Error::from_raw_os_error)
 }
@@ -235,4 +245,16 @@ pub(crate) fn unbind(path: &Path) {
     }
     // Only an empty folder goes: others may have names in it, or iproute2 may have mounted it.
     drop(fs::remove_dir(NAMED));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_shown_as_typed() {
+        let mut command = Command::new("/usr/bin/twill");
+        command.args(["config", "set", "{\"Network\":\"10.1.0.0/16\"}"]);
+        assert_eq!(shown(&command), "twill config set '{\"Network\":\"10.1.0.0/16\"}'");
+    }
 }

@@ -26,7 +26,8 @@ pub struct PodSubnet {
 }
 
 impl PodSubnet {
-    /// Reads the `FLANNEL_*` lines of subnet.env (`spec/flannel.md`, section 5). Unknown lines are skipped.
+    /// Reads the `FLANNEL_*` lines of subnet.env (`spec/flannel.md`, section 5) as strictly as the CNI plugin does.
+    /// Unknown lines are skipped.
     ///
     /// # Errors
     /// A value that does not parse, no MTU, or no subnet at all.

@@ -15,7 +15,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-pub use config::{DemoBackend, DemoConfig, DemoStore};
 pub use report::Report;
 pub use unprivileged::{Refusal, enter_user_namespace};
 pub use view::View;
@@ -24,6 +23,7 @@ use super::agent::without_flags;
 use super::{
     AgentOptions, AgentProcess, Cancel, EtcdProcess, Lab, LabError, LabOptions, Pod, PodSubnet, StoreAt,
 };
+use crate::config::{DemoBackend, DemoConfig, DemoStore};
 use check::{Matrix, reach, throughput};
 
 /// How long all agents together may take until they are ready.
@@ -49,12 +49,6 @@ pub enum DemoError {
 /// Must be called while the process has one thread: a user namespace can only be entered then.
 #[must_use]
 pub fn command(config: &DemoConfig) -> u8 {
-    command_with(config, None)
-}
-
-/// [`command`] with another `twill` binary as agent.
-#[must_use]
-pub fn command_with(config: &DemoConfig, program: Option<PathBuf>) -> u8 {
     let begin = Instant::now();
     let stdout = io::stdout();
     let terminal = stdout.is_terminal();
@@ -62,8 +56,8 @@ pub fn command_with(config: &DemoConfig, program: Option<PathBuf>) -> u8 {
     let result = enter_user_namespace().map_err(DemoError::from).and_then(|unprivileged| {
         let cancel = Cancel::default();
         signals::watch(&cancel)?;
-        let program = program.map_or_else(std::env::current_exe, Ok);
-        let program = program.map_err(LabError::io(|| "find this program's own file".into()))?;
+        let program =
+            std::env::current_exe().map_err(LabError::io(|| "find this program's own file".into()))?;
         run(config, &program, unprivileged, &cancel, &mut view)
     });
     finish(config, result, begin, &mut view)
@@ -153,7 +147,7 @@ impl Demo {
     /// Writes the network config as an operator would.
     fn configure(&self, config: &DemoConfig, view: &mut View) -> Result<(), DemoError> {
         view.begin("config", "writing it with `twill config set`")?;
-        let json = config.network();
+        let json = config::network(config);
         let mut set = Command::new(&self.program);
         without_flags(&mut set);
         set.args(["config", "set"]).args(self.store.flags()).arg(&json);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::check::Matrix;
-use super::{DemoConfig, DemoStore};
+use crate::config::DemoConfig;
 
 /// What a demo came to. Serialized, it is the last line of `twill demo --json`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -47,7 +47,7 @@ impl Report {
         let hosts = usize::from(config.hosts);
         Self {
             nodes: config.hosts,
-            store: DemoStore::as_str(config.store),
+            store: config.store.as_str(),
             backend: config.backend.as_str(),
             pairs: hosts * hosts.saturating_sub(1),
             reachable: 0,

@@ -5,7 +5,8 @@ use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use super::check::{Cell, Matrix};
-use super::{Demo, DemoBackend, DemoConfig, DemoStore, Report, Row};
+use super::{Demo, Report, Row};
+use crate::config::{DemoBackend, DemoConfig, DemoStore};
 use crate::lab::Netns;
 
 /// A larger matrix does not fit a terminal; then only what is lost is shown.
