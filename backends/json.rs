@@ -29,7 +29,7 @@ impl Fields {
         expected: &str,
         read: impl Fn(&'a Value) -> Option<T>,
     ) -> Result<Option<T>, String> {
-        last(self.named(name).filter(|value| !value.is_null()), name, expected, read)
+        scalar(self.iter(), name, expected, read)
     }
 
     /// The value of a field whose type decides itself what a null is.
@@ -39,17 +39,34 @@ impl Fields {
         expected: &str,
         read: impl Fn(&'a Value) -> Option<T>,
     ) -> Result<Option<T>, String> {
-        last(self.named(name), name, expected, read)
+        last(named(self.iter(), name), name, expected, read)
     }
 
     /// The value of a field that may be any JSON, null included.
     pub(crate) fn raw(&self, name: &str) -> Option<&Value> {
-        self.named(name).last()
+        named(self.iter(), name).last()
     }
 
-    fn named(&self, name: &str) -> impl Iterator<Item = &Value> {
-        self.0.iter().filter(move |(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    fn iter(&self) -> impl Iterator<Item = (&String, &Value)> {
+        self.0.iter().map(|(name, value)| (name, value))
     }
+}
+
+/// What [`Fields::scalar`] does, for fields from elsewhere.
+pub(crate) fn scalar<'a, T>(
+    fields: impl Iterator<Item = (&'a String, &'a Value)>,
+    name: &str,
+    expected: &str,
+    read: impl Fn(&'a Value) -> Option<T>,
+) -> Result<Option<T>, String> {
+    last(named(fields, name).filter(|value| !value.is_null()), name, expected, read)
+}
+
+fn named<'a>(
+    fields: impl Iterator<Item = (&'a String, &'a Value)>,
+    name: &str,
+) -> impl Iterator<Item = &'a Value> {
+    fields.filter(move |(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value)
 }
 
 fn last<'a, T>(
@@ -66,7 +83,7 @@ fn last<'a, T>(
 }
 
 /// `Port is "x"; expected a whole number`.
-pub(crate) fn mismatch(name: &str, expected: &str, value: &Value) -> String {
+fn mismatch(name: &str, expected: &str, value: &Value) -> String {
     format!("{name} is {}; expected {expected}", brief(&value.to_string()))
 }
 
