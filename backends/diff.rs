@@ -188,7 +188,7 @@ impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::SetLink(name, link) => write_link(f, name, link),
-            Self::SetSysctl(path, value) => write!(f, "sysctl -w {}={value}", path.replace('/', ".")),
+            Self::SetSysctl(path, value) => write!(f, "sysctl -w {path}={value}"),
             Self::SetNeigh(k, mac) => {
                 write!(f, "ip neigh replace {} lladdr {mac} dev {} nud permanent", k.ip, k.dev)
             }
@@ -238,4 +238,125 @@ fn write_route(f: &mut fmt::Formatter<'_>, verb: &str, key: &RouteKey, route: &R
         write!(f, " mtu {mtu}")?;
     }
     f.write_str(if route.onlink { " onlink" } else { "" })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+    use proptest::collection::{btree_map, btree_set};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::state::Vxlan;
+
+    fn dev() -> impl Strategy<Value = LinkName> {
+        proptest::sample::select(vec!["flannel.1", "flannel-v6.1", "eth0"])
+            .prop_map(|name| LinkName::try_from(name).unwrap())
+    }
+
+    fn mac() -> impl Strategy<Value = Mac> {
+        (0_u8..4).prop_map(|n| Mac([2, 0, 0, 0, 0, n]))
+    }
+
+    fn ip() -> impl Strategy<Value = IpAddr> {
+        (any::<bool>(), 0_u8..4).prop_map(|(v6, n)| match v6 {
+            true => Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, u16::from(n)).into(),
+            false => Ipv4Addr::new(10, 0, 0, n).into(),
+        })
+    }
+
+    prop_compose! {
+        fn link()(vxlan in any::<Option<(u8, bool, bool)>>(), local in ip(), mac in mac(), mtu in 1400_u32..1403,
+                  up in any::<bool>(), addrs in btree_set(ip().prop_map(IpNet::from), 0..2)) -> Link {
+            let vxlan = vxlan.map(|(vni, learning, gbp)| Vxlan { vni: vni.into(), port: 8472, local, learning, gbp });
+            Link { vxlan, mac, mtu, up, alias: "twill:x".to_owned(), addrs }
+        }
+    }
+
+    prop_compose! {
+        fn route()(blackhole in any::<bool>(), via in proptest::option::of(ip()), dev in proptest::option::of(dev()),
+                   onlink in any::<bool>(), mtu in proptest::option::of(1400_u32..1403), protocol in 3_u8..5) -> Route {
+            let kind = if blackhole { RouteKind::Blackhole } else { RouteKind::Unicast };
+            Route { kind, via, dev, onlink, mtu, protocol }
+        }
+    }
+
+    prop_compose! {
+        fn state()(
+            links in btree_map(dev(), link(), 0..3),
+            neighs in btree_map((dev(), ip()).prop_map(|(dev, ip)| NeighKey { dev, ip }), mac(), 0..6),
+            fdb in btree_set((dev(), mac(), ip()).prop_map(|(dev, mac, dst)| Fdb { dev, mac, dst }), 0..6),
+            routes in btree_map((ip(), 0_u32..2).prop_map(|(ip, metric)| RouteKey { dst: ip.into(), metric }), route(), 0..6),
+        ) -> NetState {
+            NetState { links, sysctls: BTreeMap::new(), neighs, fdb, routes }
+        }
+    }
+
+    fn all_keys(state: &NetState) -> impl Iterator<Item = Key> {
+        let links = state.links.keys().copied().map(Key::Link);
+        let neighs = state.neighs.keys().copied().map(Key::Neigh);
+        let fdb = state.fdb.iter().copied().map(Key::Fdb);
+        links.chain(neighs).chain(fdb).chain(state.routes.keys().copied().map(Key::Route))
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_applied_is_what_was_wanted(want in state(), have in state()) {
+            let mut done = have.clone();
+            let ops = diff(&want, &have);
+            ops.iter().for_each(|op| done.apply(op));
+            prop_assert_eq!(&done, &want);
+            prop_assert!(ops.is_sorted_by_key(Op::rank));
+        }
+
+        #[test]
+        fn what_is_as_wanted_is_left_alone(state in state()) {
+            prop_assert_eq!(diff(&state, &state), vec![]);
+        }
+
+        #[test]
+        fn comparing_every_key_is_comparing_all(want in state(), have in state()) {
+            let keys: BTreeSet<Key> = all_keys(&want).chain(all_keys(&have)).collect();
+            prop_assert_eq!(diff_keys(&want, &have, &keys), diff(&want, &have));
+            prop_assert!(diff(&want, &have).iter().all(|op| keys.contains(&op.key())));
+        }
+    }
+
+    #[test]
+    fn a_setting_is_written_but_never_taken_back() {
+        let forwarding = |value: &str| NetState {
+            sysctls: BTreeMap::from([("net/ipv4/ip_forward".to_owned(), value.to_owned())]),
+            ..NetState::default()
+        };
+        let ops = diff(&forwarding("1"), &forwarding("0"));
+        assert_eq!(
+            ops.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["sysctl -w net/ipv4/ip_forward=1"]
+        );
+        assert_eq!(diff_keys(&forwarding("1"), &forwarding("0"), &[ops[0].key()]), ops);
+        assert_eq!(diff(&NetState::default(), &forwarding("1")), []);
+    }
+
+    #[test]
+    fn operations_read_as_an_operator_would_type_them() {
+        let dev = LinkName::try_from("flannel.1").unwrap();
+        let key = RouteKey { dst: "10.5.9.0/24".parse().unwrap(), metric: 0 };
+        let mut route = Route {
+            kind: RouteKind::Unicast,
+            via: Some("10.5.9.0".parse().unwrap()),
+            dev: Some(dev),
+            onlink: true,
+            mtu: Some(1400),
+            protocol: 70,
+        };
+        let text = Op::SetRoute(key, route).to_string();
+        assert_eq!(text, "ip route replace 10.5.9.0/24 via 10.5.9.0 dev flannel.1 proto 70 mtu 1400 onlink");
+        route = Route { kind: RouteKind::Blackhole, via: None, dev: None, onlink: false, mtu: None, ..route };
+        let key = RouteKey { dst: "fd00::/64".parse().unwrap(), metric: 1024 };
+        let text = Op::DelRoute(key, route).to_string();
+        assert_eq!(text, "ip -6 route del blackhole fd00::/64 proto 70 metric 1024");
+        assert!(Op::DelRoute(key, route).is_removal() && !Op::SetRoute(key, route).is_removal());
+    }
 }

@@ -8,7 +8,7 @@ use crate::family::PerFamily;
 use crate::filter::Masquerade;
 use crate::lease::{LeaseKey, Subnets};
 use crate::mac::Mac;
-use crate::network::NetworkConfig;
+use crate::network::{NetworkConfig, Pool};
 use crate::state::LinkName;
 
 /// One address family of the underlay.
@@ -83,5 +83,14 @@ impl Host {
     #[must_use]
     pub fn is_on_link(&self, addr: &IpAddr) -> bool {
         self.on_link.iter().any(|net| net.contains(addr))
+    }
+}
+
+impl Own {
+    /// Its subnet of each family that the configuration enables, with that family's pool; IPv4 first.
+    pub fn parts(&self) -> impl Iterator<Item = (IpNet, &Pool)> {
+        self.subnets
+            .iter()
+            .filter_map(|(family, subnet)| self.network.pools.get(family).map(|pool| (subnet.trunc(), pool)))
     }
 }

@@ -12,14 +12,23 @@
 #![forbid(unsafe_code)]
 
 pub mod allocate;
+pub mod backend;
+mod base;
 pub mod diff;
 pub mod family;
 pub mod fault;
 pub mod filter;
 pub mod host;
+pub mod host_gw;
+mod index;
 mod json;
 pub mod lease;
 pub mod leases;
 pub mod mac;
 pub mod network;
+mod options;
+pub mod plan;
+#[cfg(test)]
+mod samples;
 pub mod state;
+pub mod vxlan;

@@ -129,7 +129,7 @@ pub struct NetState {
 }
 
 /// What one peer adds to a host's state, for one address family.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PeerState {
     /// Which VTEP carries the peer's frames. `None` where packets need no tunnel.
     pub fdb: Option<Fdb>,
@@ -226,6 +226,17 @@ impl NetState {
             self.neighs.entry(key).or_insert(mac);
         }
         self.routes.entry(peer.route.0).or_insert(peer.route.1);
+    }
+
+    /// Takes away what [`NetState::add_peer`] added.
+    pub fn remove_peer(&mut self, peer: &PeerState) {
+        if let Some(entry) = &peer.fdb {
+            self.fdb.remove(entry);
+        }
+        if let Some((key, _)) = &peer.neigh {
+            self.neighs.remove(key);
+        }
+        self.routes.remove(&peer.route.0);
     }
 
     /// How many objects there are.
