@@ -8,7 +8,6 @@ use crate::host::{Fact, Host, Own};
 use crate::host_gw::HostGw;
 use crate::lease::{Attrs, Endpoint};
 use crate::network::NetworkConfig;
-use crate::options::Options;
 use crate::state::{Desired, LinkName, PeerState};
 use crate::vxlan::Vxlan;
 
@@ -52,19 +51,17 @@ pub trait Backend: Debug + Send + Sync {
 /// cause contains a configuration for the same network that would work.
 pub fn from_config(config: &NetworkConfig) -> Result<Box<dyn Backend>, Fault> {
     let refused = |cause: String| refused(config, cause);
-    let Some(backend) = &config.backend else {
+    if config.backend.is_none() {
         return Err(refused("there is no `Backend`, which flannel takes for the udp backend".to_owned()));
-    };
-    let options = Options::of(backend);
-    let kind = options.text("Type").map_err(refused)?.unwrap_or_default();
-    match kind.to_lowercase().as_str() {
-        "vxlan" => Ok(Box::new(Vxlan::new(config, &options).map_err(refused)?)),
-        "host-gw" => Ok(Box::new(HostGw::new(config))),
-        "" => Err(refused("`Backend` has no `Type`".to_owned())),
-        known if UNSUPPORTED.contains(&known) => {
+    }
+    match config.options().kind().as_deref() {
+        Some("vxlan") => Ok(Box::new(Vxlan::new(config).map_err(|fault| refused(fault.cause))?)),
+        Some("host-gw") => Ok(Box::new(HostGw::new(config))),
+        Some(known) if UNSUPPORTED.contains(&known) => {
             Err(refused(format!("the backend type `{known}` is not supported")))
         }
-        unknown => Err(refused(format!("the backend type `{unknown}` is unknown"))),
+        Some(unknown) => Err(refused(format!("the backend type `{unknown}` is unknown"))),
+        None => Err(refused("`Backend` has no `Type`".to_owned())),
     }
 }
 
@@ -117,7 +114,7 @@ mod tests {
         }
         assert!(refusal(json!({})).contains("no `Type`"));
         assert!(refusal(json!({ "Type": null })).contains("no `Type`"));
-        assert!(refusal(json!({ "Type": 7 })).contains("`Type` is 7"));
+        assert!(refusal(json!({ "Type": 7 })).contains("no `Type`"));
         assert!(refusal(json!({ "Type": "nonsense" })).contains("`nonsense` is unknown"));
     }
 

@@ -26,7 +26,6 @@ pub mod lease;
 pub mod leases;
 pub mod mac;
 pub mod network;
-mod options;
 pub mod plan;
 #[cfg(test)]
 mod samples;

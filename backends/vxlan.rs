@@ -4,17 +4,17 @@
 use std::collections::BTreeSet;
 
 use ipnet::IpNet;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::backend::Backend;
 use crate::base;
 use crate::family::{Family, PerFamily};
 use crate::fault::{Code, Fault};
 use crate::host::{Fact, Host, Own};
+use crate::json::scalar;
 use crate::lease::{Attrs, Endpoint};
 use crate::mac::Mac;
 use crate::network::NetworkConfig;
-use crate::options::Options;
 use crate::state::{self, Desired, Fdb, Link, LinkName, NeighKey, PeerState, Route};
 
 /// The port that the kernel and flannel use unless told another; the IANA number is 4789.
@@ -39,28 +39,30 @@ pub struct Vxlan {
 }
 
 impl Vxlan {
-    /// Reads the options; an error says what is wrong with which.
-    pub(crate) fn new(config: &NetworkConfig, options: &Options<'_>) -> Result<Self, String> {
-        let vni = options.number("VNI", MAX_VNI)?.unwrap_or(1);
-        let port = match options.number("Port", u32::from(u16::MAX))?.unwrap_or(0) {
-            0 => DEFAULT_PORT,
-            port => u16::try_from(port).unwrap_or(DEFAULT_PORT),
-        };
-        let mtu = options.number("MTU", u32::from(u16::MAX))?.filter(|mtu| *mtu > 0);
+    /// Reads the options. An error says which one is wrong.
+    pub(crate) fn new(config: &NetworkConfig) -> Result<Self, Fault> {
+        let options = config.options();
+        let vni = options.uint("VNI", 1)?;
+        if vni > MAX_VNI {
+            return Err(bad(format!("Backend.VNI is {vni}; expected 24 bits, at most {MAX_VNI}")));
+        }
+        let mtu = Some(options.uint("MTU", 0)?).filter(|mtu| *mtu > 0);
         let mut links = PerFamily::NONE;
         for (family, ()) in base::families(config).iter() {
             if let Some(mtu) = mtu.filter(|mtu| *mtu < least_mtu(family) + overhead(family)) {
-                return Err(format!("`MTU` is {mtu}, too little for {family} packets in a tunnel"));
+                return Err(bad(format!(
+                    "Backend.MTU is {mtu}, too little for {family} packets in a tunnel"
+                )));
             }
             links.set(family, Some(link_name(family, vni)?));
         }
         Ok(Self {
             vni,
-            port,
-            gbp: options.flag("GBP")?,
-            learning: options.flag("Learning")?,
+            port: Some(options.uint("Port", 0)?).filter(|port| *port != 0).unwrap_or(DEFAULT_PORT),
+            gbp: options.bool("GBP", false)?,
+            learning: options.bool("Learning", false)?,
             mtu,
-            direct_routing: options.flag("DirectRouting")?,
+            direct_routing: options.bool("DirectRouting", false)?,
             links,
         })
     }
@@ -101,15 +103,15 @@ impl Vxlan {
                 format!("its {field} is of no use: {cause}"),
             )
         };
-        let data = Options::of_value(peer.data);
-        let text = data.text("VtepMAC").map_err(incomplete)?;
-        let text = text.ok_or_else(|| incomplete("there is no VtepMAC".to_owned()))?;
-        let mac: Mac = text.parse().map_err(|e| incomplete(format!("VtepMAC {e}")))?;
+        let fields = || peer.data.and_then(Value::as_object).into_iter().flatten();
+        let mac = |value: &Value| value.as_str()?.parse::<Mac>().ok();
+        let mac = scalar(fields(), "VtepMAC", "an Ethernet address", mac).map_err(incomplete)?;
+        let mac = mac.ok_or_else(|| incomplete("there is no VtepMAC".to_owned()))?;
         if !mac.is_unicast() {
             return Err(incomplete(format!("VtepMAC {mac} is not the address of one device")));
         }
-        match data.number("VNI", MAX_VNI).map_err(incomplete)? {
-            Some(vni) if vni != self.vni => {
+        match scalar(fields(), "VNI", "a whole number", Value::as_u64).map_err(incomplete)? {
+            Some(vni) if vni != u64::from(self.vni) => {
                 Err(incomplete(format!("its VNI is {vni}, ours is {}", self.vni)))
             }
             _ if host.macs.get(peer.family) == Some(&mac) => Err(Fault::new(
@@ -207,19 +209,21 @@ const fn least_mtu(family: Family) -> u32 {
     }
 }
 
-fn link_name(family: Family, vni: u32) -> Result<LinkName, String> {
+fn bad(cause: String) -> Fault {
+    Fault::new(Code::BadConfig, "network config", cause)
+}
+
+fn link_name(family: Family, vni: u32) -> Result<LinkName, Fault> {
     let name = match family {
         Family::V4 => format!("flannel.{vni}"),
         Family::V6 => format!("flannel-v6.{vni}"),
     };
     LinkName::try_from(name.as_str())
-        .map_err(|e| format!("`VNI` is {vni}, too long for a device's name: {e}"))
+        .map_err(|e| bad(format!("Backend.VNI is {vni}, too long for the name of a device: {e}")))
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
-
     use super::*;
     use crate::backend::from_config;
     use crate::samples;
@@ -239,14 +243,14 @@ mod tests {
     #[test]
     fn options_out_of_range_are_refused() {
         for (option, says) in [
-            (json!({"VNI": 16_777_216}), "`VNI` is 16777216"),
-            (json!({"VNI": "1"}), "`VNI` is \"1\""),
+            (json!({"VNI": 16_777_216}), "Backend.VNI is 16777216"),
+            (json!({"VNI": "1"}), "Backend.VNI is \"1\""),
             (json!({"VNI": 10_000}), "too long"),
-            (json!({"Port": 65_536}), "`Port` is 65536"),
+            (json!({"Port": 65_536}), "Backend.Port is 65536"),
             (json!({"MTU": 1349}), "too little for IPv6"),
-            (json!({"GBP": 1}), "`GBP` is 1"),
-            (json!({"Learning": "no"}), "`Learning`"),
-            (json!({"DirectRouting": "yes"}), "`DirectRouting`"),
+            (json!({"GBP": 1}), "Backend.GBP is 1"),
+            (json!({"Learning": "no"}), "Backend.Learning"),
+            (json!({"DirectRouting": "yes"}), "Backend.DirectRouting"),
         ] {
             let mut option = option;
             option["Type"] = json!("vxlan");
@@ -280,10 +284,10 @@ mod tests {
     fn a_lease_that_lacks_what_the_tunnel_needs_is_a_fault_that_says_what() {
         for (data, says) in [
             (json!({"VNI": 2, "VtepMAC": "02:00:00:00:00:09"}), "its VNI is 2, ours is 1"),
-            (json!({"VNI": -1, "VtepMAC": "02:00:00:00:00:09"}), "`VNI` is -1"),
+            (json!({"VNI": -1, "VtepMAC": "02:00:00:00:00:09"}), "VNI is -1"),
             (json!({"VNI": 1}), "no VtepMAC"),
-            (json!({"VNI": 1, "VtepMAC": 5}), "`VtepMAC` is 5"),
-            (json!({"VNI": 1, "VtepMAC": "02:00"}), "VtepMAC `02:00` is not"),
+            (json!({"VNI": 1, "VtepMAC": 5}), "VtepMAC is 5"),
+            (json!({"VNI": 1, "VtepMAC": "02:00"}), "VtepMAC is \"02:00\""),
             (json!({"VNI": 1, "VtepMAC": "01:00:00:00:00:09"}), "not the address of one device"),
             (json!("text"), "no VtepMAC"),
         ] {
