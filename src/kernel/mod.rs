@@ -1,5 +1,11 @@
 //! The host's network stack, as far as Twill owns it.
 
+pub mod facts;
+pub mod netlink;
+pub mod ownership;
+pub mod preflight;
+pub mod underlay;
+
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::net::IpAddr;
@@ -9,6 +15,8 @@ use twill_backends::diff::Op;
 use twill_backends::family::PerFamily;
 use twill_backends::mac::Mac;
 use twill_backends::state::{LinkName, NetState};
+
+use self::facts::HostFacts;
 
 /// What counts as ours.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -22,6 +30,8 @@ pub struct Scope {
     /// The networks of the current and of the last configuration, each with its subnets' prefix length. Routes
     /// outside of them are never ours.
     pub networks: Vec<(IpNet, u8)>,
+    /// Our own subnets: routes without a gateway inside of them lead to this host's containers.
+    pub own: Vec<IpNet>,
     /// The underlay interface, through which direct routes lead.
     pub underlay: Option<LinkName>,
     /// Whether flanneld ran here, so that routes with its fingerprint are ours.
@@ -113,15 +123,33 @@ pub trait Kernel: Send + Sync {
     /// Waits for the next change of what is in scope. Bursts are coalesced for 10 ms.
     fn changed(&self, scope: &Scope) -> impl Future<Output = Change> + Send;
 
-    /// The interface that carries the fabric, chosen as the operator asked.
+    /// The host as it is, ours or not; with how `reach` is reached, where one is given.
+    ///
+    /// # Errors
+    /// The kernel could not be asked.
+    fn facts(&self, reach: Option<IpAddr>) -> impl Future<Output = Result<HostFacts, KernelError>> + Send;
+
+    /// The interface that carries the fabric, chosen as the operator asked. Why a candidate was rejected is logged.
     ///
     /// # Errors
     /// [`KernelError::NoUnderlay`], which says why each candidate was rejected.
-    fn underlay(&self, choice: &UnderlayChoice)
-    -> impl Future<Output = Result<Underlay, KernelError>> + Send;
+    fn underlay(
+        &self,
+        choice: &UnderlayChoice,
+    ) -> impl Future<Output = Result<Underlay, KernelError>> + Send {
+        async move {
+            let chosen = underlay::choose(&self.facts(choice.can_reach).await?, choice)?;
+            for reason in &chosen.rejected {
+                tracing::info!(interface = %chosen.underlay.name, %reason, "rejected an underlay candidate");
+            }
+            Ok(chosen.underlay)
+        }
+    }
 
     /// The Ethernet address of an existing link.
-    fn mac_of(&self, link: LinkName) -> impl Future<Output = Option<Mac>> + Send;
+    fn mac_of(&self, link: LinkName) -> impl Future<Output = Option<Mac>> + Send {
+        async move { self.facts(None).await.ok()?.link(link)?.mac }
+    }
 }
 
 /// How to choose the underlay interface: the operator's flags and the families in use.

@@ -1,0 +1,111 @@
+//! Carries out operations: those of one rank side by side, one rank after the other.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures::StreamExt;
+use futures::stream::FuturesOrdered;
+use nix::errno::Errno;
+use twill_backends::diff::Op;
+use twill_backends::state::LinkName;
+
+use super::request::{Refusal, Requests};
+use super::{build, link, sysctl};
+use crate::kernel::KernelError;
+
+/// How many operations are under way at once: three times as fast as one after the other, at half the CPU time.
+const IN_FLIGHT: usize = 256;
+
+/// The answers, in the order of `ops`.
+pub(super) async fn apply(requests: &Requests, ops: &[Op]) -> Vec<Result<(), KernelError>> {
+    let mut answers = Vec::with_capacity(ops.len());
+    for rank in ops.chunk_by(|a, b| a.rank() == b.rank()) {
+        let indices = indices(requests, rank).await;
+        let mut pending = FuturesOrdered::new();
+        for op in rank {
+            if pending.len() == IN_FLIGHT {
+                answers.extend(pending.next().await);
+            }
+            pending.push_back(one(requests, op, &indices));
+        }
+        while let Some(answer) = pending.next().await {
+            answers.push(answer);
+        }
+    }
+    answers
+}
+
+type Indices = BTreeMap<LinkName, Result<Option<u32>, Refusal>>;
+
+/// The indices of the links these operations are about.
+async fn indices(requests: &Requests, ops: &[Op]) -> Indices {
+    let names: BTreeSet<LinkName> = ops.iter().filter_map(build::device).collect();
+    let mut indices = Indices::new();
+    for name in names {
+        indices.insert(name, requests.link(name).await.map(|seen| seen.map(|seen| seen.index)));
+    }
+    indices
+}
+
+async fn one(requests: &Requests, op: &Op, indices: &Indices) -> Result<(), KernelError> {
+    let refused = |cause: String| KernelError::Refused { op: op.to_string(), cause };
+    let index = match build::device(op).and_then(|name| indices.get(&name)) {
+        Some(Ok(Some(index))) => *index,
+        Some(Err(refusal)) => return Err(refused(refusal.to_string())),
+        // What is to be taken away went with the link; a link that is to be set may have to be created.
+        Some(Ok(None)) if op.is_removal() => return Ok(()),
+        Some(Ok(None)) if !matches!(op, Op::SetLink(..)) => {
+            return Err(refused("there is no such link; it is made again first".to_owned()));
+        }
+        Some(Ok(None)) | None => 0,
+    };
+    match op {
+        // Boxed: a large fabric has thousands of these futures, and few links.
+        Op::SetLink(name, want) => Box::pin(link::set(requests, *name, want)).await.map_err(refused),
+        Op::SetSysctl(path, value) => {
+            sysctl::write(path, value).map_err(|error| refused(sysctl_cause(&error)))
+        }
+        Op::SetNeigh(..)
+        | Op::SetFdb(..)
+        | Op::SetRoute(..)
+        | Op::DelRoute(..)
+        | Op::DelFdb(..)
+        | Op::DelNeigh(..)
+        | Op::DelLink(..) => {
+            let Some((message, flags)) = build::message(op, index) else { return Ok(()) };
+            match requests.ask(message, flags).await {
+                Err(refusal) if op.is_removal() && is_gone(refusal.errno) => Ok(()),
+                answer => answer.map(drop).map_err(|refusal| refused(cause(op, &refusal))),
+            }
+        }
+    }
+}
+
+/// Whether a removal failed because there is nothing left to remove.
+const fn is_gone(errno: Errno) -> bool {
+    matches!(errno, Errno::ENOENT | Errno::ESRCH | Errno::ENODEV | Errno::EADDRNOTAVAIL)
+}
+
+fn sysctl_cause(error: &std::io::Error) -> String {
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::EROFS) => {
+            "/proc/sys is read-only here: set it on the host, or run this container privileged".to_owned()
+        }
+        Some(Errno::EACCES | Errno::EPERM) => Refusal::from(Errno::EPERM).to_string(),
+        Some(_) | None => error.to_string(),
+    }
+}
+
+/// The kernel's refusal, with the next step where one is known.
+fn cause(op: &Op, refusal: &Refusal) -> String {
+    let hint = match (op, refusal.errno) {
+        (Op::SetRoute(..), Errno::ENETUNREACH | Errno::EHOSTUNREACH) => {
+            ": the gateway is not on a network of this host; check the underlay interface"
+        }
+        (Op::SetRoute(..), Errno::ENETDOWN) => ": the interface is down",
+        (_, Errno::EAFNOSUPPORT | Errno::EOPNOTSUPP) => {
+            ": IPv6 may be off here; check net.ipv6.conf.all.disable_ipv6"
+        }
+        _ => "",
+    };
+    format!("{refusal}{hint}")
+}
