@@ -1,10 +1,22 @@
 //! Which subnet to take, given those taken, the previous one, reservations and a random number.
+//!
+//! # Why
+//! A host that comes back must find the subnet its pods use, whatever it has lost: its state directory, its lease,
+//! the store. So everything that can prove a lease to be ours is tried, the strongest first, and only a host that
+//! nothing is known of takes a subnet at random. Two hosts must never believe in one lease. So an address alone
+//! proves nothing once another node's id stands beside it.
 
 use std::fmt;
 
-use crate::family::PerFamily;
+use crate::family::{Family, PerFamily};
 use crate::lease::{Attrs, Lease, LeaseKey, Subnets};
 use crate::mac::Mac;
+use crate::network::NetworkConfig;
+
+mod desk;
+mod space;
+
+pub use desk::choose;
 
 /// What a host brings along when it asks for a lease.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -15,7 +27,7 @@ pub struct Claim {
     pub previous: Subnets,
     /// Whether only the previous subnet will do, because pods use it.
     pub pinned: bool,
-    /// What the kernel says about leases that carry this host's address but another node's id.
+    /// What the kernel says about leases that carry this host's address but not its id.
     pub evidence: Evidence,
 }
 
@@ -102,3 +114,30 @@ impl fmt::Display for ClaimError {
 }
 
 impl std::error::Error for ClaimError {}
+
+/// Whether a host could be given these subnets under this configuration.
+#[must_use]
+pub fn fits(subnets: &Subnets, config: &NetworkConfig) -> bool {
+    misfit(subnets, config).is_none()
+}
+
+/// Why a lease does not fit the configuration, in words.
+///
+/// Such a lease is kept by its holder, since pods use it, and reported as
+/// [`LeaseOutgrown`](crate::fault::Code::LeaseOutgrown). In particular a lease of one family stays one when the
+/// other family is enabled: its key names its subnets, so it cannot gain one.
+#[must_use]
+pub fn misfit(subnets: &Subnets, config: &NetworkConfig) -> Option<String> {
+    Family::ALL.into_iter().find_map(|family| match (subnets.get(family), config.pools.get(family)) {
+        (Some(net), Some(pool)) if !pool.holds(net) => Some(format!(
+            "the lease has {net}, which is not a /{} between {} and {}",
+            pool.subnet_len, pool.min, pool.max
+        )),
+        (Some(net), None) => Some(format!("the lease has {net}, but {family} is not enabled")),
+        (None, Some(_)) => Some(format!("the lease has no {family} subnet, but {family} is enabled")),
+        (Some(_), Some(_)) | (None, None) => None,
+    })
+}
+
+#[cfg(test)]
+mod tests;

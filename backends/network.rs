@@ -14,6 +14,7 @@ mod options;
 mod pool;
 
 pub use options::BackendOptions;
+pub(crate) use pool::overlap;
 
 /// The part of the configuration that concerns one address family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -133,7 +133,7 @@ impl Pool {
 }
 
 /// Whether two networks share an address.
-fn overlap(a: &IpNet, b: &IpNet) -> bool {
+pub(crate) fn overlap(a: &IpNet, b: &IpNet) -> bool {
     a.contains(b) || b.contains(a)
 }
 
