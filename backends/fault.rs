@@ -40,6 +40,8 @@ pub enum Code {
     ForeignRoute,
     /// A network configuration that cannot be used.
     BadConfig,
+    /// There is no network configuration, or not any more.
+    NoConfig,
     /// A network configuration that takes effect at the next start.
     RestartToApply,
     /// Deletions that are held back.
@@ -104,6 +106,9 @@ impl Code {
             }
             Self::PeerOffLink => "use the vxlan backend, or put the hosts on one network",
             Self::ForeignRoute => "delete the route printed",
+            Self::NoConfig => {
+                "twill config set '{\"Network\":\"10.244.0.0/16\",\"Backend\":{\"Type\":\"vxlan\"}}'"
+            }
             Self::BadConfig => "correct it: twill config set JSON",
             Self::RestartToApply => "restart the agents, one host after the other",
             Self::DeletionsHeld => {
@@ -125,6 +130,14 @@ impl Fault {
     /// A complaint about `subject`.
     pub fn new(code: Code, subject: impl Into<String>, cause: impl Into<String>) -> Self {
         Self { code, subject: subject.into(), cause: cause.into() }
+    }
+}
+
+impl fmt::Display for Code {
+    /// The name that is stable, for scripts, such as `bad-lease-key`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = serde_json::to_value(self).map_err(|_| fmt::Error)?;
+        f.pad(name.as_str().unwrap_or_default())
     }
 }
 

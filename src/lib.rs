@@ -28,3 +28,24 @@ pub mod reconcile;
 pub mod store;
 pub mod subnet_env;
 pub mod telemetry;
+
+use std::error::Error;
+use std::time::Instant;
+
+/// The time, as tokio's clock has it: tests that pause that clock pause everything.
+#[must_use]
+pub fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+/// An error with everything that caused it, on one line.
+#[must_use]
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

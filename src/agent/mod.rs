@@ -1,8 +1,241 @@
 //! The one loop: lease events, kernel events, timers, signals.
+//!
+//! The agent is level-triggered. An input only changes what is known; then [`Agent::step`] does everything that what
+//! is known allows and demands, whatever the order in which it became known. So a start, a restart, a store that comes
+//! back and an address that changes are one code path.
 
+mod adoption;
+mod filtering;
 pub mod identity;
+mod input;
 pub mod lock;
 pub mod memory;
+mod papers;
+mod report;
 pub mod socket;
 pub mod status;
+mod step;
+mod surroundings;
 pub mod tenure;
+mod underlay;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use twill_backends::fault::Fault;
+use twill_backends::lease::LeaseKey;
+use twill_backends::leases::Leases;
+use twill_backends::network::NetworkConfig;
+use twill_backends::plan::Plan;
+
+use self::filtering::Filtering;
+use self::identity::Identity;
+use self::input::Input;
+use self::memory::Memory;
+use self::papers::Papers;
+use self::socket::Request;
+use self::tenure::{Call, Tenure};
+use self::underlay::Found;
+use crate::config::Config;
+use crate::filter::{self, Firewall};
+use crate::kernel::{Kernel, Scope};
+use crate::reconcile::Reconciler;
+use crate::store::{Held, LeaseStore, Revision, StoreError};
+use crate::subnet_env::Previous;
+
+/// How long the store may take at start before the last run's memory is used.
+const STORE_PATIENCE: Duration = Duration::from_secs(2);
+/// How often files of ours are looked at, which nobody announces changes of.
+const TICK: Duration = Duration::from_millis(500);
+/// How often everything is read back from the kernel although nothing was announced.
+const RESYNC: Duration = Duration::from_secs(60);
+
+/// What an agent acts on.
+pub trait World: Send + Sync {
+    /// Where leases live.
+    type Store: LeaseStore + 'static;
+    /// The network stack.
+    type Kernel: Kernel;
+    /// The firewall.
+    type Firewall: Firewall;
+
+    /// Where leases live.
+    fn store(&self) -> Arc<Self::Store>;
+    /// The network stack.
+    fn kernel(&self) -> &Self::Kernel;
+    /// The firewall, once it is known what the network's configuration asks for.
+    fn firewall(&self, options: filter::Options) -> impl Future<Output = Self::Firewall> + Send;
+}
+
+/// Why an agent ends though nobody told it to. Nothing on the host was touched.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The configuration cannot be run.
+    #[error("{0}")]
+    Refused(Fault),
+    /// The host is not fit for the network.
+    #[error("refusing to touch this host:\n  {}\nnext: choose another Network, or start with --force", .0.join("\n  "))]
+    Preflight(Vec<String>),
+}
+
+/// One host's agent.
+#[derive(Debug)]
+pub struct Agent<W: World> {
+    world: W,
+    config: Config,
+    identity: Identity,
+    started: Instant,
+    /// What subnet.env said before this run.
+    previous: Previous,
+    /// What the last run knew; taken when it is used.
+    memory: Option<Memory>,
+
+    /// The network's configuration in force, and what was found wrong with the one in the store.
+    network: Option<NetworkConfig>,
+    config_fault: Option<Fault>,
+    leases: Leases,
+    /// Leases that were not planned yet since they changed.
+    changed: BTreeSet<LeaseKey>,
+    /// Whether a snapshot of this run has come: nothing is taken away before.
+    snapshot: bool,
+    store: StoreState,
+    found: Found,
+    tenure: Tenure,
+    /// What this host must be. It stays in force until another one can be made.
+    plan: Option<Plan>,
+    /// Whether something changed that the plan is made of.
+    replan: bool,
+    scope: Scope,
+    /// Whether a plan was made in this run: from then on nothing ends the agent.
+    begun: bool,
+    /// What keeps a plan from being made again.
+    obstacle: Option<Fault>,
+    /// Whether flanneld ran here, so that what looks like its routes is ours.
+    flanneld_ran: bool,
+    reconciler: Reconciler,
+    resync_at: Instant,
+    /// Whether the kernel was heard to differ from what was believed, and how many operations undid that so far.
+    disturbed: bool,
+    repairs: u64,
+    firewall: Option<W::Firewall>,
+    filtering: Filtering,
+    papers: Papers,
+    ready: watch::Sender<bool>,
+}
+
+/// What is known of the store.
+#[derive(Debug, Default)]
+struct StoreState {
+    connected: bool,
+    revision: Revision,
+    error: Option<String>,
+}
+
+/// A call to the store under way.
+type Calling = BoxFuture<'static, Result<Held, StoreError>>;
+
+impl<W: World> Agent<W> {
+    /// An agent that has done nothing yet.
+    pub fn new(world: W, config: Config, identity: Identity, ready: watch::Sender<bool>) -> Self {
+        let started = crate::now();
+        let previous = Previous::read(&config.subnet_file);
+        let papers = Papers::new(config.subnet_file.clone(), config.state_dir().join("snapshot.json"));
+        let memory = papers.recall();
+        Self {
+            started,
+            previous,
+            memory,
+            network: None,
+            config_fault: None,
+            leases: Leases::new(config.delete_hold),
+            changed: BTreeSet::new(),
+            snapshot: false,
+            store: StoreState::default(),
+            found: Found::default(),
+            tenure: Tenure::new(previous.subnets, config.renew_margin),
+            plan: None,
+            replan: true,
+            scope: Scope::default(),
+            begun: false,
+            obstacle: None,
+            flanneld_ran: false,
+            reconciler: Reconciler::default(),
+            resync_at: started + RESYNC,
+            disturbed: false,
+            repairs: 0,
+            firewall: None,
+            filtering: Filtering::default(),
+            papers,
+            ready,
+            world,
+            config,
+            identity,
+        }
+    }
+
+    /// Runs until `stop` is called or an operator asks it to let go of its lease. The data plane stays.
+    ///
+    /// # Errors
+    /// At start only: the configuration or the host is refused.
+    pub async fn run(
+        mut self,
+        mut requests: mpsc::Receiver<Request>,
+        stop: CancellationToken,
+    ) -> Result<(), AgentError> {
+        let store = self.world.store();
+        let mut events = std::pin::pin!(store.watch());
+        let mut calling: Option<Calling> = None;
+        loop {
+            self.step().await?;
+            if calling.is_none() {
+                calling = self.tenure.next_call(crate::now()).map(|call| self.call(call));
+            }
+            match self.wait(&mut events, &mut calling, &mut requests, &stop).await {
+                Input::Stop => break,
+                Input::Ask(request) => {
+                    if self.answer(request).await {
+                        break;
+                    }
+                }
+                Input::Answer(answer) => {
+                    calling = None;
+                    self.answered(answer);
+                }
+                Input::Store(event) => {
+                    self.hear_store(event);
+                    // A burst, as when many hosts start, is planned as one change.
+                    while let Some(Some(event)) = futures::StreamExt::next(&mut events).now_or_never() {
+                        self.hear_store(event);
+                    }
+                }
+                Input::Kernel(change) => self.hear_kernel(&change),
+                Input::Firewall => self.filtering.look(crate::now()),
+                Input::Time => {}
+            }
+        }
+        if self.config.cleanup_on_exit {
+            self.clean_up().await;
+        }
+        Ok(())
+    }
+
+    fn call(&self, call: Call) -> Calling {
+        let store = self.world.store();
+        let network = self.network.clone();
+        Box::pin(async move {
+            match call {
+                Call::Acquire(claim) => match network {
+                    Some(network) => store.acquire(&claim, &network).await,
+                    None => Err(StoreError::NoConfig { place: "the store".to_owned() }),
+                },
+                Call::Renew(held) => store.renew(&held).await,
+                Call::Publish(held, attrs) => store.publish(&held, &attrs).await,
+            }
+        })
+    }
+}

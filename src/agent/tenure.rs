@@ -50,9 +50,8 @@ pub struct Tenure {
     /// What to publish; nothing is claimed before it is known.
     attrs: Option<Attrs>,
     evidence: Evidence,
-    /// The subnets of an earlier run, and whether pods use them still.
+    /// The subnets of an earlier run.
     previous: Subnets,
-    occupied: bool,
     margin: Duration,
     /// Whether a call is under way; at most one is.
     calling: bool,
@@ -65,29 +64,16 @@ pub struct Tenure {
     fault: Option<Fault>,
 }
 
-/// What an earlier run left behind.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Past {
-    /// The lease that the state directory remembers.
-    pub lease: Option<Lease>,
-    /// The subnets of subnet.env, where the state directory remembers none.
-    pub subnets: Subnets,
-    /// Whether pods of these subnets are present.
-    pub occupied: bool,
-}
-
 impl Tenure {
-    /// A host that has not asked the store yet. `margin` is the operator's: how long before its end a lease is
-    /// renewed at the latest.
+    /// A host that has not asked the store yet. `previous` are the subnets it had before, if any; `margin` is the
+    /// operator's: how long before its end a lease is renewed at the latest.
     #[must_use]
-    pub fn new(past: Past, margin: Duration) -> Self {
-        let previous = past.lease.as_ref().map_or(past.subnets, |lease| lease.subnets);
+    pub fn new(previous: Subnets, margin: Duration) -> Self {
         Self {
-            standing: past.lease.map_or(Standing::Without, Standing::Remembered),
+            standing: Standing::Without,
             attrs: None,
             evidence: Evidence::default(),
             previous,
-            occupied: past.occupied,
             margin,
             calling: false,
             seen: None,
@@ -97,6 +83,13 @@ impl Tenure {
             failures: 0,
             fault: None,
         }
+    }
+
+    /// The lease of the last run, for a start without the store. `expires` is when it ends, if it does.
+    pub fn remember(&mut self, lease: Lease, expires: Option<Instant>) {
+        self.previous = lease.subnets;
+        self.expires_at = expires;
+        self.standing = Standing::Remembered(lease);
     }
 
     /// Where this host stands.
@@ -113,6 +106,13 @@ impl Tenure {
             Standing::Remembered(lease) | Standing::Lost(lease) | Standing::Parked(lease, _) => Some(lease),
             Standing::Held(held) => Some(&held.lease),
         }
+    }
+
+    /// Whether pods of the subnets this host had before are present.
+    #[must_use]
+    pub fn occupied(&self) -> bool {
+        let had = self.lease().map_or(self.previous, |lease| lease.subnets);
+        had.iter().any(|(family, subnet)| self.evidence.carried.get(family) == Some(subnet))
     }
 
     /// When the lease ends unless it is renewed.
@@ -181,7 +181,7 @@ impl Tenure {
         let before = self.lease().map(|lease| (lease.key.clone(), lease.subnets));
         match answer {
             Ok(held) => self.holds(held, now),
-            Err(StoreError::Lost { key, cause }) => {
+            Err(StoreError::Lost { key, cause, .. }) => {
                 tracing::warn!(%key, %cause, "the lease is lost; claiming it again");
                 self.lose(now);
             }
@@ -194,56 +194,77 @@ impl Tenure {
         before != self.lease().map(|lease| (lease.key.clone(), lease.subnets))
     }
 
-    /// A lease was written under our key, by us or by somebody else.
+    /// A lease was written under some key, by us or by somebody else, at this revision.
     pub fn saw_put(&mut self, lease: &Lease, revision: u64, now: Instant) {
         if self.lease().is_none_or(|own| own.key != lease.key) {
             return;
         }
         if self.calling {
             self.seen = Some((lease.clone(), revision));
-            return;
+        } else if self.judge(lease, revision, now)
+            && let Standing::Held(held) = &mut self.standing
+        {
+            held.revision = held.revision.max(revision);
         }
-        let Standing::Held(held) = &mut self.standing else { return };
+    }
+
+    /// All leases were listed at this revision, and this is what stood under our key.
+    pub fn saw_snapshot(&mut self, own: Option<&Lease>, revision: u64, now: Instant) {
+        let Some(key) = self.lease().map(|lease| lease.key.clone()) else { return };
+        match own {
+            Some(lease) if !self.calling => drop(self.judge(lease, revision, now)),
+            Some(_) => {}
+            None => self.saw_delete(&key, revision, now),
+        }
+    }
+
+    /// Whether what stands under our key was written by this process; what follows if not.
+    fn judge(&mut self, lease: &Lease, revision: u64, now: Instant) -> bool {
+        let Standing::Held(held) = &self.standing else { return false };
         if revision <= held.revision {
-            return;
+            return true;
         }
         let own = &held.lease.attrs;
         if lease.attrs.node_id != own.node_id {
             tracing::warn!(key = %lease.key, "somebody else wrote our lease; claiming it again");
             self.lose(now);
-        } else if lease.attrs.session != own.session {
+            return false;
+        }
+        if lease.attrs.session != own.session {
             let fault = duplicate_identity(own, lease);
             tracing::error!(%fault, "another host uses our identity; no longer writing, forwarding as before");
             self.standing = Standing::Parked(held.lease.clone(), fault);
-        } else {
-            held.revision = revision;
+            return false;
         }
+        true
     }
 
-    /// A key is gone. Returns whether it matters to this host.
-    pub fn saw_delete(&mut self, key: &LeaseKey, revision: u64, now: Instant) -> bool {
+    /// A key is gone.
+    pub fn saw_delete(&mut self, key: &LeaseKey, revision: u64, now: Instant) {
         let ours = self.lease().is_some_and(|own| own.key == *key);
         match &self.standing {
             Standing::Held(held) if ours && revision > held.revision => {
-                tracing::warn!(%key, "our lease was deleted; claiming it again");
+                tracing::warn!(%key, "our lease is gone from the store; claiming it again");
                 self.lose(now);
-                true
             }
             Standing::Parked(lease, _) if ours => {
                 self.standing = Standing::Lost(lease.clone());
                 self.retry_at = None;
-                true
             }
             // Any lease that goes may be the subnet that was missing.
-            Standing::Without if self.fault.is_some() => {
-                self.retry_at = None;
-                true
-            }
+            Standing::Without if self.fault.is_some() => self.retry_at = None,
             Standing::Held(_)
             | Standing::Without
             | Standing::Remembered(_)
             | Standing::Lost(_)
-            | Standing::Parked(..) => false,
+            | Standing::Parked(..) => {}
+        }
+    }
+
+    /// The store's revisions do not continue those seen before: they guard nothing any more.
+    pub fn saw_another_history(&mut self) {
+        if let Standing::Held(held) = &mut self.standing {
+            held.revision = 0;
         }
     }
 
@@ -251,9 +272,7 @@ impl Tenure {
         let had = self.lease().map_or(self.previous, |lease| lease.subnets);
         let pinned = match &self.standing {
             Standing::Lost(_) | Standing::Parked(..) => true,
-            Standing::Without | Standing::Remembered(_) | Standing::Held(_) => {
-                self.occupied && !had.is_empty()
-            }
+            Standing::Without | Standing::Remembered(_) | Standing::Held(_) => self.occupied(),
         };
         Claim { attrs: attrs.clone(), previous: had, pinned, evidence: self.evidence.clone() }
     }

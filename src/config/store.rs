@@ -47,6 +47,15 @@ pub struct TlsFiles {
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secret(String);
 
+impl fmt::Display for StoreConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Etcd(etcd) => write!(f, "etcd {} at {}", etcd.prefix, etcd.endpoints.join(",")),
+            Self::File { dir } => write!(f, "file:{}", dir.display()),
+        }
+    }
+}
+
 impl StoreConfig {
     /// Parses `--store`: `etcd`, which `etcd` then describes, or `file:/absolute/dir`.
     ///

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use twill_backends::filter::Filter;
 
-use super::{Applied, FilterError, Firewall, PolicyDrop};
+use super::{Applied, Engine, FilterError, Firewall, PolicyDrop};
 
 /// A firewall in memory.
 #[derive(Debug, Default)]
@@ -55,6 +55,10 @@ impl FakeFirewall {
 }
 
 impl Firewall for FakeFirewall {
+    fn engine(&self) -> Engine {
+        Engine::Nftables
+    }
+
     async fn apply(&self, want: &Filter) -> Result<Applied, FilterError> {
         let mut state = self.state();
         if state.failures > 0 {

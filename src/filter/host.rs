@@ -12,7 +12,8 @@ use super::monitor::{INET, IPV4, IPV6, Monitor, Watch};
 use super::nft::{self, Nft};
 use super::step::{Plan, Step};
 use super::tools::Tools;
-use super::{Applied, Engine, FilterError, Firewall, Mode, Options, PolicyDrop};
+use super::{Applied, Engine, FilterError, Firewall, Options, PolicyDrop};
+use crate::config::FirewallMode;
 
 /// How often to look where every change is announced: a backstop.
 const BACKSTOP: Duration = Duration::from_secs(60);
@@ -66,20 +67,15 @@ impl HostFirewall {
             }),
         };
         match options.mode {
-            Mode::Auto => (this.engine, this.reason) = this.choose().await,
-            Mode::Nftables => {}
-            Mode::Iptables => this.engine = Engine::Iptables,
+            FirewallMode::Auto => (this.engine, this.reason) = this.choose().await,
+            FirewallMode::Nftables => {}
+            FirewallMode::Iptables => this.engine = Engine::Iptables,
         }
         if this.engine == Engine::Iptables && flavour == Some(Flavour::Legacy) {
             this.monitor = Monitor::open(Vec::new(), options.resync);
         }
         tracing::info!(engine = ?this.engine, reason = this.reason, "firewall engine");
         this
-    }
-
-    /// The engine in use.
-    pub fn engine(&self) -> Engine {
-        self.engine
     }
 
     /// Why this engine.
@@ -198,6 +194,10 @@ impl HostFirewall {
 }
 
 impl Firewall for HostFirewall {
+    fn engine(&self) -> Engine {
+        self.engine
+    }
+
     async fn apply(&self, want: &Filter) -> Result<Applied, FilterError> {
         let mut memory = self.memory.lock().await;
         memory.networks.extend(want.nets.iter().map(|net| net.network));

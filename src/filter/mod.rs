@@ -28,10 +28,15 @@ use std::time::Duration;
 use ipnet::IpNet;
 use twill_backends::filter::Filter;
 
+use crate::config::FirewallMode;
+
 pub use host::HostFirewall;
 
 /// This host's firewall, as far as Twill owns it.
 pub trait Firewall: Send + Sync {
+    /// The engine in use.
+    fn engine(&self) -> Engine;
+
     /// Makes the firewall do what `want` says, and nothing when it does already. Ours are loaded in one
     /// transaction per table; what the other engine or flanneld left goes only after that.
     ///
@@ -62,18 +67,6 @@ pub trait Firewall: Send + Sync {
     }
 }
 
-/// Which engine the operator asked for: `EnableNFTables` or a flag.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Mode {
-    /// iptables if flanneld's chains exist or a FORWARD policy is DROP, else nftables.
-    #[default]
-    Auto,
-    /// A table of our own.
-    Nftables,
-    /// flanneld's chains.
-    Iptables,
-}
-
 /// The engine in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Engine {
@@ -89,7 +82,7 @@ pub struct Options {
     /// Scopes our nftables table: `twill-<instance>`.
     pub instance: String,
     /// The engine asked for.
-    pub mode: Mode,
+    pub mode: FirewallMode,
     /// How often iptables-legacy, which announces nothing, is looked at.
     pub resync: Duration,
     /// Networks of earlier runs: their rules in flanneld's chains are ours as well.
@@ -107,6 +100,15 @@ pub struct Applied {
     pub removed: Vec<String>,
     /// What could not be cleaned up or read back, with its reason.
     pub warnings: Vec<String>,
+}
+
+impl fmt::Display for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Nftables => "nftables",
+            Self::Iptables => "iptables",
+        })
+    }
 }
 
 impl Applied {

@@ -21,7 +21,7 @@ const LINK_ROUNDS: usize = 3;
 /// The first and the longest pause after a failure.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 /// The longest pause once something else changed in the kernel: healing is not put off by another object's failure.
-const HURRIED: Duration = Duration::from_millis(250);
+pub(crate) const HURRIED: Duration = Duration::from_millis(250);
 
 /// What is believed of the kernel, and what remains to be compared.
 #[derive(Debug, Default)]
@@ -114,8 +114,15 @@ impl Reconciler {
     /// When the next pass is due; `None` while there is nothing to do.
     #[must_use]
     pub fn due(&self, now: Instant) -> Option<Instant> {
-        let idle = self.have.is_some() && matches!(&self.todo, Todo::These(keys) if keys.is_empty());
-        (!idle).then(|| self.retry.unwrap_or(now))
+        (!self.settled()).then(|| self.retry.unwrap_or(now))
+    }
+
+    /// Whether the kernel is believed to be as wanted.
+    #[must_use]
+    pub fn settled(&self) -> bool {
+        self.have.is_some()
+            && matches!(&self.todo, Todo::These(keys) if keys.is_empty())
+            && self.failures == 0
     }
 
     /// What fails.
@@ -132,7 +139,7 @@ impl Reconciler {
 
     /// Makes the kernel as wanted. Returns the operations that were done.
     pub async fn pass<K: Kernel>(&mut self, kernel: &K, goal: Goal<'_>) -> Vec<Op> {
-        let started = Instant::now();
+        let started = crate::now();
         self.tally.passes += 1;
         let mut outcome = Outcome::default();
         if let Err(error) = self.rounds(kernel, goal, &mut outcome).await {
@@ -143,7 +150,8 @@ impl Reconciler {
         faults.extend(self.stuck.iter().map(|(name, (want, have))| never_settles(name, want, have)));
         faults.extend(shadows(goal.want, &self.foreign));
         self.faults = faults;
-        self.tally.last_pass_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.tally.last_pass_us =
+            u64::try_from(crate::now().duration_since(started).as_micros()).unwrap_or(u64::MAX);
         done
     }
 

@@ -58,7 +58,7 @@ pub enum StoreEvent {
         /// The leases that decode.
         leases: Vec<Lease>,
         /// The ones that do not.
-        faults: Vec<Fault>,
+        faults: Vec<(LeaseKey, Fault)>,
         /// What this is a snapshot of.
         revision: Revision,
     },

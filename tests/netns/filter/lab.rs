@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, unshare};
 use serde_json::Value;
-use twill::filter::{HostFirewall, Mode, Options};
+use twill::config::FirewallMode;
+use twill::filter::{HostFirewall, Options};
 use twill_backends::filter::{Filter, FilterNet, Masquerade};
 
 pub(super) const INSTANCE: &str = "test";
@@ -51,12 +52,12 @@ pub(super) fn want() -> Filter {
     }
 }
 
-pub(super) fn options(mode: Mode) -> Options {
+pub(super) fn options(mode: FirewallMode) -> Options {
     let resync = Duration::from_millis(200);
     Options { instance: INSTANCE.into(), mode, resync, previous: vec![], path: None }
 }
 
-pub(super) async fn open(mode: Mode) -> HostFirewall {
+pub(super) async fn open(mode: FirewallMode) -> HostFirewall {
     HostFirewall::open(options(mode)).await
 }
 

@@ -5,7 +5,8 @@ use std::process::{ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::lab::*;
-use twill::filter::{Engine, FilterError, Firewall, HostFirewall, Mode, Options};
+use twill::config::FirewallMode;
+use twill::filter::{Engine, FilterError, Firewall, HostFirewall, Options};
 use twill_backends::filter::{Filter, Masquerade};
 
 /// `nft monitor`, read up to markers that the test sets.
@@ -48,7 +49,7 @@ fn listeners() -> usize {
     groups.filter(|groups| groups & 0x40 != 0).count()
 }
 
-async fn right_is_left_alone(mode: Mode) {
+async fn right_is_left_alone(mode: FirewallMode) {
     let first = open(mode).await;
     let applied = first.apply(&want()).await.unwrap();
     assert!(!applied.loaded.is_empty() && applied.warnings.is_empty(), "{applied:?}");
@@ -68,12 +69,12 @@ async fn right_is_left_alone(mode: Mode) {
 
 #[test]
 fn what_is_right_is_left_alone_in_silence() {
-    in_netns(|| right_is_left_alone(Mode::Nftables));
-    in_netns(|| right_is_left_alone(Mode::Iptables));
+    in_netns(|| right_is_left_alone(FirewallMode::Nftables));
+    in_netns(|| right_is_left_alone(FirewallMode::Iptables));
 }
 
 /// Breaks something, and expects it to be heard and mended.
-async fn mended(mode: Mode, damages: &[&str]) {
+async fn mended(mode: FirewallMode, damages: &[&str]) {
     let firewall = open(mode).await;
     firewall.apply(&want()).await.unwrap();
     let good = rules();
@@ -117,7 +118,7 @@ fn a_damaged_table_is_heard_and_mended() {
         format!("nft add chain inet {TABLE} forward '{{ policy drop; }}'"),
         format!("nft add table inet {TABLE} '{{ flags dormant; }}'"),
     ];
-    in_netns(|| async move { mended(Mode::Nftables, &damages.each_ref().map(String::as_str)).await });
+    in_netns(|| async move { mended(FirewallMode::Nftables, &damages.each_ref().map(String::as_str)).await });
 }
 
 #[test]
@@ -133,14 +134,14 @@ fn damaged_iptables_chains_are_heard_and_mended() {
         "ip6tables -t nat -F; ip6tables -t nat -X",
         "nft flush ruleset",
     ];
-    in_netns(|| async move { mended(Mode::Iptables, &damages).await });
+    in_netns(|| async move { mended(FirewallMode::Iptables, &damages).await });
 }
 
 #[test]
 fn what_others_do_is_not_heard() {
     in_netns(|| async {
         sh("iptables -t nat -A POSTROUTING -j ACCEPT");
-        for mode in [Mode::Nftables, Mode::Iptables] {
+        for mode in [FirewallMode::Nftables, FirewallMode::Iptables] {
             let firewall = open(mode).await;
             firewall.apply(&want()).await.unwrap();
             while tokio::time::timeout(Duration::from_millis(50), firewall.changed()).await.is_ok() {}
@@ -175,7 +176,8 @@ fn iptables_legacy_is_looked_at_every_resync() {
             return;
         }
         let want = Filter { nets: vec![net("10.5.0.0/16", "10.5.1.0/24")], ..want() };
-        let firewall = HostFirewall::open(Options { path: path(&dir), ..options(Mode::Iptables) }).await;
+        let firewall =
+            HostFirewall::open(Options { path: path(&dir), ..options(FirewallMode::Iptables) }).await;
         assert_eq!(firewall.apply(&want).await.unwrap().loaded.len(), 2);
         assert!(firewall.apply(&want).await.unwrap().is_unchanged());
         let good = sh("iptables-legacy -t nat -S; iptables-legacy -S");
@@ -190,7 +192,7 @@ fn iptables_legacy_is_looked_at_every_resync() {
 #[test]
 fn random_ports_are_a_setting() {
     in_netns(|| async {
-        for mode in [Mode::Nftables, Mode::Iptables] {
+        for mode in [FirewallMode::Nftables, FirewallMode::Iptables] {
             let firewall = open(mode).await;
             firewall.apply(&want()).await.unwrap();
             let rules = || sh("nft list ruleset");
@@ -214,7 +216,8 @@ fn a_kernel_without_random_ports_gets_plain_rules() {
             "nft",
             "[ \"$1\" = -c ] || PATH=/usr/sbin:/sbin exec nft \"$@\"; ! grep -q fully-random",
         );
-        let firewall = HostFirewall::open(Options { path: path(&dir), ..options(Mode::Nftables) }).await;
+        let firewall =
+            HostFirewall::open(Options { path: path(&dir), ..options(FirewallMode::Nftables) }).await;
         firewall.apply(&want()).await.unwrap();
         let rules = sh("nft list ruleset");
         assert!(rules.contains("masquerade") && !rules.contains("fully-random"), "{rules}");
@@ -233,20 +236,20 @@ fn missing_old_and_unprivileged_tools_say_what_to_do() {
             firewall.apply(&want()).await.unwrap_err()
         };
         let none = only(&[]);
-        let error = fails(&none, Mode::Nftables).await;
+        let error = fails(&none, FirewallMode::Nftables).await;
         assert!(matches!(&error, FilterError::Missing { package: "nftables", .. }), "{error}");
-        let error = fails(&none, Mode::Iptables).await;
+        let error = fails(&none, FirewallMode::Iptables).await;
         assert!(matches!(&error, FilterError::Missing { package: "iptables", .. }), "{error}");
-        assert!(matches!(fails(&none, Mode::Auto).await, FilterError::Missing { .. }));
+        assert!(matches!(fails(&none, FirewallMode::Auto).await, FilterError::Missing { .. }));
 
         let old = only(&["sh"]);
         script(&old, "nft", "echo 'nftables v0.9.8 (E.D.S.)'");
-        let error = fails(&old, Mode::Nftables).await;
+        let error = fails(&old, FirewallMode::Nftables).await;
         assert!(matches!(&error, FilterError::TooOld { found } if found == "0.9.8"), "{error}");
 
         let garbage = only(&["sh"]);
         script(&garbage, "nft", "echo oops");
-        let error = fails(&garbage, Mode::Nftables).await;
+        let error = fails(&garbage, FirewallMode::Nftables).await;
         assert!(matches!(&error, FilterError::Unreadable { .. }), "{error}");
 
         let denied = only(&["sh"]);
@@ -254,7 +257,7 @@ fn missing_old_and_unprivileged_tools_say_what_to_do() {
         script(&denied, "nft", &format!("{user} nft \"$@\""));
         script(&denied, "iptables", &format!("{user} iptables \"$@\""));
         script(&denied, "iptables-save", &format!("{user} iptables-save \"$@\""));
-        for mode in [Mode::Nftables, Mode::Iptables] {
+        for mode in [FirewallMode::Nftables, FirewallMode::Iptables] {
             let error = fails(&denied, mode).await;
             assert!(matches!(&error, FilterError::Denied { .. }), "{error}");
             assert!(error.to_string().contains("CAP_NET_ADMIN"), "{error}");
@@ -268,7 +271,8 @@ fn a_load_that_does_not_stay_is_an_error_and_an_odd_reading_is_not_repeated() {
         let dir = only(&["sh", "sed", "cat"]);
         // Loads nothing, and says all went well.
         script(&dir, "nft", "[ \"$2\" = -f ] || PATH=/usr/sbin:/sbin exec nft \"$@\"; cat >/dev/null");
-        let firewall = HostFirewall::open(Options { path: path(&dir), ..options(Mode::Nftables) }).await;
+        let firewall =
+            HostFirewall::open(Options { path: path(&dir), ..options(FirewallMode::Nftables) }).await;
         let error = firewall.apply(&want()).await.unwrap_err();
         assert!(matches!(&error, FilterError::NotAsWritten { .. }), "{error}");
 
@@ -278,7 +282,8 @@ fn a_load_that_does_not_stay_is_an_error_and_an_odd_reading_is_not_repeated() {
             "nft",
             "PATH=/usr/sbin:/sbin:/usr/bin:/bin; nft \"$@\" | sed 's/\"prio\": 100/\"prio\": \"srcnat\"/'",
         );
-        let firewall = HostFirewall::open(Options { path: path(&dir), ..options(Mode::Nftables) }).await;
+        let firewall =
+            HostFirewall::open(Options { path: path(&dir), ..options(FirewallMode::Nftables) }).await;
         let applied = firewall.apply(&want()).await.unwrap();
         assert!(applied.warnings.iter().any(|w| w.contains("srcnat")), "{applied:?}");
         assert!(firewall.apply(&want()).await.unwrap().is_unchanged());

@@ -1,7 +1,8 @@
 //! Which engine is chosen, and taking over from flanneld or from the other engine.
 
 use super::lab::*;
-use twill::filter::{Engine, Firewall, HostFirewall, Mode, Options};
+use twill::config::FirewallMode;
+use twill::filter::{Engine, Firewall, HostFirewall, Options};
 use twill_backends::filter::Filter;
 
 /// What flanneld leaves in iptables mode: older rules, a flushed-and-refilled chain, an appended jump.
@@ -81,11 +82,11 @@ fn the_engine_follows_what_the_host_has() {
     for (before, engine, reason) in cases {
         in_netns(|| async move {
             sh(before);
-            let firewall = open(Mode::Auto).await;
+            let firewall = open(FirewallMode::Auto).await;
             assert_eq!(firewall.engine(), engine, "{before}");
             assert!(firewall.reason().contains(reason), "{before}: {}", firewall.reason());
-            assert_eq!(open(Mode::Nftables).await.engine(), Engine::Nftables);
-            assert_eq!(open(Mode::Iptables).await.engine(), Engine::Iptables);
+            assert_eq!(open(FirewallMode::Nftables).await.engine(), Engine::Nftables);
+            assert_eq!(open(FirewallMode::Iptables).await.engine(), Engine::Iptables);
         });
     }
 }
@@ -96,7 +97,8 @@ fn one_of_the_tools_is_enough() {
         let nft = only(&["nft"]);
         let tables = only(&["iptables", "iptables-save", "iptables-restore"]);
         for (dir, engine) in [(&nft, Engine::Nftables), (&tables, Engine::Iptables)] {
-            let firewall = HostFirewall::open(Options { path: path(dir), ..options(Mode::Auto) }).await;
+            let firewall =
+                HostFirewall::open(Options { path: path(dir), ..options(FirewallMode::Auto) }).await;
             assert_eq!(firewall.engine(), engine);
             let applied = firewall.apply(&v4()).await.unwrap();
             assert!(!applied.loaded.is_empty() && applied.warnings.is_empty(), "{applied:?}");
@@ -112,7 +114,7 @@ fn flannelds_own_rules_are_right_as_they_are() {
         sh(FLANNELD_CHAINS);
         sh(FOREIGN);
         let before = rules();
-        let applied = open(Mode::Auto).await.apply(&v4()).await.unwrap();
+        let applied = open(FirewallMode::Auto).await.apply(&v4()).await.unwrap();
         assert!(applied.is_unchanged(), "{applied:?}");
         assert_eq!(rules(), before);
     });
@@ -120,7 +122,7 @@ fn flannelds_own_rules_are_right_as_they_are() {
 
 #[test]
 fn what_flanneld_left_goes_after_ours_is_there() {
-    for mode in [Mode::Nftables, Mode::Iptables] {
+    for mode in [FirewallMode::Nftables, FirewallMode::Iptables] {
         in_netns(|| async move {
             sh(FLANNELD_CHAINS);
             sh(FLANNELD_TABLES);
@@ -135,8 +137,8 @@ fn what_flanneld_left_goes_after_ours_is_there() {
             );
             let all = rules();
             assert!(!all.contains("table ip flannel-ipv4") && !all.contains("flannel-ipv6"), "{all}");
-            assert_eq!(all.contains("FLANNEL-POSTRTG"), mode == Mode::Iptables, "{all}");
-            assert_eq!(all.contains("FLANNEL-FWD"), mode == Mode::Iptables, "{all}");
+            assert_eq!(all.contains("FLANNEL-POSTRTG"), mode == FirewallMode::Iptables, "{all}");
+            assert_eq!(all.contains("FLANNEL-FWD"), mode == FirewallMode::Iptables, "{all}");
             foreign_is_there();
             assert!(firewall.apply(&want()).await.unwrap().is_unchanged());
         });
@@ -147,15 +149,21 @@ fn what_flanneld_left_goes_after_ours_is_there() {
 fn switching_back_and_forth_leaves_one_engines_rules() {
     in_netns(|| async {
         sh(FOREIGN);
-        for mode in [Mode::Nftables, Mode::Iptables, Mode::Nftables, Mode::Iptables] {
+        for mode in
+            [FirewallMode::Nftables, FirewallMode::Iptables, FirewallMode::Nftables, FirewallMode::Iptables]
+        {
             let firewall = open(mode).await;
             let applied = firewall.apply(&want()).await.unwrap();
             assert!(!applied.loaded.is_empty() && applied.warnings.is_empty(), "{applied:?}");
             let all = rules();
-            assert_eq!(all.contains(&format!("table inet {TABLE} {{")), mode == Mode::Nftables, "{all}");
-            assert_eq!(all.contains("FLANNEL-"), mode == Mode::Iptables, "{all}");
+            assert_eq!(
+                all.contains(&format!("table inet {TABLE} {{")),
+                mode == FirewallMode::Nftables,
+                "{all}"
+            );
+            assert_eq!(all.contains("FLANNEL-"), mode == FirewallMode::Iptables, "{all}");
         }
-        let cleanup = open(Mode::Auto).await;
+        let cleanup = open(FirewallMode::Auto).await;
         cleanup.remove().await.unwrap();
         assert!(!rules().contains("FLANNEL-") && !rules().contains(TABLE));
         foreign_is_there();
@@ -166,7 +174,7 @@ fn switching_back_and_forth_leaves_one_engines_rules() {
 #[test]
 fn what_is_no_longer_wanted_goes() {
     in_netns(|| async {
-        for mode in [Mode::Nftables, Mode::Iptables] {
+        for mode in [FirewallMode::Nftables, FirewallMode::Iptables] {
             let firewall = open(mode).await;
             firewall.apply(&want()).await.unwrap();
             firewall.apply(&Filter { masquerade: None, ..want() }).await.unwrap();
@@ -184,7 +192,7 @@ fn what_is_no_longer_wanted_goes() {
 #[test]
 fn two_fabrics_share_flannelds_chains() {
     in_netns(|| async {
-        let (one, two) = (open(Mode::Iptables).await, open(Mode::Iptables).await);
+        let (one, two) = (open(FirewallMode::Iptables).await, open(FirewallMode::Iptables).await);
         let other = Filter { nets: vec![net("10.9.0.0/16", "10.9.7.0/24")], ..want() };
         one.apply(&v4()).await.unwrap();
         two.apply(&other).await.unwrap();
@@ -195,7 +203,7 @@ fn two_fabrics_share_flannelds_chains() {
         // A network of an earlier run is not another fabric's.
         two.apply(&other).await.unwrap();
         let previous = vec![other.nets[0].network];
-        let heir = HostFirewall::open(Options { previous, ..options(Mode::Iptables) }).await;
+        let heir = HostFirewall::open(Options { previous, ..options(FirewallMode::Iptables) }).await;
         heir.apply(&v4()).await.unwrap();
         assert!(!rules().contains("10.9."));
     });
@@ -207,7 +215,7 @@ fn foreign_native_tables_and_legacy_rules_do_no_harm() {
         // iptables-nft cannot read this one; a host that runs it is served by nftables.
         sh("nft add table ip nat; nft add chain ip nat POSTROUTING '{ type nat hook postrouting priority 100; }'
             nft add rule ip nat POSTROUTING ip saddr '{ 192.0.2.1, 192.0.2.7 }' masquerade");
-        let firewall = open(Mode::Auto).await;
+        let firewall = open(FirewallMode::Auto).await;
         assert_eq!(firewall.engine(), Engine::Nftables);
         assert!(!firewall.apply(&want()).await.unwrap().loaded.is_empty());
         assert!(firewall.apply(&want()).await.unwrap().is_unchanged());
@@ -218,7 +226,7 @@ fn foreign_native_tables_and_legacy_rules_do_no_harm() {
             println!("SKIP: this kernel has no iptables-legacy");
             return;
         }
-        let firewall = open(Mode::Auto).await;
+        let firewall = open(FirewallMode::Auto).await;
         assert_eq!(
             firewall.engine(),
             Engine::Iptables,

@@ -10,7 +10,8 @@ use std::time::Duration;
 use super::lab::*;
 use super::switch::{FLANNELD_CHAINS, FLANNELD_TABLES};
 use nix::sched::{CloneFlags, setns};
-use twill::filter::{Firewall, Mode};
+use twill::config::FirewallMode;
+use twill::filter::Firewall;
 use twill_backends::filter::{Filter, Masquerade};
 
 /// This namespace is the host: a pod of its own, a pod of another host, and the world outside.
@@ -45,7 +46,7 @@ fn ping(from: &Peer, to: &str) {
 
 #[test]
 fn only_what_leaves_the_fabric_changes_its_source() {
-    for mode in [Mode::Nftables, Mode::Iptables] {
+    for mode in [FirewallMode::Nftables, FirewallMode::Iptables] {
         in_netns(|| async move {
             let fabric = Fabric::new();
             open(mode).await.apply(&want()).await.unwrap();
@@ -61,7 +62,7 @@ fn only_what_leaves_the_fabric_changes_its_source() {
             assert_eq!(fabric.pod.counted(), [1, 1, 0], "{mode:?}: inbound to this host's pods");
             // Inbound to another host's pods: here flannel hides the source, and our own table does not.
             ping(&fabric.outside, "10.5.2.2");
-            let hidden = u64::from(mode == Mode::Iptables);
+            let hidden = u64::from(mode == FirewallMode::Iptables);
             // The first counter has the pod's answer as well.
             assert_eq!(fabric.far.counted(), [2, 1 - hidden, hidden], "{mode:?}: inbound to far pods");
             // One answer of the pod's has been counted. kube-proxy's mark: the packet is not ours to rewrite.
@@ -78,14 +79,14 @@ fn a_policy_drop_is_lifted_by_iptables_and_reported_by_nftables() {
     in_netns(|| async {
         let fabric = Fabric::new();
         sh("iptables -P FORWARD DROP; ip6tables -P FORWARD DROP");
-        let nftables = open(Mode::Nftables).await;
+        let nftables = open(FirewallMode::Nftables).await;
         nftables.apply(&want()).await.unwrap();
         let drops = nftables.obstacles(&want()).await;
         assert_eq!(drops.len(), 1, "IPv6 is not wanted: {drops:?}");
         assert!(drops[0].to_string().contains("--firewall iptables"), "{}", drops[0]);
         assert!(nftables.obstacles(&Filter { forward: false, ..want() }).await.is_empty());
 
-        let iptables = open(Mode::Auto).await;
+        let iptables = open(FirewallMode::Auto).await;
         iptables.apply(&want()).await.unwrap();
         assert!(iptables.obstacles(&want()).await.is_empty());
         ping(&fabric.pod, "10.5.2.2");
@@ -143,7 +144,12 @@ fn no_packet_meets_a_moment_without_rules() {
             sh(before);
             fabric.outside.count(&["10.5.1.2", "192.0.2.1"]);
             let storm = Storm::from(&fabric.pod);
-            for mode in [Mode::Nftables, Mode::Iptables, Mode::Nftables, Mode::Iptables] {
+            for mode in [
+                FirewallMode::Nftables,
+                FirewallMode::Iptables,
+                FirewallMode::Nftables,
+                FirewallMode::Iptables,
+            ] {
                 let mark = storm.sent();
                 until("packets under the rules before", || storm.sent() > mark + 20);
                 let firewall = open(mode).await;

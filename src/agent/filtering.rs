@@ -1,0 +1,93 @@
+//! Keeps the firewall as wanted.
+
+use std::time::Instant;
+
+use twill_backends::fault::{Code, Fault};
+use twill_backends::filter::Filter;
+
+use crate::filter::{Applied, Firewall};
+use crate::reconcile::{HURRIED, backoff};
+
+/// What is wanted of the firewall, and whether it has to be looked at.
+#[derive(Debug, Default)]
+pub(super) struct Filtering {
+    want: Filter,
+    look: bool,
+    retry: Option<Instant>,
+    failures: u32,
+    faults: Vec<Fault>,
+    repairs: u64,
+}
+
+impl Filtering {
+    /// This is what the firewall should do.
+    pub(super) fn want(&mut self, want: &Filter) {
+        if self.want != *want {
+            self.want = want.clone();
+        }
+        self.look = true;
+        self.retry = None;
+    }
+
+    /// Something of the firewall may have changed.
+    pub(super) fn look(&mut self, now: Instant) {
+        self.look = true;
+        self.retry = self.retry.map(|at| at.min(now + HURRIED));
+    }
+
+    /// When the next pass is due; `None` while there is nothing to do.
+    #[must_use]
+    pub(super) fn due(&self, now: Instant) -> Option<Instant> {
+        self.look.then(|| self.retry.unwrap_or(now))
+    }
+
+    /// What fails, and what stands in the way.
+    #[must_use]
+    pub(super) fn faults(&self) -> &[Fault] {
+        &self.faults
+    }
+
+    /// How often rules were loaded.
+    #[must_use]
+    pub(super) const fn repairs(&self) -> u64 {
+        self.repairs
+    }
+
+    /// Makes the firewall as wanted.
+    pub(super) async fn pass<F: Firewall>(&mut self, firewall: &F) {
+        let now = crate::now();
+        match firewall.apply(&self.want).await {
+            Ok(applied) => {
+                self.look = false;
+                self.failures = 0;
+                self.retry = None;
+                self.repairs += u64::from(!applied.loaded.is_empty());
+                self.faults = warnings(&applied);
+                let obstacles = firewall.obstacles(&self.want).await;
+                let dropped = obstacles
+                    .iter()
+                    .map(|drop| Fault::new(Code::ForwardDropped, &drop.chain, drop.to_string()));
+                self.faults.extend(dropped);
+            }
+            Err(error) => {
+                let fault = Fault::new(Code::FirewallFailed, "firewall", crate::chain(&error));
+                if self.failures == 0 {
+                    tracing::warn!(cause = %fault.cause, "the firewall is not as wanted; trying again");
+                }
+                self.faults = vec![fault];
+                self.retry = Some(now + backoff(self.failures));
+                self.failures = self.failures.saturating_add(1);
+            }
+        }
+    }
+}
+
+fn warnings(applied: &Applied) -> Vec<Fault> {
+    for line in &applied.loaded {
+        tracing::info!(rules = %line, "firewall loaded");
+    }
+    for line in &applied.removed {
+        tracing::info!(rules = %line, "firewall removed");
+    }
+    applied.warnings.iter().map(|line| Fault::new(Code::FirewallFailed, "firewall", line)).collect()
+}

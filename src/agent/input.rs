@@ -1,0 +1,197 @@
+//! What can happen to an agent, and what that changes of what it knows.
+
+use std::pin::Pin;
+use std::time::Instant;
+
+use futures::{Stream, StreamExt};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use twill_backends::fault::{Code, Fault};
+use twill_backends::leases::LeaseEvent;
+use twill_backends::network::NetworkConfig;
+
+use super::adoption::adopt;
+use super::socket::Request;
+use super::{Agent, Calling, STORE_PATIENCE, TICK, World};
+use crate::filter::Firewall;
+use crate::kernel::{Change, Kernel};
+use crate::store::{Held, Revision, StoreError, StoreEvent};
+
+/// What can happen to an agent.
+#[derive(Debug)]
+pub(super) enum Input {
+    /// The store reports.
+    Store(StoreEvent),
+    /// The store answered a call.
+    Answer(Result<Held, StoreError>),
+    /// The kernel reports.
+    Kernel(Change),
+    /// The firewall may have changed.
+    Firewall,
+    /// Somebody asks.
+    Ask(Request),
+    /// Something is due.
+    Time,
+    /// The end.
+    Stop,
+}
+
+impl<W: World> Agent<W> {
+    /// Waits for whatever happens first.
+    pub(super) async fn wait(
+        &self,
+        events: &mut Pin<&mut (impl Stream<Item = StoreEvent> + Send)>,
+        calling: &mut Option<Calling>,
+        requests: &mut mpsc::Receiver<Request>,
+        stop: &CancellationToken,
+    ) -> Input {
+        let answer = async {
+            match calling {
+                Some(call) => call.await,
+                None => std::future::pending().await,
+            }
+        };
+        let firewall = async {
+            match &self.firewall {
+                Some(firewall) => firewall.changed().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => Input::Stop,
+            Some(event) = events.next() => Input::Store(event),
+            answer = answer => Input::Answer(answer),
+            change = self.world.kernel().changed(&self.scope) => Input::Kernel(change),
+            () = firewall => Input::Firewall,
+            Some(request) = requests.recv() => Input::Ask(request),
+            () = tokio::time::sleep_until(self.due(crate::now()).into()) => Input::Time,
+        }
+    }
+
+    /// When the next thing is due.
+    fn due(&self, now: Instant) -> Instant {
+        let patience =
+            self.memory.as_ref().filter(|_| self.network.is_none()).map(|_| self.started + STORE_PATIENCE);
+        let times = [
+            patience,
+            self.plan.as_ref().and_then(|_| self.reconciler.due(now)),
+            self.firewall.as_ref().and_then(|_| self.filtering.due(now)),
+            self.leases.due(),
+            self.tenure.due(now),
+            self.found.due(),
+            self.papers.due(),
+        ];
+        times.into_iter().flatten().fold((now + TICK).min(self.resync_at), Instant::min)
+    }
+
+    pub(super) fn hear_kernel(&mut self, change: &Change) {
+        if *change == Change::Underlay {
+            self.found.forget();
+        }
+        if self.reconciler.heard(change, crate::now()) {
+            tracing::debug!(?change, "the kernel differs from what is believed");
+            self.disturbed = true;
+        }
+    }
+
+    pub(super) fn answered(&mut self, answer: Result<Held, StoreError>) {
+        if self.tenure.answered(answer, crate::now()) {
+            if let Some(lease) = self.tenure.lease() {
+                tracing::info!(key = %lease.key, "lease held");
+            }
+            self.replan = true;
+        }
+        self.papers.touch();
+    }
+
+    pub(super) fn hear_store(&mut self, event: StoreEvent) {
+        let now = crate::now();
+        let event = match event {
+            StoreEvent::Down(error) => {
+                if self.store.error.is_none() {
+                    tracing::warn!(%error, "the store is gone; packets flow, nothing is removed");
+                }
+                self.store.connected = false;
+                self.store.error = Some(error.to_string());
+                return;
+            }
+            StoreEvent::Up => {
+                tracing::info!("the store is back");
+                self.store.connected = true;
+                self.store.error = None;
+                return;
+            }
+            StoreEvent::Config(Ok(read)) => return self.hear_config(&read),
+            StoreEvent::Config(Err(fault)) => return self.hear_bad_config(fault, now),
+            StoreEvent::Snapshot { leases, faults, revision } => {
+                self.hear_snapshot(revision, now);
+                let own = self.tenure.lease().map(|lease| lease.key.clone());
+                let own = own.and_then(|key| leases.iter().find(|lease| lease.key == key));
+                self.tenure.saw_snapshot(own, revision.number, now);
+                LeaseEvent::Snapshot { leases, faults }
+            }
+            StoreEvent::Put(lease, revision) => {
+                self.store.revision = revision;
+                self.tenure.saw_put(&lease, revision.number, now);
+                LeaseEvent::Put(lease)
+            }
+            StoreEvent::Delete(key, revision) => {
+                self.store.revision = revision;
+                self.tenure.saw_delete(&key, revision.number, now);
+                LeaseEvent::Delete(key)
+            }
+            StoreEvent::Bad(key, fault) => LeaseEvent::Bad(key, fault),
+        };
+        let changed = self.leases.apply(event, now);
+        self.changed.extend(changed);
+        self.papers.touch();
+    }
+
+    fn hear_config(&mut self, read: &NetworkConfig) {
+        let Some(in_force) = &self.network else {
+            self.config_fault = None;
+            self.network = Some(read.clone());
+            return;
+        };
+        let (run, fault) = adopt(in_force, read);
+        if let Some(fault) = fault.as_ref().filter(|fault| self.config_fault.as_ref() != Some(fault)) {
+            tracing::warn!(%fault, "the network configuration changed");
+        }
+        self.config_fault = fault;
+        if run != *in_force {
+            tracing::info!("the network configuration changed; applying it");
+            self.network = Some(run);
+            self.replan = true;
+        }
+    }
+
+    fn hear_bad_config(&mut self, fault: Fault, now: Instant) {
+        if self.config_fault.as_ref() != Some(&fault) {
+            tracing::warn!(%fault, in_force = self.network.is_some(), "the store holds no usable network configuration");
+        }
+        if fault.code == Code::NoConfig && self.network.is_some() {
+            let held = self.leases.hold(now, "the network configuration is gone from the store");
+            self.changed.extend(held);
+        }
+        self.config_fault = Some(fault);
+    }
+
+    /// A store that went back in time, or was made anew, says nothing about which hosts are gone.
+    fn hear_snapshot(&mut self, revision: Revision, now: Instant) {
+        let last = self.store.revision;
+        let made_anew = last.cluster != revision.cluster;
+        if last != Revision::default() && (made_anew || revision.number < last.number) {
+            let what = if made_anew { "was made anew" } else { "went back in time" };
+            tracing::warn!(
+                before = last.number,
+                after = revision.number,
+                "the store {what}; holding deletions"
+            );
+            let held = self.leases.hold(now, format!("the store {what}"));
+            self.changed.extend(held);
+            self.tenure.saw_another_history();
+        }
+        self.store = super::StoreState { connected: true, revision, error: None };
+        self.snapshot = true;
+    }
+}

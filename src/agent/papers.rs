@@ -1,0 +1,109 @@
+//! The files an agent keeps: subnet.env for CNI plugins, and the snapshot for its own next start.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use twill_backends::fault::{Code, Fault};
+
+use super::memory::Memory;
+use crate::subnet_env::SubnetEnv;
+
+/// The shortest time between two writes of the snapshot.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// The files, and whether they are as wanted.
+#[derive(Debug)]
+pub(super) struct Papers {
+    env: PathBuf,
+    snapshot: PathBuf,
+    written: bool,
+    env_fault: Option<Fault>,
+    snapshot_fault: Option<Fault>,
+    /// When the snapshot is to be written: it changed, and the last write is long enough ago.
+    save_at: Option<Instant>,
+    saved_at: Option<Instant>,
+}
+
+impl Papers {
+    pub(super) const fn new(env: PathBuf, snapshot: PathBuf) -> Self {
+        Self {
+            env,
+            snapshot,
+            written: false,
+            env_fault: None,
+            snapshot_fault: None,
+            save_at: None,
+            saved_at: None,
+        }
+    }
+
+    /// What the last run knew. A corrupt file counts as none, and is reported.
+    pub(super) fn recall(&self) -> Option<Memory> {
+        Memory::load(&self.snapshot).unwrap_or_else(|error| {
+            tracing::warn!(file = %self.snapshot.display(), %error, "the last snapshot cannot be used; starting without");
+            None
+        })
+    }
+
+    /// Whether subnet.env stands as wanted.
+    pub(super) const fn written(&self) -> bool {
+        self.written
+    }
+
+    pub(super) fn faults(&self) -> impl Iterator<Item = &Fault> {
+        self.env_fault.iter().chain(&self.snapshot_fault)
+    }
+
+    /// When the snapshot is to be written.
+    pub(super) const fn due(&self) -> Option<Instant> {
+        self.save_at
+    }
+
+    /// What the snapshot holds changed.
+    pub(super) fn touch(&mut self) {
+        let next = self.saved_at.map_or_else(crate::now, |at| at + PAUSE);
+        self.save_at = self.save_at.or(Some(next));
+    }
+
+    /// Writes subnet.env unless it says so already. Returns whether it had to be written.
+    pub(super) fn keep_env(&mut self, want: &SubnetEnv) -> bool {
+        if std::fs::read_to_string(&self.env).is_ok_and(|text| text == want.to_string()) {
+            self.written = true;
+            return false;
+        }
+        let failed = want.write(&self.env).err();
+        let fault = failed
+            .map(|error| Fault::new(Code::FileFailed, self.env.display().to_string(), error.to_string()));
+        self.written = fault.is_none();
+        note(&mut self.env_fault, fault);
+        self.written
+    }
+
+    /// Writes the snapshot if it is due.
+    pub(super) fn keep_snapshot(&mut self, now: Instant, memory: impl FnOnce() -> Option<Memory>) {
+        if self.save_at.is_none_or(|at| at > now) {
+            return;
+        }
+        self.save_at = None;
+        let Some(memory) = memory() else { return };
+        self.saved_at = Some(now);
+        let failed = memory.save(&self.snapshot).err();
+        if failed.is_some() {
+            self.save_at = Some(now + PAUSE);
+        }
+        let subject = || self.snapshot.display().to_string();
+        let fault = failed.map(|error| Fault::new(Code::FileFailed, subject(), error.to_string()));
+        note(&mut self.snapshot_fault, fault);
+    }
+}
+
+/// Replaces a fault, and logs when it changes.
+fn note(slot: &mut Option<Fault>, fault: Option<Fault>) {
+    if *slot != fault {
+        match &fault {
+            Some(fault) => tracing::warn!(%fault, "a file could not be written; trying again"),
+            None => tracing::info!("files can be written again"),
+        }
+        *slot = fault;
+    }
+}

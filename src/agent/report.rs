@@ -1,0 +1,192 @@
+//! What the agent says of itself, and what it does when asked.
+
+use twill_backends::allocate::fits;
+use twill_backends::family::Family;
+use twill_backends::fault::{Code, Fault};
+use twill_backends::lease::Lease;
+use twill_backends::plan::Plan;
+use twill_backends::state::NetState;
+
+use super::socket::{Ask, Request};
+use super::status::{
+    FaultStatus, LeaseStatus, NetworkStatus, PeerStatus, ReconcileStatus, State, Status, StoreStatus,
+    UnderlayStatus, VERSION,
+};
+use super::tenure::Standing;
+use super::{Agent, World};
+use crate::cli;
+use crate::filter::Firewall;
+use crate::reconcile::Goal;
+use crate::store::LeaseStore;
+
+impl<W: World> Agent<W> {
+    /// Answers a request. Returns whether the agent is to end.
+    pub(super) async fn answer(&mut self, request: Request) -> bool {
+        let (answer, end) = match request.ask {
+            Ask::Status => (serde_json::to_value(self.status()).map_err(|error| error.to_string()), false),
+            Ask::Release => match self.release().await {
+                Ok(key) => (Ok(key.into()), true),
+                Err(error) => (Err(error), false),
+            },
+        };
+        if request.reply.send(answer).is_err() {
+            tracing::debug!("the caller did not wait for its answer");
+        }
+        end
+    }
+
+    /// Lets go of the lease. The data plane stays; an agent that runs on would claim the lease again, so it ends.
+    async fn release(&mut self) -> Result<String, String> {
+        let Standing::Held(held) = self.tenure.standing() else {
+            return Err("this host holds no lease".to_owned());
+        };
+        let key = held.lease.key.to_string();
+        self.world.store().release(held.clone()).await.map_err(|error| error.to_string())?;
+        tracing::info!(%key, "lease released; ending");
+        Ok(key)
+    }
+
+    /// Removes what is ours from the host.
+    pub(super) async fn clean_up(&mut self) {
+        self.reconciler.touch_all();
+        let goal = Goal { scope: &self.scope, want: &NetState::default(), removals: true };
+        let done = self.reconciler.pass(self.world.kernel(), goal).await;
+        tracing::info!(
+            operations = done.len(),
+            failed = self.reconciler.faults().len(),
+            "network stack cleaned up"
+        );
+        if let Some(firewall) = &self.firewall
+            && let Err(error) = firewall.remove().await
+        {
+            tracing::warn!(error = crate::chain(&error), "the firewall could not be cleaned up");
+        }
+    }
+
+    fn status(&self) -> Status {
+        let now = crate::now();
+        let faults = self.faults();
+        Status {
+            version: VERSION,
+            state: match (*self.ready.borrow(), faults.is_empty() && self.store.connected) {
+                (true, true) => State::Ok,
+                (true, false) => State::Degraded,
+                (false, _) => State::Failed,
+            },
+            build: cli::VERSION.to_owned(),
+            pid: std::process::id(),
+            uptime_s: now.duration_since(self.started).as_secs(),
+            node: self.identity.node.to_string(),
+            instance: self.config.instance(),
+            store: StoreStatus {
+                place: self.config.store.to_string(),
+                connected: self.store.connected,
+                revision: self.store.revision.number,
+                error: self.store.error.clone(),
+            },
+            underlay: self.plan.as_ref().map(|plan| UnderlayStatus {
+                interface: plan.host().iface.to_string(),
+                mtu: plan.host().mtu,
+                public: plan.host().addrs.iter().map(|(_, addr)| addr.public.to_string()).collect(),
+            }),
+            network: self.network_status(),
+            lease: self.lease_status(),
+            peers: self.peers(),
+            faults: faults.iter().map(FaultStatus::from).collect(),
+            reconcile: ReconcileStatus {
+                converged: self.converged(),
+                tally: self.reconciler.tally(),
+                repairs: self.repairs + self.filtering.repairs(),
+            },
+        }
+    }
+
+    fn network_status(&self) -> Option<NetworkStatus> {
+        let plan = self.plan.as_ref()?;
+        Some(NetworkStatus {
+            networks: plan.own().network.pools.iter().map(|(_, pool)| pool.network.to_string()).collect(),
+            backend: plan.backend().kind().to_owned(),
+            mtu: plan.backend().mtu(plan.host()),
+            firewall: self
+                .firewall
+                .as_ref()
+                .map(|firewall| firewall.engine().to_string())
+                .unwrap_or_default(),
+        })
+    }
+
+    fn lease_status(&self) -> Option<LeaseStatus> {
+        let lease = self.tenure.lease()?;
+        let standing = match self.tenure.standing() {
+            Standing::Held(_) => "held",
+            Standing::Remembered(_) => "remembered",
+            Standing::Lost(_) => "lost",
+            Standing::Parked(..) => "parked",
+            Standing::Without => "none",
+        };
+        let left = |at: std::time::Instant| at.saturating_duration_since(crate::now()).as_secs();
+        Some(LeaseStatus {
+            key: lease.key.to_string(),
+            subnets: lease.subnets.iter().map(|(_, net)| net.to_string()).collect(),
+            standing: standing.to_owned(),
+            expires_in_s: self.tenure.expires_at().map(left),
+        })
+    }
+
+    fn peers(&self) -> Vec<PeerStatus> {
+        let own = self.tenure.lease().map(|lease| &lease.key);
+        let public = |lease: &Lease| {
+            Family::ALL
+                .iter()
+                .filter_map(|family| lease.attrs.public(*family))
+                .map(|addr| addr.to_string())
+                .collect()
+        };
+        let held = |lease: &Lease| self.leases.held().any(|(key, _)| *key == lease.key);
+        let peers = self.leases.iter().filter(|lease| Some(&lease.key) != own);
+        peers
+            .map(|lease| PeerStatus {
+                key: lease.key.to_string(),
+                node: lease.attrs.node_id.clone(),
+                public: public(lease),
+                backend: lease.attrs.backend_type.clone().unwrap_or_default(),
+                held: held(lease),
+            })
+            .collect()
+    }
+
+    fn faults(&self) -> Vec<Fault> {
+        let down = self.store.error.as_ref().map(|error| Fault::new(Code::StoreDown, "store", error));
+        let one = [&self.config_fault, &self.obstacle, &self.found.fault];
+        let planned = self.plan.iter().flat_map(Plan::faults);
+        let mut faults: Vec<Fault> = down.into_iter().collect();
+        faults.extend(one.into_iter().flatten().cloned());
+        faults.extend(self.tenure.fault().cloned());
+        faults.extend(self.outgrown());
+        faults.extend(self.leases.faults());
+        faults.extend(planned.cloned());
+        faults.extend(self.reconciler.faults().iter().cloned());
+        faults.extend(self.filtering.faults().iter().cloned());
+        faults.extend(self.papers.faults().cloned());
+        faults
+    }
+
+    /// Whether the lease held does not fit the configuration. It is kept: pods run in it.
+    fn outgrown(&self) -> Option<Fault> {
+        let (lease, network) = (self.tenure.lease()?, self.network.as_ref()?);
+        let cause = "the lease does not fit the network configuration; it is kept";
+        (!fits(&lease.subnets, network))
+            .then(|| Fault::new(Code::LeaseOutgrown, lease.key.to_string(), cause))
+    }
+}
+
+impl From<&Fault> for FaultStatus {
+    fn from(fault: &Fault) -> Self {
+        Self {
+            code: fault.code.to_string(),
+            subject: fault.subject.clone(),
+            cause: fault.cause.clone(),
+            next: fault.code.remedy().to_owned(),
+        }
+    }
+}

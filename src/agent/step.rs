@@ -1,0 +1,221 @@
+//! Everything that what is known allows and demands.
+
+use std::time::{Instant, SystemTime};
+
+use twill_backends::backend::from_config;
+use twill_backends::diff::Op;
+use twill_backends::host::Own;
+use twill_backends::lease::Attrs;
+use twill_backends::leases::LeaseEvent;
+use twill_backends::plan::Plan;
+
+use super::memory::Memory;
+use super::tenure::Standing;
+use super::{Agent, AgentError, RESYNC, STORE_PATIENCE, World};
+use crate::reconcile::Goal;
+use crate::subnet_env::SubnetEnv;
+
+impl<W: World> Agent<W> {
+    /// Does everything that is possible and due.
+    pub(super) async fn step(&mut self) -> Result<(), AgentError> {
+        let now = crate::now();
+        self.recall(now);
+        let let_go = self.leases.expire(now);
+        self.changed.extend(let_go);
+        self.find_underlay(now).await;
+        if self.replan
+            && let Err(error) = self.prepare().await
+        {
+            self.cannot_plan(error)?;
+        }
+        self.follow();
+        self.converge(now).await;
+        self.keep_papers(now);
+        self.announce();
+        Ok(())
+    }
+
+    /// Starts from the last run's memory if the store did not answer in time.
+    fn recall(&mut self, now: Instant) {
+        if self.network.is_some() || self.config_fault.is_some() || now < self.started + STORE_PATIENCE {
+            return;
+        }
+        let Some(memory) = self.memory.take() else { return };
+        tracing::warn!(
+            leases = memory.leases.len(),
+            "the store does not answer; starting from the last run's snapshot"
+        );
+        let expires = memory.expires.map(|at| now + at.duration_since(SystemTime::now()).unwrap_or_default());
+        self.changed =
+            self.leases.apply(LeaseEvent::Snapshot { leases: memory.leases, faults: Vec::new() }, now);
+        self.store.revision = memory.revision;
+        self.network = Some(memory.config);
+        if let Some(own) = memory.own {
+            self.tenure.remember(own, expires);
+        }
+    }
+
+    /// Makes the plan, as far as is known what of.
+    async fn prepare(&mut self) -> Result<(), AgentError> {
+        let informed = self.snapshot || matches!(self.tenure.standing(), Standing::Remembered(_));
+        let Some(network) = self.network.clone().filter(|_| informed) else { return Ok(()) };
+        let backend = match from_config(&network) {
+            Ok(backend) => backend,
+            Err(fault) => return Err(AgentError::Refused(fault)),
+        };
+        let Some(host) = self.host(&*backend).await else { return Ok(()) };
+        backend.fits(&host).map_err(AgentError::Refused)?;
+        self.preflight(&*backend, &host, &network).await?;
+        self.obstacle = None;
+        let attrs = Attrs {
+            node_id: Some(self.identity.node.to_string()),
+            session: Some(self.identity.session.to_string()),
+            ..backend.attrs(&host)
+        };
+        let evidence = self.evidence(&*backend).await;
+        self.tenure.want(attrs, evidence);
+        let Some(lease) = self.tenure.lease() else { return Ok(()) };
+        let own = Own {
+            key: lease.key.clone(),
+            subnets: lease.subnets,
+            former: self.former(&network),
+            policy: self.policy(),
+            network,
+        };
+        self.open_firewall(&own.network).await;
+        let mut plan = Plan::new(backend, host, own);
+        plan.reset(&self.leases);
+        self.changed.clear();
+        self.scope = self.scope_of(&plan);
+        self.filtering.want(plan.filter());
+        self.reconciler.touch_all();
+        self.reconciler.doubt(crate::now());
+        self.plan = Some(plan);
+        self.replan = false;
+        self.disturbed = false;
+        self.begun = true;
+        Ok(())
+    }
+
+    /// At start a refusal ends the agent before it touches anything. Later on it is a fault, and what runs stays.
+    fn cannot_plan(&mut self, error: AgentError) -> Result<(), AgentError> {
+        if !self.begun {
+            return Err(error);
+        }
+        let fault = match error {
+            AgentError::Refused(fault) => fault,
+            AgentError::Preflight(_) => return Ok(()),
+        };
+        if self.obstacle.as_ref() != Some(&fault) {
+            tracing::warn!(%fault, "cannot follow the change; everything stays as it is");
+        }
+        self.obstacle = Some(fault);
+        Ok(())
+    }
+
+    /// Plans the leases that changed.
+    fn follow(&mut self) {
+        if self.changed.is_empty() {
+            return;
+        }
+        if let Some(plan) = &mut self.plan {
+            let keys = plan.update(&self.leases, &std::mem::take(&mut self.changed));
+            self.reconciler.touch(keys);
+        }
+    }
+
+    /// Makes the kernel and the firewall as planned.
+    async fn converge(&mut self, now: Instant) {
+        let Some(plan) = &self.plan else { return };
+        if self.resync_at <= now {
+            self.resync_at = now + RESYNC;
+            self.reconciler.doubt(now);
+        }
+        if self.reconciler.due(now).is_some_and(|at| at <= now) {
+            let goal = Goal { scope: &self.scope, want: plan.want(), removals: self.snapshot };
+            let done = self.reconciler.pass(self.world.kernel(), goal).await;
+            self.account(&done);
+        }
+        if let Some(firewall) = &self.firewall
+            && self.filtering.due(now).is_some_and(|at| at <= now)
+        {
+            self.filtering.pass(firewall).await;
+        }
+    }
+
+    /// Logs what a pass did: what was asked for quietly, what somebody had broken aloud.
+    fn account(&mut self, done: &[Op]) {
+        for op in done {
+            tracing::debug!(%op, "done");
+        }
+        if std::mem::take(&mut self.disturbed)
+            && let Some(first) = done.first()
+        {
+            self.repairs += u64::try_from(done.len()).unwrap_or(u64::MAX);
+            tracing::info!(operations = done.len(), %first, "repaired");
+        }
+    }
+
+    /// Keeps subnet.env and the snapshot as they should be.
+    fn keep_papers(&mut self, now: Instant) {
+        let Some(plan) = &self.plan else { return };
+        if self.may_announce_subnet(now) {
+            let own = plan.own();
+            let env = SubnetEnv {
+                networks: own.network.pools.map(|_, pool| pool.network),
+                subnets: own.subnets,
+                mtu: plan.backend().mtu(plan.host()),
+                masquerade: self.config.filter.masquerade,
+            };
+            if self.papers.keep_env(&env) {
+                tracing::info!(file = %self.config.subnet_file.display(), "subnet file written");
+            }
+        }
+        if self.snapshot && self.converged() {
+            let memory = || {
+                let left = self.tenure.expires_at().map(|at| at.saturating_duration_since(now));
+                Some(Memory {
+                    config: self.network.clone()?,
+                    own: self.tenure.lease().cloned(),
+                    expires: left.map(|left| SystemTime::now() + left),
+                    leases: self.leases.iter().cloned().collect(),
+                    revision: self.store.revision,
+                })
+            };
+            self.papers.keep_snapshot(now, memory);
+        }
+    }
+
+    /// Whether containers may be started in the subnet. A remembered lease that has ended may be another host's by
+    /// now; only pods that run already are a reason to stand by it.
+    fn may_announce_subnet(&self, now: Instant) -> bool {
+        let standing = match self.tenure.standing() {
+            Standing::Held(_) => true,
+            Standing::Remembered(_) => {
+                self.tenure.expires_at().is_none_or(|at| at > now) || self.tenure.occupied()
+            }
+            Standing::Without | Standing::Lost(_) | Standing::Parked(..) => false,
+        };
+        standing && self.converged()
+    }
+
+    /// Whether the kernel is believed to be as wanted.
+    pub(super) fn converged(&self) -> bool {
+        self.plan.is_some() && self.reconciler.settled()
+    }
+
+    /// Ready, once packets of containers would pass.
+    fn announce(&mut self) {
+        let standing = match self.tenure.standing() {
+            Standing::Held(_) | Standing::Remembered(_) => true,
+            Standing::Without | Standing::Lost(_) | Standing::Parked(..) => false,
+        };
+        let was = *self.ready.borrow();
+        // A repair under way does not take readiness back; a lease that is gone does.
+        let ready = standing && self.papers.written() && (was || self.converged());
+        if ready != was {
+            tracing::info!(ready, "readiness");
+            self.ready.send_replace(ready);
+        }
+    }
+}
