@@ -7,4 +7,5 @@
 )]
 
 mod filter;
+mod kernel;
 mod lab;

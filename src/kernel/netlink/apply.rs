@@ -6,7 +6,7 @@ use futures::StreamExt;
 use futures::stream::FuturesOrdered;
 use nix::errno::Errno;
 use twill_backends::diff::Op;
-use twill_backends::state::LinkName;
+use twill_backends::state::{LinkName, Route, RouteKey};
 
 use super::request::{Refusal, Requests};
 use super::{build, link, sysctl};
@@ -72,12 +72,39 @@ async fn one(requests: &Requests, op: &Op, indices: &Indices) -> Result<(), Kern
         | Op::DelNeigh(..)
         | Op::DelLink(..) => {
             let Some((message, flags)) = build::message(op, index) else { return Ok(()) };
-            match requests.ask(message, flags).await {
-                Err(refusal) if op.is_removal() && is_gone(refusal.errno) => Ok(()),
-                answer => answer.map(drop).map_err(|refusal| refused(cause(op, &refusal))),
+            let answer = requests.ask(message, flags).await;
+            match (op, answer) {
+                (_, Err(refusal)) if op.is_removal() && is_gone(refusal.errno) => Ok(()),
+                (Op::SetRoute(key, route), Err(refusal))
+                    if key.dst.addr().is_ipv6() && refusal.errno == Errno::EINVAL =>
+                {
+                    let again = set_again(requests, *key, *route, index, refusal).await;
+                    again.map_err(|refusal| refused(cause(op, &refusal)))
+                }
+                (_, answer) => answer.map(drop).map_err(|refusal| refused(cause(op, &refusal))),
             }
         }
     }
+}
+
+/// Takes our own route away before it is set. IPv6 refuses a gateway on one device while a route leads to it through
+/// another, even if that route is the one to be replaced.
+async fn set_again(
+    requests: &Requests,
+    key: RouteKey,
+    route: Route,
+    index: u32,
+    refusal: Refusal,
+) -> Result<(), Refusal> {
+    let old = Route { via: None, dev: None, onlink: false, mtu: None, ..route };
+    for op in [Op::DelRoute(key, old), Op::SetRoute(key, route)] {
+        let Some((message, flags)) = build::message(&op, index) else { continue };
+        match requests.ask(message, flags).await {
+            Err(_) if op.is_removal() => return Err(refusal),
+            answer => drop(answer?),
+        }
+    }
+    Ok(())
 }
 
 /// Whether a removal failed because there is nothing left to remove.
@@ -102,9 +129,7 @@ fn cause(op: &Op, refusal: &Refusal) -> String {
             ": the gateway is not on a network of this host; check the underlay interface"
         }
         (Op::SetRoute(..), Errno::ENETDOWN) => ": the interface is down",
-        (_, Errno::EAFNOSUPPORT | Errno::EOPNOTSUPP) => {
-            ": IPv6 may be off here; check net.ipv6.conf.all.disable_ipv6"
-        }
+        (_, Errno::EAFNOSUPPORT) => ": IPv6 may be off here; check net.ipv6.conf.all.disable_ipv6",
         _ => "",
     };
     format!("{refusal}{hint}")

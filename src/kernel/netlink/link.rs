@@ -74,7 +74,7 @@ async fn change(requests: &Requests, have: &SeenLink, want: &Link) -> Result<(),
         && (w.local, w.learning) != (h.local, h.learning)
     {
         let message = RouteNetlinkMessage::NewLink(build::change(have.index, w));
-        requests.ask(message, NLM_F_REPLACE).await.map_err(text)?;
+        requests.ask(message, 0).await.map_err(text)?;
     }
     let mut message = build::link(have.index);
     if want.mac != have.link.mac {

@@ -112,6 +112,8 @@ impl Monitor {
     fn add(&mut self, news: News) {
         match news {
             News::Noise => return,
+            // Some removals are announced twice.
+            News::Did(ops) if self.pending.ops.ends_with(&ops) => {}
             News::Did(ops) => self.pending.ops.extend(ops),
             News::Unknown(reason) => self.pending.unknown = self.pending.unknown.or(Some(reason)),
             News::Underlay => self.pending.underlay = true,
