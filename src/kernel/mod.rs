@@ -1,6 +1,7 @@
 //! The host's network stack, as far as Twill owns it.
 
 pub mod facts;
+pub mod fake;
 pub mod netlink;
 pub mod ownership;
 pub mod preflight;

@@ -1,0 +1,462 @@
+//! A kernel in memory, for tests: it does what the real one does, fails on demand, and can be altered from outside.
+//!
+//! Clones are handles on the same host.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use twill_backends::diff::Op;
+use twill_backends::mac::Mac;
+use twill_backends::state::{Link, LinkName, NetState};
+
+use super::facts::{AddrFact, HostFacts, LinkFact, RouteFact};
+use super::{Change, ForeignRoute, Kernel, KernelError, Observed, Scope};
+
+/// What is heard within this time is one change, as with the real kernel.
+const BURST: Duration = Duration::from_millis(10);
+
+/// A host's network stack in memory.
+#[derive(Debug, Clone, Default)]
+pub struct FakeKernel(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    inner: Mutex<Inner>,
+    heard: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    net: NetState,
+    foreign: Vec<ForeignRoute>,
+    facts: HostFacts,
+    news: Vec<Change>,
+    failing: Vec<Failure>,
+    blind: usize,
+    applied: Vec<Op>,
+    observed: usize,
+}
+
+/// Which operations fail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Failure {
+    /// The n-th operation from here on, counted from 0; once.
+    Nth(usize),
+    /// Every operation of this rank, see [`Op::rank`], until [`FakeKernel::heal`].
+    Rank(u8),
+    /// Every operation that prints with this in it, until [`FakeKernel::heal`].
+    Matching(String),
+}
+
+impl FakeKernel {
+    /// A host with one interface, `eth0` (index 2, MTU 1500), with the addresses 192.168.77.`n`/24 and fd77::`n`/64
+    /// and a default route of each family.
+    #[must_use]
+    pub fn host(n: u8) -> Self {
+        let fake = Self::default();
+        let Ok(name) = LinkName::try_from("eth0") else { return fake };
+        let v6 = std::net::Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, u16::from(n));
+        let nets = [
+            ipnet::Ipv4Net::new([192, 168, 77, n].into(), 24).map(Into::into),
+            ipnet::Ipv6Net::new(v6, 64).map(Into::into),
+        ];
+        let addr = |net| AddrFact {
+            index: 2,
+            net,
+            permanent: true,
+            temporary: false,
+            deprecated: false,
+            tentative: false,
+        };
+        let via = |ip: IpAddr, any: ipnet::IpNet| RouteFact {
+            dst: any,
+            metric: if ip.is_ipv4() { 0 } else { 1024 },
+            kind: RouteFact::UNICAST,
+            scope: 0,
+            protocol: super::facts::BY_BOOT,
+            via: Some(ip),
+            dev: Some(name),
+            source: None,
+            onlink: false,
+            mtu: None,
+            multipath: false,
+        };
+        let v6_gateway = std::net::Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 0xfe);
+        fake.set_facts(HostFacts {
+            links: vec![LinkFact {
+                index: 2,
+                name,
+                mac: Some(Mac([2, 0, 0, 0, 0, n])),
+                mtu: 1500,
+                alias: String::new(),
+            }],
+            addrs: nets.into_iter().flatten().map(addr).collect(),
+            routes: vec![
+                via([192, 168, 77, 254].into(), ipnet::Ipv4Net::default().into()),
+                via(v6_gateway.into(), ipnet::Ipv6Net::default().into()),
+            ],
+            reach: None,
+        });
+        fake
+    }
+
+    /// What is there.
+    #[must_use]
+    pub fn net(&self) -> NetState {
+        self.lock().net.clone()
+    }
+
+    /// Every operation done so far, in order, without those that failed.
+    #[must_use]
+    pub fn applied(&self) -> Vec<Op> {
+        self.lock().applied.clone()
+    }
+
+    /// How often the whole state was read.
+    #[must_use]
+    pub fn observed(&self) -> usize {
+        self.lock().observed
+    }
+
+    /// Alters the host as if by hand, and announces it as the real kernel would: entries as what became of them,
+    /// links as something unknown. With a link goes what is on it.
+    pub fn alter(&self, op: &Op) {
+        let mut inner = self.lock();
+        inner.carry_out(op);
+        let change = match op {
+            Op::SetLink(..) => Change::Unknown("a link of ours changed"),
+            Op::DelLink(..) => Change::Unknown("a link of ours is gone"),
+            Op::SetSysctl(..)
+            | Op::SetNeigh(..)
+            | Op::SetFdb(..)
+            | Op::SetRoute(..)
+            | Op::DelRoute(..)
+            | Op::DelFdb(..)
+            | Op::DelNeigh(..) => Change::Did(vec![op.clone()]),
+        };
+        inner.news.push(change);
+        drop(inner);
+        self.0.heard.notify_one();
+    }
+
+    /// Alters the host without any announcement, as a link that goes down does to its IPv4 routes.
+    pub fn alter_silently(&self, alter: impl FnOnce(&mut NetState)) {
+        alter(&mut self.lock().net);
+    }
+
+    /// Sets a link down or up: down, the kernel drops its IPv4 routes silently, and its neighbours.
+    pub fn set_up(&self, name: LinkName, up: bool) {
+        let mut inner = self.lock();
+        if let Some(link) = inner.net.links.get_mut(&name) {
+            link.up = up;
+        }
+        if !up {
+            inner.net.routes.retain(|_, route| route.dev != Some(name));
+            inner.net.neighs.retain(|key, _| key.dev != name);
+        }
+        inner.news.push(Change::Unknown("a link of ours changed"));
+        drop(inner);
+        self.0.heard.notify_one();
+    }
+
+    /// Announces something.
+    pub fn announce(&self, change: Change) {
+        self.lock().news.push(change);
+        self.0.heard.notify_one();
+    }
+
+    /// Replaces the routes of others inside our networks, which is announced.
+    pub fn set_foreign(&self, foreign: Vec<ForeignRoute>) {
+        self.lock().foreign = foreign;
+        self.announce(Change::Unknown("somebody else's route appeared inside the network"));
+    }
+
+    /// Replaces what the host looks like, which is announced.
+    pub fn set_facts(&self, facts: HostFacts) {
+        self.lock().facts = facts;
+        self.announce(Change::Underlay);
+    }
+
+    /// Has operations fail.
+    pub fn fail(&self, failure: Failure) {
+        self.lock().failing.push(failure);
+    }
+
+    /// Has the next `times` observations fail.
+    pub fn blind(&self, times: usize) {
+        self.lock().blind = times;
+    }
+
+    /// Has nothing fail any longer.
+    pub fn heal(&self) {
+        let mut inner = self.lock();
+        inner.failing.clear();
+        inner.blind = 0;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self) -> Option<Change> {
+        let mut ops = Vec::new();
+        let mut change = None;
+        for news in std::mem::take(&mut self.lock().news) {
+            match news {
+                Change::Did(more) => ops.extend(more),
+                Change::Underlay => change = Some(Change::Underlay),
+                Change::Unknown(reason) => change = change.or(Some(Change::Unknown(reason))),
+            }
+        }
+        change.or_else(|| (!ops.is_empty()).then_some(Change::Did(ops)))
+    }
+}
+
+impl Inner {
+    fn apply(&mut self, op: &Op) -> Result<(), KernelError> {
+        let refused = |cause: &str| KernelError::Refused { op: op.to_string(), cause: cause.to_owned() };
+        if self.fails(op) {
+            return Err(refused("made to fail"));
+        }
+        if let Some(dev) = device(op)
+            && !self.net.links.contains_key(&dev)
+        {
+            return if op.is_removal() { Ok(()) } else { Err(refused("there is no such link")) };
+        }
+        self.carry_out(op);
+        self.applied.push(op.clone());
+        self.news.push(match op {
+            // What a link's echo says cannot be told in operations.
+            Op::SetLink(..) | Op::DelLink(..) => Change::Unknown("a link of ours changed"),
+            Op::SetSysctl(..)
+            | Op::SetNeigh(..)
+            | Op::SetFdb(..)
+            | Op::SetRoute(..)
+            | Op::DelRoute(..)
+            | Op::DelFdb(..)
+            | Op::DelNeigh(..) => Change::Did(vec![op.clone()]),
+        });
+        Ok(())
+    }
+
+    fn fails(&mut self, op: &Op) -> bool {
+        let mut fails = false;
+        self.failing.retain_mut(|failure| match failure {
+            Failure::Nth(0) => {
+                fails = true;
+                false
+            }
+            Failure::Nth(n) => {
+                *n -= 1;
+                true
+            }
+            Failure::Rank(rank) => {
+                fails |= op.rank() == *rank;
+                true
+            }
+            Failure::Matching(text) => {
+                fails |= op.to_string().contains(text.as_str());
+                true
+            }
+        });
+        fails
+    }
+
+    /// Changes the state as the kernel does, with what a link takes along.
+    fn carry_out(&mut self, op: &Op) {
+        let before = match op {
+            Op::SetLink(name, _) | Op::DelLink(name) => self.net.links.get(name).cloned(),
+            Op::SetFdb(entry) => {
+                self.net.fdb.retain(|other| (other.dev, other.mac) != (entry.dev, entry.mac));
+                None
+            }
+            Op::SetSysctl(..)
+            | Op::SetNeigh(..)
+            | Op::SetRoute(..)
+            | Op::DelRoute(..)
+            | Op::DelFdb(..)
+            | Op::DelNeigh(..) => None,
+        };
+        match (op, before) {
+            (Op::SetLink(name, want), Some(have)) if want.replaces(&have) => self.bare(*name),
+            (Op::SetLink(name, want), Some(have)) if want.mac != have.mac => {
+                self.net.neighs.retain(|key, _| key.dev != *name);
+            }
+            (Op::DelLink(name), _) => self.bare(*name),
+            _ => {}
+        }
+        self.net.apply(op);
+    }
+
+    /// Takes everything off a link.
+    fn bare(&mut self, name: LinkName) {
+        self.net.neighs.retain(|key, _| key.dev != name);
+        self.net.fdb.retain(|entry| entry.dev != name);
+        self.net.routes.retain(|_, route| route.dev != Some(name));
+    }
+}
+
+/// The link of ours an entry is on. Routes may lead through others.
+const fn device(op: &Op) -> Option<LinkName> {
+    match op {
+        Op::SetNeigh(key, _) | Op::DelNeigh(key) => Some(key.dev),
+        Op::SetFdb(entry) | Op::DelFdb(entry) => Some(entry.dev),
+        Op::SetRoute(..) | Op::DelRoute(..) | Op::SetLink(..) | Op::DelLink(_) | Op::SetSysctl(..) => None,
+    }
+}
+
+impl Kernel for FakeKernel {
+    /// Links are told apart as with the real kernel; everything else that is there counts as ours.
+    async fn observe(&self, scope: &Scope) -> Result<Observed, KernelError> {
+        let mut inner = self.lock();
+        inner.observed += 1;
+        if inner.blind > 0 {
+            inner.blind -= 1;
+            return Err(KernelError::Unreachable { attempt: "list links", cause: "made to fail".to_owned() });
+        }
+        let mut net = inner.net.clone();
+        net.links.retain(|name, link| scope.owns_link(*name, &link.alias));
+        let ours: BTreeMap<LinkName, Link> = net.links.clone();
+        net.neighs.retain(|key, _| ours.contains_key(&key.dev));
+        net.fdb.retain(|entry| ours.contains_key(&entry.dev));
+        net.sysctls.retain(|path, _| scope.sysctls.contains(path));
+        Ok(Observed { net, foreign: inner.foreign.clone() })
+    }
+
+    async fn apply(&self, ops: &[Op]) -> Vec<Result<(), KernelError>> {
+        let answers = {
+            let mut inner = self.lock();
+            ops.iter().map(|op| inner.apply(op)).collect()
+        };
+        self.0.heard.notify_one();
+        answers
+    }
+
+    async fn changed(&self, _scope: &Scope) -> Change {
+        loop {
+            if self.lock().news.is_empty() {
+                self.0.heard.notified().await;
+                continue;
+            }
+            tokio::time::sleep(BURST).await;
+            if let Some(change) = self.take() {
+                return change;
+            }
+        }
+    }
+
+    /// As set, with the links of ours that are there.
+    async fn facts(&self, _reach: Option<IpAddr>) -> Result<HostFacts, KernelError> {
+        let inner = self.lock();
+        let mut facts = inner.facts.clone();
+        for (index, (name, link)) in (100..).zip(&inner.net.links) {
+            facts.links.push(LinkFact {
+                index,
+                name: *name,
+                mac: Some(link.mac),
+                mtu: link.mtu,
+                alias: link.alias.clone(),
+            });
+        }
+        Ok(facts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use twill_backends::diff::diff;
+    use twill_backends::family::PerFamily;
+    use twill_backends::state::{Fdb, NeighKey, Vxlan};
+
+    use super::*;
+    use crate::kernel::UnderlayChoice;
+
+    fn name() -> LinkName {
+        "flannel.1".try_into().unwrap()
+    }
+
+    fn scope() -> Scope {
+        Scope { alias: "twill:x".to_owned(), links: [name()].into(), ..Scope::default() }
+    }
+
+    fn want() -> NetState {
+        let local = "192.168.77.1".parse().unwrap();
+        let vxlan = Vxlan { vni: 1, port: 8472, local, learning: false, gbp: false };
+        let link = Link {
+            vxlan: Some(vxlan),
+            mac: Mac([2, 0, 0, 0, 0, 1]),
+            mtu: 1450,
+            up: true,
+            alias: "twill:x".to_owned(),
+            addrs: BTreeSet::new(),
+        };
+        let mac = Mac([2, 0, 0, 0, 0, 2]);
+        let mut net = NetState::default();
+        net.links.insert(name(), link);
+        net.neighs.insert(NeighKey { dev: name(), ip: "10.5.2.0".parse().unwrap() }, mac);
+        net.fdb.insert(Fdb { dev: name(), mac, dst: "192.168.77.2".parse().unwrap() });
+        net
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_applied_is_observed_and_echoed() {
+        let kernel = FakeKernel::default();
+        let ops = diff(&want(), &NetState::default());
+        assert!(kernel.apply(&ops).await.iter().all(Result::is_ok));
+        assert_eq!(kernel.observe(&scope()).await.unwrap().net, want());
+        assert_eq!((kernel.applied(), kernel.observed()), (ops.clone(), 1));
+        assert!(matches!(kernel.changed(&scope()).await, Change::Unknown(_)));
+        kernel.alter(&Op::DelFdb(*want().fdb.first().unwrap()));
+        assert_eq!(
+            kernel.changed(&scope()).await,
+            Change::Did(vec![Op::DelFdb(*want().fdb.first().unwrap())])
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_replaced_link_takes_everything_with_it() {
+        let kernel = FakeKernel::default();
+        kernel.apply(&diff(&want(), &NetState::default())).await;
+        let mut link = want().links[&name()].clone();
+        link.mac = Mac([2, 0, 0, 0, 0, 9]);
+        kernel.apply(&[Op::SetLink(name(), link.clone())]).await;
+        assert!(kernel.net().neighs.is_empty() && !kernel.net().fdb.is_empty());
+        link.vxlan.as_mut().unwrap().port = 4789;
+        kernel.apply(&[Op::SetLink(name(), link)]).await;
+        assert!(kernel.net().fdb.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_come_as_ordered() {
+        let kernel = FakeKernel::default();
+        kernel.fail(Failure::Nth(1));
+        kernel.fail(Failure::Rank(3));
+        let ops = diff(&want(), &NetState::default());
+        let failed: Vec<bool> = kernel.apply(&ops).await.iter().map(Result::is_err).collect();
+        assert_eq!(failed, [false, true, true]);
+        kernel.heal();
+        assert!(kernel.apply(&ops).await.iter().all(Result::is_ok));
+        kernel.blind(1);
+        assert!(kernel.observe(&scope()).await.is_err());
+        assert!(kernel.observe(&scope()).await.is_ok());
+        kernel.fail(Failure::Matching("ip neigh".to_owned()));
+        assert_eq!(kernel.apply(&ops).await.iter().filter(|answer| answer.is_err()).count(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_host_has_an_underlay() {
+        let kernel = FakeKernel::host(3);
+        let families = PerFamily { v4: Some(()), v6: Some(()) };
+        let underlay =
+            kernel.underlay(&UnderlayChoice { families, ..UnderlayChoice::default() }).await.unwrap();
+        assert_eq!(underlay.addrs.v4, "192.168.77.3".parse().ok());
+        assert_eq!(underlay.addrs.v6, "fd77::3".parse().ok());
+        assert_eq!(kernel.mac_of(underlay.name).await, Some(Mac([2, 0, 0, 0, 0, 3])));
+        assert_eq!(kernel.changed(&scope()).await, Change::Underlay);
+    }
+}
