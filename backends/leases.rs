@@ -460,7 +460,7 @@ mod tests {
         // Another host gets a subnet around the held one, or the host itself gets another subnet.
         let mut wider = lease(50);
         wider.subnets.v4 = Some(samples::net("10.5.2.0/23"));
-        wider.key = samples::key(&wider.subnets);
+        wider.key = LeaseKey::of(&wider.subnets);
         let mut elsewhere = lease(60);
         elsewhere.attrs.public_ip = lease(4).attrs.public_ip;
         let (mut leases, now) = fabric(6);

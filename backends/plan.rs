@@ -329,7 +329,7 @@ mod tests {
 
     fn v4_net(text: &str, n: u8) -> Lease {
         let subnets = PerFamily { v4: Some(samples::net(text)), v6: None };
-        Lease { key: samples::key(&subnets), subnets, ..v4(n) }
+        Lease { key: LeaseKey::of(&subnets), subnets, ..v4(n) }
     }
 
     #[test]
@@ -453,7 +453,7 @@ mod tests {
             let mut lease = samples::lease(families, slot + 1);
             let net = IpNet::new(format!("10.5.{slot}.0").parse().unwrap(), len).unwrap().trunc();
             lease.subnets.v4 = Some(net);
-            lease.key = samples::key(&lease.subnets);
+            lease.key = LeaseKey::of(&lease.subnets);
             lease.attrs.public_ip = Some([192, 0, 2, public + 1].into());
             lease.attrs.backend_data = Some(json!({"VNI": 1, "VtepMAC": Mac([2, 0, 0, 0, 0, mac + 1])}));
             lease.attrs.backend_v6_data = Some(json!({"VNI": 1, "VtepMAC": Mac([2, 0, 0, 0, 6, mac6 + 1])}));

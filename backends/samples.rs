@@ -61,12 +61,6 @@ pub(crate) fn own(network: NetworkConfig) -> Own {
     Own { key: lease.key, subnets: lease.subnets, network, former: Vec::new(), policy: Policy::default() }
 }
 
-/// The key that flannel would give to a lease of these subnets.
-pub(crate) fn key(subnets: &Subnets) -> LeaseKey {
-    let texts: Vec<_> = subnets.iter().map(|(_, net)| net.to_string().replace('/', "-")).collect();
-    LeaseKey::new(texts.join("&"))
-}
-
 /// The vxlan lease of host `n`.
 pub(crate) fn lease(families: Families, n: u8) -> Lease {
     let subnets = Subnets {
@@ -77,7 +71,7 @@ pub(crate) fn lease(families: Families, n: u8) -> Lease {
         }),
     };
     Lease {
-        key: key(&subnets),
+        key: LeaseKey::of(&subnets),
         subnets,
         attrs: Attrs {
             public_ip: families.v4.map(|()| Ipv4Addr::new(192, 0, 2, n)),
