@@ -73,21 +73,35 @@ impl Plan {
 
     /// Plans everything again, from these leases.
     pub fn reset(&mut self, leases: &Leases) {
-        self.replan(leases);
+        self.want.clone_from(&self.base.net);
+        self.peers.clear();
+        self.faults.clear();
+        self.index = Index::new();
+        self.node = self.node_of(leases);
+        for lease in leases.iter() {
+            self.learn(&lease.key, leases);
+        }
+        self.settle(self.peers.keys().cloned().collect());
     }
 
     /// Plans the leases `changed` again, which may be there or gone. Returns the objects whose wanted state may have
     /// changed.
     pub fn update(&mut self, leases: &Leases, changed: &BTreeSet<LeaseKey>) -> Vec<Key> {
         if changed.contains(&self.own.key) && self.node_of(leases) != self.node {
-            return self.replan(leases);
+            let before: Vec<PeerState> = self.programmed().copied().collect();
+            self.reset(leases);
+            let touched: BTreeSet<Key> = before.iter().chain(self.programmed()).flat_map(keys).collect();
+            return touched.into_iter().collect();
         }
-        let mut affected = changed.clone();
+        let mut given_up = BTreeSet::new();
         for key in changed {
-            self.forget(key, &mut affected);
+            self.forget(key, &mut given_up);
             self.learn(key, leases);
         }
-        self.settle(affected)
+        let mut affected = changed.clone();
+        affected.extend(given_up.iter().flat_map(|mark| self.index.sharing(mark)).cloned());
+        let touched: BTreeSet<Key> = self.settle(affected).iter().flat_map(keys).collect();
+        touched.into_iter().collect()
     }
 
     /// The network stack wanted.
@@ -131,20 +145,8 @@ impl Plan {
         &self.own
     }
 
-    fn replan(&mut self, leases: &Leases) -> Vec<Key> {
-        let before: BTreeSet<PeerState> =
-            self.peers.values().flat_map(|peer| peer.programmed.iter().map(|(_, state)| *state)).collect();
-        self.want.clone_from(&self.base.net);
-        self.peers.clear();
-        self.faults.clear();
-        self.index = Index::new();
-        self.node = self.node_of(leases);
-        for lease in leases.iter() {
-            self.learn(&lease.key, leases);
-        }
-        let mut touched = self.settle(self.peers.keys().cloned().collect());
-        touched.extend(before.iter().flat_map(keys));
-        touched
+    fn programmed(&self) -> impl Iterator<Item = &PeerState> {
+        self.peers.values().flat_map(|peer| peer.programmed.iter().map(|(_, state)| state))
     }
 
     fn node_of(&self, leases: &Leases) -> Option<String> {
@@ -155,14 +157,13 @@ impl Plan {
         lease.key == self.own.key || (self.node.is_some() && lease.attrs.node_id == self.node)
     }
 
-    /// Drops a lease, and names those that shared a claim with it. What it programmed stays in `want` until
-    /// [`Plan::settle`].
-    fn forget(&mut self, key: &LeaseKey, affected: &mut BTreeSet<LeaseKey>) {
+    /// Drops what a lease claims. What it programmed stays in `want` until [`Plan::settle`].
+    fn forget(&mut self, key: &LeaseKey, given_up: &mut BTreeSet<Mark>) {
         self.faults.remove(key);
         let Some(peer) = self.peers.get_mut(key) else { return };
         for mark in std::mem::take(&mut peer.claim).marks() {
             self.index.remove(mark.clone(), key.clone());
-            affected.extend(self.index.sharing(mark).cloned());
+            given_up.insert(mark.clone());
         }
     }
 
@@ -176,22 +177,25 @@ impl Plan {
         peer.or_insert_with(|| Peer { claim: Claim::default(), programmed: PerFamily::NONE }).claim = claim;
     }
 
-    /// Decides again which of the leases `affected`, and of those they compete with, are programmed.
-    fn settle(&mut self, mut affected: BTreeSet<LeaseKey>) -> Vec<Key> {
+    /// Decides again which of the leases `affected`, and of those they compete with, are programmed. Returns what was
+    /// or is in `want` and does not stay as it was.
+    fn settle(&mut self, mut affected: BTreeSet<LeaseKey>) -> Vec<PeerState> {
         let contested = self.compete(&mut affected);
-        let mut before = BTreeSet::new();
-        for peer in affected.iter().filter_map(|key| self.peers.get(key)) {
-            before.extend(peer.programmed.iter().map(|(_, state)| *state));
-        }
-        before.iter().for_each(|state| self.want.remove_peer(state));
+        let (mut old, mut new) = (Vec::new(), Vec::new());
         let mut winners = Index::new();
-        let mut after = BTreeSet::new();
         for key in &affected {
             let Some(peer) = self.peers.get_mut(key) else { continue };
             let mut faults = peer.claim.faults.clone();
             let winners = contested.contains(key).then_some(&mut winners);
-            peer.programmed = decide(key, &peer.claim, winners, &mut faults);
-            after.extend(peer.programmed.iter().map(|(_, state)| *state));
+            let programmed = decide(key, &peer.claim, winners, &mut faults);
+            for family in Family::ALL {
+                let (before, after) = (peer.programmed.get(family), programmed.get(family));
+                if before != after {
+                    old.extend(before);
+                    new.extend(after);
+                }
+            }
+            peer.programmed = programmed;
             if peer.claim.ends.is_empty() {
                 self.peers.remove(key);
             }
@@ -201,26 +205,31 @@ impl Plan {
                 self.faults.insert(key.clone(), faults);
             }
         }
-        after.iter().for_each(|state| self.want.add_peer(state));
-        let touched: BTreeSet<Key> = before.symmetric_difference(&after).flat_map(keys).collect();
-        touched.into_iter().collect()
+        // All of the old goes before any of the new comes: a key may pass from one peer to another.
+        old.iter().for_each(|state| self.want.remove_peer(state));
+        new.iter().for_each(|state| self.want.add_peer(state));
+        old.append(&mut new);
+        old
     }
 
     /// Adds to `affected` all leases that compete with one of them, directly or through others. Returns those that do
     /// compete.
     fn compete(&self, affected: &mut BTreeSet<LeaseKey>) -> BTreeSet<LeaseKey> {
         let mut contested = BTreeSet::new();
-        let mut seen: BTreeSet<&Mark> = BTreeSet::new();
-        let mut open: Vec<LeaseKey> = affected.iter().cloned().collect();
-        while let Some(key) = open.pop() {
-            let Some(peer) = self.peers.get(&key) else { continue };
-            // What shares a claim that was seen is known already.
-            for mark in peer.claim.marks().filter(|mark| seen.insert(mark)) {
-                for rival in self.index.sharing(mark).filter(|rival| **rival != key) {
-                    contested.insert(key.clone());
+        let mut seen = BTreeSet::new();
+        let mut open: Vec<_> = affected.iter().filter_map(|key| self.peers.get_key_value(key)).collect();
+        while let Some((key, peer)) = open.pop() {
+            for mark in peer.claim.marks() {
+                let mut rivals = self.index.sharing(mark).filter(|rival| *rival != key).peekable();
+                // What shares a claim that was seen is known already.
+                if rivals.peek().is_none() || !seen.insert(mark) {
+                    continue;
+                }
+                contested.insert(key.clone());
+                for rival in rivals {
                     contested.insert(rival.clone());
                     if affected.insert(rival.clone()) {
-                        open.push(rival.clone());
+                        open.extend(self.peers.get_key_value(rival));
                     }
                 }
             }
