@@ -15,11 +15,9 @@ use crate::fault::{Code, Fault};
 use crate::index::{Index, Mark};
 use crate::lease::{Lease, LeaseKey};
 
-/// How long one loss counts towards the next.
-const WINDOW: Duration = Duration::from_secs(10);
+mod hold;
 
-/// So many losses within the window are acted on, however few leases there are.
-const FEW: usize = 3;
+use hold::{Holding, Loss, counted};
 
 /// What a store reports about leases.
 #[derive(Debug, Clone, PartialEq)]
@@ -58,21 +56,6 @@ pub struct Leases {
     losses: VecDeque<Loss>,
     holding: Option<Holding>,
     hold: Duration,
-}
-
-#[derive(Debug)]
-struct Loss {
-    at: Instant,
-    lease: Lease,
-    /// How many leases there were before.
-    of: usize,
-}
-
-#[derive(Debug)]
-struct Holding {
-    /// Until when deletions are held even if none is yet.
-    until: Instant,
-    why: String,
 }
 
 impl Leases {
@@ -139,6 +122,12 @@ impl Leases {
     /// The leases whose deletion is held, and until when.
     pub fn held(&self) -> impl Iterator<Item = (&LeaseKey, Instant)> {
         self.held.iter().map(|(key, until)| (key, *until))
+    }
+
+    /// Whether the deletion of this lease is held.
+    #[must_use]
+    pub fn is_held(&self, key: &LeaseKey) -> bool {
+        self.held.contains_key(key)
     }
 
     /// Why deletions are held, if any are.
@@ -220,67 +209,6 @@ impl Leases {
         self.faults.insert(key, fault);
     }
 
-    /// Drops these leases, or holds them.
-    fn lose(&mut self, keys: Vec<LeaseKey>, now: Instant, changed: &mut BTreeSet<LeaseKey>) {
-        self.forget_old_losses(now);
-        let lost = |key: &LeaseKey| self.leases.contains_key(key) && !self.held.contains_key(key);
-        let gone: Vec<LeaseKey> = keys.into_iter().filter(lost).collect();
-        let there = self.leases.len();
-        let of = self.losses.front().map_or(there, |first| first.of);
-        let lost = self.losses.len() + gone.len();
-        if lost > FEW.max(of / 5) && !gone.is_empty() && !self.is_holding(now) {
-            let why = format!("{} of {of} went within {} s", counted(lost), WINDOW.as_secs());
-            self.begin(now, why, changed);
-        }
-        if self.is_holding(now) {
-            self.held.extend(gone.iter().map(|key| (key.clone(), now + self.hold)));
-            self.give_way(&gone, changed);
-            return;
-        }
-        for key in gone {
-            if let Some(lease) = self.remove(&key) {
-                self.losses.push_back(Loss { at: now, lease, of: there });
-            }
-            changed.insert(key);
-        }
-    }
-
-    /// Starts to hold, and takes back the losses of the window.
-    fn begin(&mut self, now: Instant, why: String, changed: &mut BTreeSet<LeaseKey>) {
-        if self.hold.is_zero() {
-            return;
-        }
-        let until = now + self.hold;
-        self.holding = Some(Holding { until, why });
-        self.forget_old_losses(now);
-        let back: Vec<Lease> = std::mem::take(&mut self.losses).into_iter().map(|loss| loss.lease).collect();
-        let keys: Vec<LeaseKey> = back.iter().map(|lease| lease.key.clone()).collect();
-        self.held.extend(keys.iter().map(|key| (key.clone(), until)));
-        back.into_iter().for_each(|lease| self.insert(lease));
-        changed.extend(keys.iter().cloned());
-        self.give_way(&keys, changed);
-    }
-
-    /// Drops those of these held leases whose place a live lease took: the subnet went to another host, or the host
-    /// has another lease.
-    fn give_way(&mut self, keys: &[LeaseKey], changed: &mut BTreeSet<LeaseKey>) {
-        for key in keys {
-            let Some(lease) = self.leases.get(key) else { continue };
-            if self.rivals(lease).iter().any(|rival| !self.held.contains_key(rival)) {
-                self.remove(key);
-                changed.insert(key.clone());
-            }
-        }
-    }
-
-    fn is_holding(&self, now: Instant) -> bool {
-        self.holding.as_ref().is_some_and(|holding| now < holding.until || !self.held.is_empty())
-    }
-
-    fn forget_old_losses(&mut self, now: Instant) {
-        self.losses.retain(|loss| now.saturating_duration_since(loss.at) < WINDOW);
-    }
-
     /// The other leases that claim what this one claims.
     fn rivals(&self, lease: &Lease) -> BTreeSet<LeaseKey> {
         let sharing = marks(lease).flat_map(|mark| self.index.sharing(&mark).cloned().collect::<Vec<_>>());
@@ -304,10 +232,6 @@ fn marks(lease: &Lease) -> impl Iterator<Item = Mark> {
     let nets = lease.subnets.iter().map(|(_, net)| Mark::Net(net.trunc()));
     let addresses = lease.endpoints().map(|end| Mark::Address(end.public));
     nets.chain(addresses).chain(lease.attrs.node_id.clone().map(Mark::Node))
-}
-
-fn counted(leases: usize) -> String {
-    if leases == 1 { "1 lease".to_owned() } else { format!("{leases} leases") }
 }
 
 #[cfg(test)]
@@ -376,6 +300,7 @@ mod tests {
         }
         assert_eq!(leases.apply(LeaseEvent::Delete(key(4)), now), keys(1..=3));
         assert_eq!((held(&leases), leases.len()), (keys(1..=4), 6));
+        assert!(leases.is_held(&key(4)) && !leases.is_held(&key(5)));
         assert_eq!(leases.held_because(), Some("4 leases of 6 went within 10 s"));
         assert_eq!(leases.faults().map(|fault| fault.code).collect::<Vec<_>>(), [Code::DeletionsHeld]);
         assert_eq!(leases.apply(LeaseEvent::Delete(key(5)), now + secs(20)), keys([]));
