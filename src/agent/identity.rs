@@ -73,6 +73,15 @@ impl Identity {
         Ok((Self { node, session: Uuid::new_v4() }, origin))
     }
 
+    /// The identity an agent would have, without making one: a stand-in where there is none yet.
+    #[must_use]
+    pub fn peek(dir: &Path) -> Self {
+        let stored = std::fs::read(dir.join("node.json"))
+            .ok()
+            .and_then(|bytes| serde_json::from_slice::<Stored>(&bytes).ok());
+        Self { node: stored.map_or_else(Uuid::new_v4, |stored| stored.node), session: Uuid::new_v4() }
+    }
+
     /// Ethernet addresses for tunnel devices, the same on every start of this node.
     #[must_use]
     pub fn macs(&self) -> PerFamily<Mac> {

@@ -11,6 +11,7 @@ mod input;
 pub mod lock;
 pub mod memory;
 mod papers;
+mod preview;
 mod report;
 pub mod socket;
 pub mod status;

@@ -142,7 +142,7 @@ impl<W: World> Agent<W> {
                 .map(|addr| addr.to_string())
                 .collect()
         };
-        let held = |lease: &Lease| self.leases.held().any(|(key, _)| *key == lease.key);
+        let held = |lease: &Lease| self.leases.is_held(&lease.key);
         let peers = self.leases.iter().filter(|lease| Some(&lease.key) != own);
         peers
             .map(|lease| PeerStatus {
@@ -155,7 +155,7 @@ impl<W: World> Agent<W> {
             .collect()
     }
 
-    fn faults(&self) -> Vec<Fault> {
+    pub(super) fn faults(&self) -> Vec<Fault> {
         let down = self.store.error.as_ref().map(|error| Fault::new(Code::StoreDown, "store", error));
         let one = [&self.config_fault, &self.obstacle, &self.found.fault];
         let planned = self.plan.iter().flat_map(Plan::faults);

@@ -56,7 +56,7 @@ impl<W: World> Agent<W> {
     }
 
     /// Makes the plan, as far as is known what of.
-    async fn prepare(&mut self) -> Result<(), AgentError> {
+    pub(super) async fn prepare(&mut self) -> Result<(), AgentError> {
         let informed = self.snapshot || matches!(self.tenure.standing(), Standing::Remembered(_));
         let Some(network) = self.network.clone().filter(|_| informed) else { return Ok(()) };
         let backend = match from_config(&network) {

@@ -2,6 +2,20 @@
 //!
 //! A store holds the network configuration and one lease per host. Every write is guarded by the revision that was
 //! read before, so that two hosts never overwrite each other.
+//!
+//! ```text
+//! LeaseStore, LeaseAdmin      what the agent and the commands ask
+//!   Guarded<T: Table>         how: claim, settle lost replies, tell a lost lease from a kept one
+//!     Table                   keyed values with guarded writes: EtcdTable, FileTable, MemoryTable
+//! ```
+
+mod admin;
+mod backoff;
+pub mod etcd;
+pub mod file;
+mod guarded;
+pub mod memory;
+pub mod table;
 
 use std::future::Future;
 use std::time::Duration;
@@ -12,6 +26,12 @@ use twill_backends::allocate::{Claim, ClaimError};
 use twill_backends::fault::Fault;
 use twill_backends::lease::{Attrs, Lease, LeaseKey};
 use twill_backends::network::NetworkConfig;
+
+pub use self::admin::{Entry, LeaseAdmin, Owner};
+pub use self::etcd::{EtcdStore, EtcdTable};
+pub use self::file::{FileStore, FileTable};
+pub use self::guarded::Guarded;
+pub use self::memory::{MemoryStore, MemoryTable};
 
 /// How long a lease lives without renewal: flannel's figure, so that mixed fabrics agree.
 pub const LEASE_TTL: Duration = Duration::from_secs(24 * 60 * 60);
@@ -114,7 +134,10 @@ pub enum StoreError {
     Lost {
         /// Which.
         key: LeaseKey,
-        /// Who has it, or that nobody has.
+        /// What stands there: another host's lease, or that of another process with this host's node id. `None` if
+        /// nobody holds it, or what stands there does not decode.
+        holder: Option<Box<Attrs>>,
+        /// Who has it, or that nobody has, in words.
         cause: String,
     },
 }

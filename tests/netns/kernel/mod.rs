@@ -1,4 +1,5 @@
 //! `src/kernel/netlink` against a real kernel.
+#![allow(clippy::print_stdout, reason = "a skipped test says so")]
 
 mod apply;
 mod monitor;

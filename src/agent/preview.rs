@@ -1,0 +1,184 @@
+//! What this agent would do, and the undoing of what it did: for commands, without the loop.
+
+use std::collections::BTreeSet;
+use std::error::Error;
+use std::time::Duration;
+
+use futures::StreamExt;
+use twill_backends::allocate::{Choice, Claim, Taken, choose};
+use twill_backends::backend::{Backend, from_config};
+use twill_backends::diff::{Op, diff};
+use twill_backends::filter::{Filter, FilterNet};
+use twill_backends::lease::{Attrs, Lease, LeaseKey};
+use twill_backends::state::NetState;
+
+use super::{Agent, STORE_PATIENCE, World};
+use crate::filter::Firewall;
+use crate::kernel::{Kernel, Scope};
+use crate::store::{LeaseStore, StoreEvent};
+
+type Failure = Box<dyn Error + Send + Sync>;
+
+/// How long the store may take to answer a command.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+impl<W: World> Agent<W> {
+    /// The operations that a start would do, each with its reason. Nothing is written, nowhere.
+    ///
+    /// # Errors
+    /// What would keep the agent from starting.
+    pub async fn preview(mut self) -> Result<Vec<String>, Failure> {
+        self.listen_once(PATIENCE).await;
+        let network = self.network.clone().ok_or_else(|| self.no_network())?;
+        let backend = from_config(&network).map_err(|fault| fault.to_string())?;
+        self.find_underlay(crate::now()).await;
+        if let Some(fault) = &self.found.fault {
+            return Err(fault.to_string().into());
+        }
+        let mut lines = Vec::new();
+        if let Some(lease) = self.lease_of_this_node().cloned() {
+            self.tenure.remember(lease, None);
+        } else {
+            let host = self.host(&*backend).await.ok_or("there is no underlay")?;
+            let attrs = Attrs { node_id: Some(self.identity.node.to_string()), ..backend.attrs(&host) };
+            let key = self.would_claim(&*backend, attrs.clone()).await?;
+            lines.push(format!("claim lease {key}  # this host has none"));
+            self.tenure.remember(
+                Lease { subnets: key.subnets().map_err(|fault| fault.to_string())?, key, attrs },
+                None,
+            );
+        }
+        self.prepare().await?;
+        let Some(plan) = &self.plan else { return Ok(lines) };
+        let have = self.world.kernel().observe(&self.scope).await?.net;
+        lines.extend(diff(plan.want(), &have).iter().map(|op| format!("{op}  # {}", reason(op, &have))));
+        if let Some(firewall) = &self.firewall {
+            lines.extend(firewall.describe(plan.filter()).await?);
+        }
+        lines.extend(self.faults().iter().map(|fault| format!("# fault {}: {fault}", fault.code)));
+        Ok(lines)
+    }
+
+    /// Removes what is ours from the host, and says what that was.
+    ///
+    /// # Errors
+    /// The kernel or the firewall could not be read or written.
+    pub async fn remove(mut self, firewall_only: bool) -> Result<Vec<String>, Failure> {
+        self.listen_once(STORE_PATIENCE).await;
+        if self.network.is_none() {
+            self.network = self.memory.as_ref().map(|memory| memory.config.clone());
+        }
+        let mut lines = Vec::new();
+        if !firewall_only {
+            self.scope = self.bare_scope();
+            let have = self.world.kernel().observe(&self.scope).await?.net;
+            let ops = diff(&NetState::default(), &have);
+            for (op, result) in ops.iter().zip(self.world.kernel().apply(&ops).await) {
+                result?;
+                lines.push(op.to_string());
+            }
+        }
+        if let Some(network) = self.network.clone() {
+            self.open_firewall(&network).await;
+        }
+        if let Some(firewall) = &self.firewall {
+            let removed = firewall.apply(&self.nothing_wanted()).await?;
+            lines.extend(removed.removed);
+            lines.extend(removed.warnings.into_iter().map(|warning| format!("# {warning}")));
+        }
+        Ok(lines)
+    }
+
+    /// Takes in what the store says, until its first snapshot. One that does not answer leaves the last run's memory.
+    async fn listen_once(&mut self, patience: Duration) {
+        let store = self.world.store();
+        let mut events = std::pin::pin!(store.watch());
+        let listen = async {
+            while let Some(event) = events.next().await {
+                let last = matches!(event, StoreEvent::Snapshot { .. });
+                self.hear_store(event);
+                if last {
+                    break;
+                }
+            }
+        };
+        if tokio::time::timeout(patience, listen).await.is_err() {
+            tracing::warn!("the store does not answer");
+        }
+    }
+
+    fn no_network(&self) -> Failure {
+        match (&self.config_fault, &self.store.error) {
+            (Some(fault), _) => fault.to_string().into(),
+            (None, Some(error)) => error.clone().into(),
+            (None, None) => "the store did not answer in time; next: check that it runs".into(),
+        }
+    }
+
+    /// The key that a claim would most likely get: the first free subnet, where chance would decide.
+    async fn would_claim(&self, backend: &dyn Backend, attrs: Attrs) -> Result<LeaseKey, Failure> {
+        let network = self.network.as_ref().ok_or_else(|| self.no_network())?;
+        let taken = |lease: &Lease| Taken {
+            key: lease.key.clone(),
+            subnets: lease.subnets,
+            lease: Some(lease.clone()),
+            permanent: false,
+        };
+        let taken: Vec<Taken> = self.leases.iter().map(taken).collect();
+        let evidence = self.evidence(backend).await;
+        let claim = Claim { attrs, previous: self.previous.subnets, pinned: false, evidence };
+        Ok(match choose(&claim, network, &taken, &mut |_| 0)? {
+            Choice::Rewrite(key) => key,
+            Choice::Create(subnets) => LeaseKey::of(&subnets),
+        })
+    }
+
+    /// What is ours whatever the configuration says, with what it says where it is known.
+    fn bare_scope(&self) -> Scope {
+        let network = self.network.as_ref();
+        let backend = network.and_then(|network| from_config(network).ok());
+        let links = backend
+            .map(|backend| backend.links().iter().map(|(_, link)| *link).collect())
+            .unwrap_or_default();
+        let pools = network
+            .iter()
+            .flat_map(|network| network.pools.iter())
+            .map(|(_, pool)| (pool.network, pool.subnet_len));
+        Scope {
+            alias: format!("twill:{}", self.config.instance()),
+            links,
+            sysctls: BTreeSet::new(),
+            networks: pools.collect(),
+            own: self.previous.subnets.iter().map(|(_, net)| *net).collect(),
+            underlay: None,
+            flanneld_ran: false,
+        }
+    }
+
+    /// No rules, for the networks that are known: in chains that several fabrics share, only ours go.
+    fn nothing_wanted(&self) -> Filter {
+        let nets =
+            self.network.iter().flat_map(|network| network.pools.iter()).filter_map(|(family, pool)| {
+                let subnet = *self.previous.subnets.get(family)?;
+                Some(FilterNet { network: pool.network, subnet })
+            });
+        Filter { nets: nets.collect(), masquerade: None, forward: false }
+    }
+}
+
+/// Why an operation is needed.
+fn reason(op: &Op, have: &NetState) -> String {
+    let is = |found: Option<String>| found.map_or("missing".to_owned(), |found| format!("is: {found}"));
+    match op {
+        Op::SetLink(name, _) => {
+            is(have.links.get(name).map(|link| Op::SetLink(*name, link.clone()).to_string()))
+        }
+        Op::SetSysctl(path, _) => is(have.sysctls.get(path).cloned()),
+        Op::SetNeigh(key, _) => is(have.neighs.get(key).map(ToString::to_string)),
+        Op::SetFdb(_) => "missing".to_owned(),
+        Op::SetRoute(key, _) => is(have.routes.get(key).map(|route| Op::SetRoute(*key, *route).to_string())),
+        Op::DelRoute(..) | Op::DelFdb(_) | Op::DelNeigh(_) | Op::DelLink(_) => {
+            "ours, and nobody needs it".to_owned()
+        }
+    }
+}

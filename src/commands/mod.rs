@@ -1,0 +1,83 @@
+//! What each command of the program does: from resolved configuration to an exit.
+
+mod agent;
+mod lease;
+mod network;
+mod preview;
+mod status;
+mod world;
+
+use std::error::Error;
+
+use crate::cli::{Command, Exit, Stream, VERSION};
+use crate::lab::demo;
+
+/// Runs a block with the store that a configuration names. The stores are different types, so the block is compiled
+/// for each.
+macro_rules! with_store {
+    ($config:expr, |$store:ident| $body:expr) => {
+        match $config {
+            $crate::config::StoreConfig::Etcd(etcd) => {
+                let $store = $crate::store::EtcdStore::new($crate::store::EtcdTable::new(etcd.clone()));
+                $body
+            }
+            $crate::config::StoreConfig::File { dir } => {
+                let $store = $crate::store::FileStore::new($crate::store::FileTable::new(dir));
+                $body
+            }
+        }
+    };
+}
+use with_store;
+
+/// The outcome of a command: what to print on stdout, or why it failed.
+type Outcome = Result<String, Box<dyn Error + Send + Sync>>;
+
+/// Carries a command out.
+#[must_use]
+pub fn run(command: Command) -> Exit {
+    match command {
+        Command::Version => printed(format!("twill {VERSION}\n")),
+        // The demo may have to enter a user namespace, which only a process of one thread can.
+        Command::Demo(config) => {
+            Exit { text: String::new(), stream: Stream::Stdout, code: demo::command(&config) }
+        }
+        Command::Status { site, json } => {
+            blocking(status::run(&site, json)).unwrap_or_else(|error| failed(&error))
+        }
+        Command::Agent(config) => outcome(blocking(agent::run(config))),
+        Command::Plan(config) => outcome(blocking(preview::plan(config))),
+        Command::Cleanup { config, firewall_only } => {
+            outcome(blocking(preview::clean_up(config, firewall_only)))
+        }
+        Command::ConfigSet { site, json } => outcome(blocking(network::set(&site, &json))),
+        Command::ConfigGet { site } => outcome(blocking(network::get(&site))),
+        Command::LeaseList { site, json } => outcome(blocking(lease::list(&site, json))),
+        Command::LeaseReserve { site, v4, v6, owner } => {
+            let subnets =
+                twill_backends::family::PerFamily { v4: v4.map(Into::into), v6: v6.map(Into::into) };
+            outcome(blocking(lease::reserve(&site, subnets, owner)))
+        }
+        Command::LeaseRelease { site, which } => outcome(blocking(lease::release(&site, which))),
+    }
+}
+
+/// Runs a future to its end. One thread does: the agent is one loop, and the kernel does the work.
+fn blocking<T>(
+    future: impl Future<Output = Result<T, Box<dyn Error + Send + Sync>>>,
+) -> Result<T, Box<dyn Error + Send + Sync>> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future)
+}
+
+fn outcome(result: Outcome) -> Exit {
+    result.map_or_else(|error| failed(&error), printed)
+}
+
+fn printed(text: String) -> Exit {
+    Exit { text, stream: Stream::Stdout, code: 0 }
+}
+
+#[allow(clippy::borrowed_box, reason = "a boxed error is what commands return")]
+fn failed(error: &Box<dyn Error + Send + Sync>) -> Exit {
+    Exit { text: format!("twill: {}\n", crate::chain(&**error)), stream: Stream::Stderr, code: 1 }
+}

@@ -1,0 +1,41 @@
+//! `twill plan` and `twill cleanup`: what an agent would do, and the undoing of what one did.
+
+use tokio::sync::watch;
+
+use super::world::Real;
+use super::{Outcome, with_store};
+use crate::agent::Agent;
+use crate::agent::identity::Identity;
+use crate::agent::lock::Lock;
+use crate::config::Config;
+use crate::telemetry;
+
+/// Prints the operations that an agent would do, each with its reason. Nothing is written.
+pub(super) async fn plan(config: Config) -> Outcome {
+    telemetry::log_to_stderr(config.verbosity);
+    let identity = Identity::peek(&config.state_dir());
+    let (ready, _) = watch::channel(false);
+    let lines =
+        with_store!(&config.store, |store| Agent::new(Real::open(store)?, config.clone(), identity, ready)
+            .preview()
+            .await?);
+    if lines.is_empty() {
+        return Ok("nothing to do: this host is as it should be\n".to_owned());
+    }
+    Ok(lines.join("\n") + "\n")
+}
+
+/// Removes what is ours from this host. The lease stays, so that an agent that starts again has the same subnet.
+pub(super) async fn clean_up(config: Config, firewall_only: bool) -> Outcome {
+    telemetry::log_to_stderr(config.verbosity);
+    let _lock = Lock::take(&config.run_dir())?;
+    let identity = Identity::peek(&config.state_dir());
+    let (ready, _) = watch::channel(false);
+    let lines = with_store!(&config.store, |store| {
+        Agent::new(Real::open(store)?, config.clone(), identity, ready).remove(firewall_only).await?
+    });
+    if lines.is_empty() {
+        return Ok("nothing of ours is left on this host\n".to_owned());
+    }
+    Ok(lines.join("\n") + "\n")
+}

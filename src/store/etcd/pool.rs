@@ -1,0 +1,209 @@
+//! Connections to the members of an etcd cluster, one client for each, made when needed.
+//!
+//! # Why
+//! A client of `etcd-client` that knows all endpoints sends every n-th call to a dead one and fails it. Here a call
+//! goes to the member that answered last, and to the others before it fails.
+
+use std::future::Future;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use etcd_client::{Certificate, Client, ConnectOptions, Error, Identity, TlsOptions};
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+
+use super::failure::{Failure, auth_is_off, classify};
+use crate::config::{EtcdConfig, TlsFiles};
+use crate::store::StoreError;
+
+/// How long a connection may take to come up.
+const CONNECT: Duration = Duration::from_secs(1);
+/// How long a member may take to answer one call, signing in included.
+const ANSWER: Duration = Duration::from_secs(3);
+/// HTTP/2 pings: etcd closes connections that ping more often than every 5 s.
+const PING: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(3));
+
+/// The members of a cluster.
+#[derive(Debug)]
+pub(super) struct Pool {
+    config: EtcdConfig,
+    members: Vec<Member>,
+    /// The member that answered last.
+    preferred: AtomicUsize,
+}
+
+/// One member, and the client that talks to it.
+struct Member {
+    url: String,
+    slot: Mutex<Slot>,
+}
+
+#[derive(Default)]
+struct Slot {
+    client: Option<Client>,
+    /// Counts the clients made, so that only the one that failed is thrown away.
+    made: u64,
+}
+
+impl Pool {
+    /// Connects to nothing yet.
+    pub(super) fn new(config: EtcdConfig) -> Self {
+        let members =
+            config.endpoints.iter().map(|url| Member { url: url.clone(), slot: Mutex::default() }).collect();
+        Self { config, members, preferred: AtomicUsize::new(0) }
+    }
+
+    /// The cluster, in words.
+    pub(super) fn name(&self) -> String {
+        format!("etcd at {}", self.config.endpoints.join(","))
+    }
+
+    /// Does one thing on the member that answered last, else on the others. It may be done twice.
+    pub(super) async fn call<T, F, Fut>(&self, what: &str, f: F) -> Result<T, StoreError>
+    where
+        F: Fn(Client) -> Fut + Sync,
+        Fut: Future<Output = Result<T, Error>> + Send,
+    {
+        let first = self.preferred.load(Ordering::Relaxed);
+        let mut causes = Vec::new();
+        for step in 0..self.members.len() {
+            let index = (first + step) % self.members.len();
+            let Some(member) = self.members.get(index) else { continue };
+            match self.ask(member, &f).await {
+                Ok(answer) => {
+                    if self.preferred.swap(index, Ordering::Relaxed) != index {
+                        tracing::debug!(endpoint = member.url, "another etcd member answers");
+                    }
+                    return Ok(answer);
+                }
+                Err(Failure::Refused(cause)) => {
+                    return Err(StoreError::Refused {
+                        store: self.name(),
+                        cause: format!("cannot {what}: {cause}"),
+                    });
+                }
+                Err(Failure::Broken(cause) | Failure::Silent(cause)) => {
+                    causes.push(format!("{}: {cause}", member.url));
+                }
+            }
+        }
+        Err(StoreError::Unavailable {
+            store: self.name(),
+            cause: format!("cannot {what}: {}", causes.join("; ")),
+        })
+    }
+
+    /// Asks one member; once more on a fresh connection if the one there was turns out broken.
+    async fn ask<T, F, Fut>(&self, member: &Member, f: &F) -> Result<T, Failure>
+    where
+        F: Fn(Client) -> Fut + Sync,
+        Fut: Future<Output = Result<T, Error>> + Send,
+    {
+        let mut broken = None;
+        for _ in 0..2 {
+            let (client, made) = self.client(member).await?;
+            let failure = match timeout(ANSWER, f(client)).await {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(error)) => classify(&error),
+                Err(_) => Failure::Silent(format!("no answer within {} s", ANSWER.as_secs())),
+            };
+            match failure {
+                Failure::Refused(_) => return Err(failure),
+                Failure::Silent(_) => {
+                    self.discard(member, made).await;
+                    return Err(failure);
+                }
+                Failure::Broken(_) => {
+                    self.discard(member, made).await;
+                    broken = Some(failure);
+                }
+            }
+        }
+        Err(broken.unwrap_or_else(|| Failure::Silent("not asked".to_owned())))
+    }
+
+    /// The client of a member. Certificates are read whenever one is made, so that a renewed file counts.
+    async fn client(&self, member: &Member) -> Result<(Client, u64), Failure> {
+        let mut slot = member.slot.lock().await;
+        if let Some(client) = &slot.client {
+            return Ok((client.clone(), slot.made));
+        }
+        let client = match timeout(ANSWER, self.connect(&member.url)).await {
+            Ok(client) => client?,
+            Err(_) => return Err(Failure::Silent(format!("no sign-in within {} s", ANSWER.as_secs()))),
+        };
+        slot.made += 1;
+        slot.client = Some(client.clone());
+        Ok((client, slot.made))
+    }
+
+    /// Makes every later call connect anew, with the certificates and the token that then count.
+    pub(super) async fn forget(&self) {
+        for member in &self.members {
+            member.slot.lock().await.client = None;
+        }
+    }
+
+    async fn discard(&self, member: &Member, made: u64) {
+        let mut slot = member.slot.lock().await;
+        if slot.made == made {
+            slot.client = None;
+        }
+    }
+
+    /// Without a user nothing is sent; with one, the member is asked for a token. A member that has authentication
+    /// switched off is used without, as Go clients do.
+    async fn connect(&self, url: &str) -> Result<Client, Failure> {
+        let options = self.options(url).await?;
+        let Some((name, password)) = &self.config.user else {
+            return Client::connect([url], Some(options)).await.map_err(|error| classify(&error));
+        };
+        let signed = options.clone().with_user(name.as_str(), password.expose());
+        match Client::connect([url], Some(signed)).await {
+            Err(error) if auth_is_off(&error) => {
+                Client::connect([url], Some(options)).await.map_err(|error| classify(&error))
+            }
+            other => other.map_err(|error| classify(&error)),
+        }
+    }
+
+    async fn options(&self, url: &str) -> Result<ConnectOptions, Failure> {
+        let options = ConnectOptions::new()
+            .with_connect_timeout(CONNECT)
+            .with_keep_alive(PING.0, PING.1)
+            .with_keep_alive_while_idle(false)
+            .with_require_leader(true)
+            .with_auto_token_refresh(true);
+        if url.starts_with("https://") {
+            Ok(options.with_tls(tls(self.config.tls.as_ref()).await?))
+        } else {
+            Ok(options)
+        }
+    }
+}
+
+/// Given roots are the only ones; without any, the system's count.
+async fn tls(files: Option<&TlsFiles>) -> Result<TlsOptions, Failure> {
+    let mut tls = TlsOptions::new();
+    let Some(files) = files else { return Ok(tls.with_enabled_roots()) };
+    tls = match &files.ca {
+        Some(ca) => tls.ca_certificate(Certificate::from_pem(pem(ca).await?)),
+        None => tls.with_enabled_roots(),
+    };
+    if let (Some(cert), Some(key)) = (&files.cert, &files.key) {
+        tls = tls.identity(Identity::from_pem(pem(cert).await?, pem(key).await?));
+    }
+    Ok(tls)
+}
+
+async fn pem(path: &std::path::Path) -> Result<Vec<u8>, Failure> {
+    tokio::fs::read(path).await.map_err(|error| {
+        Failure::Refused(format!("reading {}: {error}; next: make it readable", path.display()))
+    })
+}
+
+impl std::fmt::Debug for Member {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Member").field("url", &self.url).finish_non_exhaustive()
+    }
+}
