@@ -85,7 +85,7 @@ impl FakeKernel {
             multipath: false,
         };
         let v6_gateway = std::net::Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 0xfe);
-        fake.set_facts(HostFacts {
+        fake.lock().facts = HostFacts {
             links: vec![LinkFact {
                 index: 2,
                 name,
@@ -99,7 +99,7 @@ impl FakeKernel {
                 via(v6_gateway.into(), ipnet::Ipv6Net::default().into()),
             ],
             reach: None,
-        });
+        };
         fake
     }
 
@@ -457,6 +457,10 @@ mod tests {
         assert_eq!(underlay.addrs.v4, "192.168.77.3".parse().ok());
         assert_eq!(underlay.addrs.v6, "fd77::3".parse().ok());
         assert_eq!(kernel.mac_of(underlay.name).await, Some(Mac([2, 0, 0, 0, 0, 3])));
+        let facts = kernel.facts(None).await.unwrap();
+        kernel.set_facts(HostFacts { addrs: Vec::new(), ..facts });
         assert_eq!(kernel.changed(&scope()).await, Change::Underlay);
+        let lost = kernel.underlay(&UnderlayChoice { families, ..UnderlayChoice::default() }).await;
+        assert!(lost.unwrap_err().to_string().contains("no usable IPv4 address"));
     }
 }

@@ -6,11 +6,12 @@ use futures::StreamExt;
 use futures::stream::FuturesOrdered;
 use nix::errno::Errno;
 use twill_backends::diff::Op;
-use twill_backends::state::{LinkName, Route, RouteKey};
+use twill_backends::state::{LinkName, ROUTE_PROTOCOL, Route, RouteKey};
 
 use super::request::{Refusal, Requests};
 use super::{build, link, sysctl};
 use crate::kernel::KernelError;
+use crate::kernel::facts::BY_BOOT;
 
 /// How many operations are under way at once: three times as fast as one after the other, at half the CPU time.
 const IN_FLIGHT: usize = 256;
@@ -72,6 +73,13 @@ async fn one(requests: &Requests, op: &Op, indices: &Indices) -> Result<(), Kern
         | Op::DelNeigh(..)
         | Op::DelLink(..) => {
             let Some((message, flags)) = build::message(op, index) else { return Ok(()) };
+            if let Op::SetRoute(key, route) = op
+                && key.dst.addr().is_ipv6()
+                && route.via.is_none()
+            {
+                // IPv6 puts a route without gateway beside one with, where it is asked to replace it.
+                take_ours(requests, *key, *route).await;
+            }
             let answer = requests.ask(message, flags).await;
             match (op, answer) {
                 (_, Err(refusal)) if op.is_removal() && is_gone(refusal.errno) => Ok(()),
@@ -87,7 +95,7 @@ async fn one(requests: &Requests, op: &Op, indices: &Indices) -> Result<(), Kern
     }
 }
 
-/// Takes our own route away before it is set. IPv6 refuses a gateway on one device while a route leads to it through
+/// Sets a route where ours has to go first: IPv6 refuses a gateway on one device while a route leads to it through
 /// another, even if that route is the one to be replaced.
 async fn set_again(
     requests: &Requests,
@@ -96,15 +104,25 @@ async fn set_again(
     index: u32,
     refusal: Refusal,
 ) -> Result<(), Refusal> {
-    let old = Route { via: None, dev: None, onlink: false, mtu: None, ..route };
-    for op in [Op::DelRoute(key, old), Op::SetRoute(key, route)] {
-        let Some((message, flags)) = build::message(&op, index) else { continue };
-        match requests.ask(message, flags).await {
-            Err(_) if op.is_removal() => return Err(refusal),
-            answer => drop(answer?),
+    let again = build::message(&Op::SetRoute(key, route), index);
+    match again {
+        Some((message, flags)) if take_ours(requests, key, route).await => {
+            requests.ask(message, flags).await.map(drop)
+        }
+        Some(_) | None => Err(refusal),
+    }
+}
+
+/// Takes away what has this key, if it is ours or flanneld's. Whether there was something.
+async fn take_ours(requests: &Requests, key: RouteKey, route: Route) -> bool {
+    let mut taken = false;
+    for protocol in [ROUTE_PROTOCOL, BY_BOOT] {
+        let any = Route { via: None, dev: None, onlink: false, mtu: None, protocol, ..route };
+        if let Some((message, flags)) = build::message(&Op::DelRoute(key, any), 0) {
+            taken |= requests.ask(message, flags).await.is_ok();
         }
     }
-    Ok(())
+    taken
 }
 
 /// Whether a removal failed because there is nothing left to remove.

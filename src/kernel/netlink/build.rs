@@ -28,7 +28,12 @@ pub(super) fn message(op: &Op, index: u32) -> Option<Built> {
         Op::SetFdb(entry) => (RouteNetlinkMessage::NewNeighbour(fdb(index, entry)), SET),
         Op::DelFdb(entry) => (RouteNetlinkMessage::DelNeighbour(fdb(index, entry)), 0),
         Op::SetRoute(key, via) => (RouteNetlinkMessage::NewRoute(route(index, key, via)), SET),
-        Op::DelRoute(key, via) => (RouteNetlinkMessage::DelRoute(route(index, key, via)), 0),
+        Op::DelRoute(key, via) => {
+            let mut message = route(index, key, via);
+            // Of any scope: it follows from the gateway.
+            message.header.scope = RouteScope::NoWhere;
+            (RouteNetlinkMessage::DelRoute(message), 0)
+        }
         Op::DelLink(_) => (RouteNetlinkMessage::DelLink(link(index)), 0),
         Op::SetLink(..) | Op::SetSysctl(..) => return None,
     })

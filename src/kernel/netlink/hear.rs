@@ -101,13 +101,21 @@ fn link(heard: Heard<'_>, scope: &Scope, known: &mut Known) -> Option<News> {
     if scope.owns_link(seen.name, &seen.link.alias) || ours {
         return link_of_ours(seen, known);
     }
-    let before = known.underlay.replace(seen.clone());
-    match before {
-        Some(before)
-            if before.index == index && before.name == seen.name && before.link.mtu == seen.link.mtu =>
-        {
-            let flags = |seen: &SeenLink| (seen.link.up, seen.running);
-            (flags(&before) != flags(&seen)).then_some(News::Unknown("the underlay went up or down"))
+    match scope.underlay {
+        // Any link may be the one that is waited for.
+        None => Some(News::Underlay),
+        Some(name) if underlay || name == seen.name => link_of_underlay(seen, known),
+        Some(_) => None,
+    }
+}
+
+fn link_of_underlay(seen: SeenLink, known: &mut Known) -> Option<News> {
+    let identity = |seen: &SeenLink| (seen.index, seen.name, seen.link.mtu);
+    let flags = |seen: &SeenLink| (seen.link.up, seen.running);
+    let (found, now) = (identity(&seen), flags(&seen));
+    match known.underlay.replace(seen) {
+        Some(before) if identity(&before) == found => {
+            (flags(&before) != now).then_some(News::Unknown("the underlay went up or down"))
         }
         Some(_) | None => Some(News::Underlay),
     }

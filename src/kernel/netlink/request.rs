@@ -177,3 +177,26 @@ impl std::fmt::Display for Refusal {
         if self.text.is_empty() { Ok(()) } else { write!(f, " ({})", self.text) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_carries_the_kernels_words() {
+        let mut error = ErrorMessage::default();
+        error.code = std::num::NonZeroI32::new(-(Errno::EINVAL as i32));
+        error.header = vec![0; 16];
+        error.header.extend([12, 0, 1, 0]);
+        error.header.extend(b"Bad via\0");
+        assert_eq!(Refusal::from(&error).to_string(), "Invalid argument (Bad via)");
+        error.header.truncate(16);
+        assert_eq!(Refusal::from(&error).to_string(), "Invalid argument");
+    }
+
+    #[test]
+    fn a_lack_of_privilege_says_what_to_do() {
+        let text = Refusal::from(Errno::EPERM).to_string();
+        assert_eq!(text, "no privilege: run as root or with CAP_NET_ADMIN");
+    }
+}

@@ -148,6 +148,23 @@ fn entries_are_replaced_in_place() {
 }
 
 #[test]
+fn a_subnet_that_becomes_our_own_or_a_peers_changes_its_kind_of_route() {
+    in_namespace(async |kernel| {
+        let mut want = want();
+        converge(&kernel, &want).await;
+        for (own, peer) in [("10.5.1.0/24", "10.5.3.0/24"), ("fd05:0:0:1::/64", "fd05:0:0:3::/64")] {
+            let (blackhole, direct) = (want.routes[&key(own)], want.routes[&key(peer)]);
+            want.routes.insert(key(own), direct);
+            want.routes.insert(key(peer), blackhole);
+        }
+        converge(&kernel, &want).await;
+        for dst in ["fd05:0:0:1::/64", "fd05:0:0:3::/64"] {
+            assert_eq!(ip(&format!("-6 route show {dst}")).lines().count(), 1, "{dst}");
+        }
+    });
+}
+
+#[test]
 fn five_thousand_peers_go_in_and_read_back() {
     in_namespace(async |kernel| {
         let mut want = want();

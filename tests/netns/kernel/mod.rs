@@ -21,6 +21,7 @@ use twill_backends::state::{
 
 /// Runs a test in a network namespace of its own, which has `eth0` with an address of each family. It goes away with
 /// its thread.
+#[allow(clippy::print_stdout, reason = "a skipped test says so")]
 fn in_namespace(test: impl AsyncFnOnce(Netlink) + Send + 'static) {
     let thread = std::thread::spawn(move || {
         if let Err(error) = unshare(CloneFlags::CLONE_NEWNET) {

@@ -128,6 +128,29 @@ fn a_removal_takes_exactly_its_route() {
 }
 
 #[test]
+fn a_tagged_route_of_any_shape_can_be_removed() {
+    in_namespace(async |kernel| {
+        let mut want = want();
+        converge(&kernel, &want).await;
+        for shape in [
+            "10.5.20.0/24 proto 70 nexthop via 192.168.77.2 nexthop via 192.168.77.3",
+            "10.5.21.0/24 dev eth0 scope link proto 70",
+            "10.5.22.0/24 dev eth0 scope host proto 70",
+            "10.5.23.0/24 via 192.168.77.2 dev eth0 metric 7 mtu 1200 proto 70",
+            "blackhole 10.5.24.0/24 proto 70",
+            "fd05:0:0:20::/64 proto 70 nexthop via fd77::2 nexthop via fd77::3",
+            "fd05:0:0:21::/64 dev eth0 metric 7 proto 70",
+        ] {
+            ip(&format!("route add {shape}"));
+        }
+        // One of them stands where a route is wanted.
+        want.routes.insert(key("10.5.20.0/24"), route("192.168.77.4", "eth0", false));
+        let done = converge(&kernel, &want).await;
+        assert_eq!(done.len(), 7, "{done:?}");
+    });
+}
+
+#[test]
 fn another_instances_device_is_never_touched() {
     in_namespace(async |kernel| {
         ip("link add flannel.1 type vxlan id 1 dstport 8472 local 192.168.77.1");
