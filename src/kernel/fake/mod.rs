@@ -2,6 +2,9 @@
 //!
 //! Clones are handles on the same host.
 
+mod host;
+mod state;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,10 +12,10 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use twill_backends::diff::Op;
-use twill_backends::mac::Mac;
 use twill_backends::state::{Link, LinkName, NetState};
 
-use super::facts::{AddrFact, HostFacts, LinkFact, RouteFact};
+use self::state::Inner;
+use super::facts::{HostFacts, LinkFact};
 use super::{Change, ForeignRoute, Kernel, KernelError, Observed, Scope};
 
 /// What is heard within this time is one change, as with the real kernel.
@@ -26,18 +29,6 @@ pub struct FakeKernel(Arc<Shared>);
 struct Shared {
     inner: Mutex<Inner>,
     heard: Notify,
-}
-
-#[derive(Debug, Default)]
-struct Inner {
-    net: NetState,
-    foreign: Vec<ForeignRoute>,
-    facts: HostFacts,
-    news: Vec<Change>,
-    failing: Vec<Failure>,
-    blind: usize,
-    applied: Vec<Op>,
-    observed: usize,
 }
 
 /// Which operations fail.
@@ -57,49 +48,7 @@ impl FakeKernel {
     #[must_use]
     pub fn host(n: u8) -> Self {
         let fake = Self::default();
-        let Ok(name) = LinkName::try_from("eth0") else { return fake };
-        let v6 = std::net::Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, u16::from(n));
-        let nets = [
-            ipnet::Ipv4Net::new([192, 168, 77, n].into(), 24).map(Into::into),
-            ipnet::Ipv6Net::new(v6, 64).map(Into::into),
-        ];
-        let addr = |net| AddrFact {
-            index: 2,
-            net,
-            permanent: true,
-            temporary: false,
-            deprecated: false,
-            tentative: false,
-        };
-        let via = |ip: IpAddr, any: ipnet::IpNet| RouteFact {
-            dst: any,
-            metric: if ip.is_ipv4() { 0 } else { 1024 },
-            kind: RouteFact::UNICAST,
-            scope: 0,
-            protocol: super::facts::BY_BOOT,
-            via: Some(ip),
-            dev: Some(name),
-            source: None,
-            onlink: false,
-            mtu: None,
-            multipath: false,
-        };
-        let v6_gateway = std::net::Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 0xfe);
-        fake.lock().facts = HostFacts {
-            links: vec![LinkFact {
-                index: 2,
-                name,
-                mac: Some(Mac([2, 0, 0, 0, 0, n])),
-                mtu: 1500,
-                alias: String::new(),
-            }],
-            addrs: nets.into_iter().flatten().map(addr).collect(),
-            routes: vec![
-                via([192, 168, 77, 254].into(), ipnet::Ipv4Net::default().into()),
-                via(v6_gateway.into(), ipnet::Ipv6Net::default().into()),
-            ],
-            reach: None,
-        };
+        fake.lock().facts = host::facts(n);
         fake
     }
 
@@ -215,99 +164,6 @@ impl FakeKernel {
     }
 }
 
-impl Inner {
-    fn apply(&mut self, op: &Op) -> Result<(), KernelError> {
-        let refused = |cause: &str| KernelError::Refused { op: op.to_string(), cause: cause.to_owned() };
-        if self.fails(op) {
-            return Err(refused("made to fail"));
-        }
-        if let Some(dev) = device(op)
-            && !self.net.links.contains_key(&dev)
-        {
-            return if op.is_removal() { Ok(()) } else { Err(refused("there is no such link")) };
-        }
-        self.carry_out(op);
-        self.applied.push(op.clone());
-        self.news.push(match op {
-            // What a link's echo says cannot be told in operations.
-            Op::SetLink(..) | Op::DelLink(..) => Change::Unknown("a link of ours changed"),
-            Op::SetSysctl(..)
-            | Op::SetNeigh(..)
-            | Op::SetFdb(..)
-            | Op::SetRoute(..)
-            | Op::DelRoute(..)
-            | Op::DelFdb(..)
-            | Op::DelNeigh(..) => Change::Did(vec![op.clone()]),
-        });
-        Ok(())
-    }
-
-    fn fails(&mut self, op: &Op) -> bool {
-        let mut fails = false;
-        self.failing.retain_mut(|failure| match failure {
-            Failure::Nth(0) => {
-                fails = true;
-                false
-            }
-            Failure::Nth(n) => {
-                *n -= 1;
-                true
-            }
-            Failure::Rank(rank) => {
-                fails |= op.rank() == *rank;
-                true
-            }
-            Failure::Matching(text) => {
-                fails |= op.to_string().contains(text.as_str());
-                true
-            }
-        });
-        fails
-    }
-
-    /// Changes the state as the kernel does, with what a link takes along.
-    fn carry_out(&mut self, op: &Op) {
-        let before = match op {
-            Op::SetLink(name, _) | Op::DelLink(name) => self.net.links.get(name).cloned(),
-            Op::SetFdb(entry) => {
-                self.net.fdb.retain(|other| (other.dev, other.mac) != (entry.dev, entry.mac));
-                None
-            }
-            Op::SetSysctl(..)
-            | Op::SetNeigh(..)
-            | Op::SetRoute(..)
-            | Op::DelRoute(..)
-            | Op::DelFdb(..)
-            | Op::DelNeigh(..) => None,
-        };
-        match (op, before) {
-            (Op::SetLink(name, want), Some(have)) if want.replaces(&have) => self.bare(*name),
-            (Op::SetLink(name, want), Some(have)) if want.mac != have.mac => {
-                self.net.neighs.retain(|key, _| key.dev != *name);
-            }
-            (Op::DelLink(name), _) => self.bare(*name),
-            _ => {}
-        }
-        self.net.apply(op);
-    }
-
-    /// Takes everything off a link.
-    fn bare(&mut self, name: LinkName) {
-        self.net.neighs.retain(|key, _| key.dev != name);
-        self.net.fdb.retain(|entry| entry.dev != name);
-        self.net.routes.retain(|_, route| route.dev != Some(name));
-    }
-}
-
-/// The link of ours an entry is on. Routes may lead through others.
-const fn device(op: &Op) -> Option<LinkName> {
-    match op {
-        Op::SetNeigh(key, _) | Op::DelNeigh(key) => Some(key.dev),
-        Op::SetFdb(entry) | Op::DelFdb(entry) => Some(entry.dev),
-        Op::SetRoute(..) | Op::DelRoute(..) | Op::SetLink(..) | Op::DelLink(_) | Op::SetSysctl(..) => None,
-    }
-}
-
 impl Kernel for FakeKernel {
     /// Links are told apart as with the real kernel; everything else that is there counts as ours.
     async fn observe(&self, scope: &Scope) -> Result<Observed, KernelError> {
@@ -371,6 +227,7 @@ mod tests {
 
     use twill_backends::diff::diff;
     use twill_backends::family::PerFamily;
+    use twill_backends::mac::Mac;
     use twill_backends::state::{Fdb, NeighKey, Vxlan};
 
     use super::*;
