@@ -262,3 +262,89 @@ fn netconf(heard: Heard<'_>, scope: &Scope, known: &Known) -> Option<News> {
         .collect();
     (!ops.is_empty()).then_some(News::Did(ops))
 }
+
+#[cfg(test)]
+mod tests {
+    use netlink_packet_core::Emitable;
+    use netlink_packet_route::AddressFamily;
+    use netlink_packet_route::link::LinkAttribute;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn scope() -> Scope {
+        Scope {
+            alias: "twill:x".to_owned(),
+            links: ["flannel.1".try_into().unwrap()].into(),
+            networks: vec![("10.5.0.0/16".parse().unwrap(), 24)],
+            underlay: "eth0".try_into().ok(),
+            ..Scope::default()
+        }
+    }
+
+    fn new_link(name: &str, alias: &str) -> LinkMessage {
+        let mut message = LinkMessage::default();
+        message.header.index = 7;
+        message.attributes = vec![
+            LinkAttribute::IfName(name.to_owned()),
+            LinkAttribute::Mtu(1500),
+            LinkAttribute::IfAlias(alias.to_owned()),
+        ];
+        message
+    }
+
+    fn heard(message: &LinkMessage, scope: &Scope, known: &mut Known) -> News {
+        let mut payload = vec![0; message.buffer_len()];
+        message.emit(&mut payload);
+        hear(Heard { kind: RTM_NEWLINK, flags: 0, payload: &payload }, scope, known)
+    }
+
+    #[test]
+    fn only_links_that_matter_are_remembered() {
+        let mut known = Known::default();
+        for (name, alias) in [("veth1", ""), ("flannel.1", "twill:other"), ("flannel.2", "")] {
+            assert_eq!(heard(&new_link(name, alias), &scope(), &mut known), News::Noise, "{name}");
+        }
+        assert_eq!(known, Known::default());
+        let port = {
+            let mut message = new_link("flannel.1", "");
+            message.header.interface_family = AddressFamily::Bridge;
+            message
+        };
+        assert_eq!(heard(&port, &scope(), &mut known), News::Noise);
+        let appeared = News::Unknown("a link of ours appeared");
+        assert_eq!(heard(&new_link("flannel.1", ""), &scope(), &mut known), appeared);
+        assert_eq!(heard(&new_link("flannel.1", ""), &scope(), &mut known), News::Noise);
+        let mut known = Known::default();
+        assert_eq!(heard(&new_link("flannel.9", "twill:x"), &scope(), &mut known), appeared);
+    }
+
+    #[test]
+    fn the_underlay_appears_and_anything_may_be_it_while_there_is_none() {
+        let mut known = Known::default();
+        assert_eq!(heard(&new_link("eth0", ""), &scope(), &mut known), News::Underlay);
+        assert_eq!(heard(&new_link("eth0", ""), &scope(), &mut known), News::Noise);
+        let waiting = Scope { underlay: None, ..scope() };
+        let mut known = Known::default();
+        assert_eq!(heard(&new_link("eth5", ""), &waiting, &mut known), News::Underlay);
+        assert_eq!(known, Known::default());
+    }
+
+    proptest! {
+        #[test]
+        fn a_garbled_message_does_no_harm(
+            kind in 16u16..=82,
+            flags: u16,
+            head in proptest::collection::vec(any::<u8>(), 0..16),
+            tail in proptest::collection::vec(0u8..24, 0..64),
+        ) {
+            let payload = [head, tail].concat();
+            let mut known = Known::default();
+            let seen = parse::link(&new_link("flannel.1", "")).unwrap();
+            known.links.insert(7, (seen.name, seen.link));
+            for scope in [scope(), Scope::default()] {
+                let _: News = hear(Heard { kind, flags, payload: &payload }, &scope, &mut known);
+            }
+        }
+    }
+}

@@ -9,13 +9,13 @@ use netlink_packet_core::NetlinkBuffer;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{AsyncSocket, SocketAddr, TokioSocket};
 use nix::errno::Errno;
-use nix::sys::socket::{setsockopt, sockopt};
 use rtnetlink::MulticastGroup;
 use tokio::time::{Instant, sleep, timeout_at};
 use twill_backends::diff::Op;
 
 use super::hear::{Heard, News, hear};
 use super::known::Known;
+use super::request::widen;
 use crate::kernel::{Change, Scope};
 
 /// What is heard within this time of the first message is one change.
@@ -146,10 +146,7 @@ impl Monitor {
 
 fn listen() -> io::Result<TokioSocket> {
     let mut socket = TokioSocket::new(NETLINK_ROUTE)?;
-    // Beyond the host's limit where we may, up to it where we may not.
-    if setsockopt(socket.socket_ref(), sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
-        setsockopt(socket.socket_ref(), sockopt::RcvBuf, &RECEIVE_BUFFER)?;
-    }
+    widen(socket.socket_ref(), RECEIVE_BUFFER)?;
     let groups = GROUPS.iter().fold(0, |groups, group| groups | 1 << (*group as u32 - 1));
     socket.socket_mut().bind(&SocketAddr::new(0, groups))?;
     Ok(socket)

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use futures::StreamExt;
 use netlink_packet_core::{
@@ -11,9 +12,11 @@ use netlink_packet_core::{
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
-use netlink_sys::AsyncSocket;
+use netlink_sys::{AsyncSocket, Socket};
 use nix::errno::Errno;
+use nix::sys::socket::{setsockopt, sockopt};
 use rtnetlink::Handle;
+use tokio::time::timeout;
 use twill_backends::state::LinkName;
 
 use super::parse::{self, SeenLink};
@@ -21,6 +24,10 @@ use crate::kernel::KernelError;
 
 /// How often an interrupted dump is asked for again before what came is taken.
 const DUMPS: usize = 4;
+/// How long an answer may take: the kernel answers at once, unless its answer did not fit the receive buffer.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The receive buffer in bytes: room for the answers to everything that is under way at once.
+const RECEIVE_BUFFER: usize = 4 << 20;
 /// `NLMSGERR_ATTR_MSG`: the kernel's explanation of a refusal.
 const ATTR_MSG: u16 = 1;
 
@@ -103,7 +110,9 @@ impl Requests {
         request.header.flags = NLM_F_REQUEST | flags;
         let mut answers = self.send(request)?;
         let (mut messages, mut interrupted) = (Vec::new(), false);
-        while let Some(answer) = answers.next().await {
+        while let Some(answer) =
+            timeout(PATIENCE, answers.next()).await.map_err(|_| Refusal::from(Errno::ETIMEDOUT))?
+        {
             interrupted |= answer.header.flags & NLM_F_DUMP_INTR != 0;
             match answer.payload {
                 NetlinkPayload::InnerMessage(message) => messages.push(message),
@@ -136,10 +145,18 @@ fn connect() -> io::Result<Handle> {
     connection.set_forward_ack(true);
     connection.set_forward_done(true);
     let socket = connection.socket_mut().socket_mut();
+    widen(socket, RECEIVE_BUFFER)?;
     socket.set_ext_ack(true)?;
     socket.set_cap_ack(true)?;
     tokio::spawn(connection);
     Ok(handle)
+}
+
+/// Makes room for messages: beyond the host's limit where we may, up to it where we may not.
+pub(super) fn widen(socket: &Socket, bytes: usize) -> io::Result<()> {
+    setsockopt(socket, sockopt::RcvBufForce, &bytes)
+        .or_else(|_| setsockopt(socket, sockopt::RcvBuf, &bytes))?;
+    Ok(())
 }
 
 pub(super) fn links(answers: &[RouteNetlinkMessage]) -> impl Iterator<Item = SeenLink> {

@@ -222,3 +222,43 @@ async fn refusal(kernel: &Netlink) -> String {
     let op = Op::SetLink(name("flannel.1"), link("192.168.77.1", "10.5.1.0/32"));
     kernel.apply(&[op]).await.pop().unwrap().unwrap_err().to_string()
 }
+
+/// Says that this is the process without privilege, in the namespace of the test that started it.
+const CHILD: &str = "TWILL_TEST_WITHOUT_PRIVILEGE";
+
+#[test]
+fn without_privilege_the_error_says_so() {
+    in_namespace(async |_| {
+        let exe = std::env::current_exe().unwrap();
+        let output = Command::new("setpriv")
+            .args(["--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all"])
+            .arg(exe)
+            .args(["--exact", "kernel::apply::the_process_without_privilege", "--ignored", "--nocapture"])
+            .env(CHILD, "1")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let why = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && said.contains("1 passed"), "{said}{why}");
+    });
+}
+
+#[tokio::test]
+#[ignore = "run by the test above, in a namespace and without capabilities"]
+async fn the_process_without_privilege() {
+    if std::env::var_os(CHILD).is_none() {
+        return;
+    }
+    let kernel = Netlink::open().unwrap();
+    let facts = kernel.facts(None).await.unwrap();
+    assert!(facts.link(name("wire")).is_some(), "not in a namespace of its own: {facts:?}");
+    let mut ops = diff(&want(), &NetState::default());
+    // Some settings go by the owner of their file, who is root still.
+    ops.retain(|op| !matches!(op, Op::SetSysctl(..)));
+    for (op, answer) in ops.iter().zip(kernel.apply(&ops).await) {
+        let error = answer.expect_err(&op.to_string()).to_string();
+        let told = error.contains("no privilege: run as root or with CAP_NET_ADMIN");
+        // What would be on the link cannot be tried.
+        assert!(told || error.contains("there is no such link"), "{error}");
+    }
+}

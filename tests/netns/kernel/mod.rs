@@ -28,6 +28,10 @@ fn in_namespace(test: impl AsyncFnOnce(Netlink) + Send + 'static) {
             println!("SKIP: no network namespaces here: {error}");
             return;
         }
+        // Addresses would be announced again when duplicate address detection is over.
+        for scope in ["all", "default"] {
+            std::fs::write(format!("/proc/sys/net/ipv6/conf/{scope}/accept_dad"), "0").unwrap();
+        }
         for command in [
             "link set lo up",
             "link add eth0 type veth peer name wire",
