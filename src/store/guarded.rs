@@ -60,18 +60,22 @@ impl<T: Table> LeaseStore for Guarded<T> {
 
     async fn renew(&self, held: &Held) -> Result<Held, StoreError> {
         let key = &held.lease.key;
-        let alive = self.table.extend(key, held.revision, held.term).await?;
         let Some(record) = self.table.read(key).await? else { return Err(lost(held, None)) };
         if record.revision != held.revision && !is_ours(held, &record) {
             return Err(lost(held, Some(&record)));
         }
         let lease = record.lease().unwrap_or_else(|_| held.lease.clone());
-        let term = match (record.grant, held.term) {
-            (None, _) => Term::Permanent,
-            (Some(theirs), Term::Renewable { grant, .. }) if alive && theirs == grant => held.term,
-            _ => return self.rehang(held, &record, lease).await,
+        let kept = match (record.grant, held.term) {
+            (None, _) => Some(Term::Permanent),
+            (Some(theirs), term @ Term::Renewable { grant, .. }) if theirs == grant => {
+                self.table.extend(key, record.revision, term).await?.then_some(term)
+            }
+            (Some(_), Term::Renewable { .. } | Term::Permanent) => None,
         };
-        Ok(Held { lease, revision: record.revision, term })
+        match kept {
+            Some(term) => Ok(Held { lease, revision: record.revision, term }),
+            None => self.rehang(held, &record, lease).await,
+        }
     }
 
     async fn publish(&self, held: &Held, attrs: &Attrs) -> Result<Held, StoreError> {

@@ -3,6 +3,9 @@
 use etcd_client::Error;
 use tonic::{Code, Status};
 
+/// What etcd says to a call without a token.
+const NO_USER: &str = "user name is empty";
+
 /// Why a member did not do what it was asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Failure {
@@ -36,6 +39,12 @@ pub(super) fn classify(error: &Error) -> Failure {
 /// Whether the cluster has authentication switched off, so that signing in is refused but not needed.
 pub(super) fn auth_is_off(error: &Error) -> bool {
     matches!(error, Error::GRpcStatus(status) if status.message().contains("authentication is not enabled"))
+}
+
+/// Whether the cluster has authentication switched on, and the call came without a token. With a user at hand, a fresh
+/// connection has one.
+pub(super) fn wants_user(error: &Error) -> bool {
+    matches!(error, Error::GRpcStatus(status) if status.message().contains(NO_USER))
 }
 
 /// Whether a renewal found nothing to renew.

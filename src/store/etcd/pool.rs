@@ -12,7 +12,7 @@ use etcd_client::{Certificate, Client, ConnectOptions, Error, Identity, TlsOptio
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
-use super::failure::{Failure, auth_is_off, classify};
+use super::failure::{Failure, auth_is_off, classify, wants_user};
 use crate::config::{EtcdConfig, TlsFiles};
 use crate::store::StoreError;
 
@@ -104,7 +104,7 @@ impl Pool {
             let (client, made) = self.client(member).await?;
             let failure = match timeout(ANSWER, f(client)).await {
                 Ok(Ok(answer)) => return Ok(answer),
-                Ok(Err(error)) => classify(&error),
+                Ok(Err(error)) => self.sort(&error),
                 Err(_) => Failure::Silent(format!("no answer within {} s", ANSWER.as_secs())),
             };
             match failure {
@@ -135,6 +135,15 @@ impl Pool {
         slot.made += 1;
         slot.client = Some(client.clone());
         Ok((client, slot.made))
+    }
+
+    fn sort(&self, error: &Error) -> Failure {
+        match classify(error) {
+            Failure::Broken(cause) if self.config.user.is_none() && wants_user(error) => {
+                Failure::Refused(format!("{cause}; next: set --etcd-username and --etcd-password"))
+            }
+            failure @ (Failure::Broken(_) | Failure::Silent(_) | Failure::Refused(_)) => failure,
+        }
     }
 
     /// Makes every later call connect anew, with the certificates and the token that then count.

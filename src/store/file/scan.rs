@@ -37,9 +37,16 @@ struct Stamp {
 #[derive(Debug)]
 struct Reported {
     config: Option<Vec<u8>>,
-    /// Digest and revision of each lease.
-    leases: BTreeMap<LeaseKey, (Uuid, u64)>,
+    leases: BTreeMap<LeaseKey, Seen>,
     revision: Revision,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    digest: Uuid,
+    revision: u64,
+    /// The revision that was reported, which is another one for a file written by hand.
+    number: u64,
 }
 
 impl Scan {
@@ -48,13 +55,19 @@ impl Scan {
     pub(super) fn changes(&mut self, dir: &Dir) -> Result<Vec<Change>, DirError> {
         let inode = |path: &std::path::Path| fs::metadata(path).map(|metadata| metadata.ino());
         let root = inode(dir.root()).map_err(DirError::at(dir.root()))?;
-        self.inodes = (root, inode(&dir.subnets()).unwrap_or(0));
         let config = dir.read_config()?;
         self.read(dir)?;
         if self.files.values().any(|(_, file)| file.has_expired()) {
             self.sweep(dir);
         }
         let revision = dir.revision()?;
+        self.inodes = (root, inode(&dir.subnets()).unwrap_or(0));
+        // A directory that went away meanwhile looks empty.
+        match inode(dir.root()) {
+            Ok(now) if now == root => {}
+            Ok(_) => return Err(DirError::Aborted("it was replaced while it was read".to_owned())),
+            Err(error) => return Err(DirError::at(dir.root())(error)),
+        }
         Ok(self.report(config, revision))
     }
 
@@ -100,10 +113,12 @@ impl Scan {
 
     fn report(&mut self, config: Option<Vec<u8>>, revision: Revision) -> Vec<Change> {
         let files = || self.files.values().map(|(_, file)| file);
-        let seen = |file: &LeaseFile| (file.record.key.clone(), (file.digest, file.record.revision));
-        let leases: BTreeMap<_, _> = files().map(seen).collect();
         let mut changes = Vec::new();
-        match self.reported.take().filter(|before| before.leads_to(revision)) {
+        let before = self.reported.take().filter(|before| before.leads_to(revision));
+        let leases: BTreeMap<_, _> = files()
+            .map(|file| (file.record.key.clone(), Seen::of(file, before.as_ref(), revision)))
+            .collect();
+        match before {
             None => {
                 let records = files().map(|file| file.record.clone()).collect();
                 changes.push(Change::Listing(config.clone(), Listing { records, revision }));
@@ -114,7 +129,13 @@ impl Scan {
                 }
                 let gone = before.leases.keys().filter(|key| !leases.contains_key(key));
                 changes.extend(gone.map(|key| Change::Delete(key.clone(), before.after(key, revision))));
-                changes.extend(files().filter_map(|file| before.change(file, revision)));
+                for (key, seen) in &leases {
+                    if before.leases.get(key).is_none_or(|old| old.number != seen.number) {
+                        let file = self.files.get(key.as_str()).map(|(_, file)| file.record.clone());
+                        let at = Revision { number: seen.number, ..revision };
+                        changes.extend(file.map(|record| Change::Put(record, at)));
+                    }
+                }
             }
         }
         self.reported = Some(Reported { config, leases, revision });
@@ -130,20 +151,21 @@ impl Reported {
             || self.revision.cluster == 0
     }
 
-    fn change(&self, file: &LeaseFile, revision: Revision) -> Option<Change> {
-        let record = &file.record;
-        let at = match self.leases.get(&record.key) {
-            Some((digest, number)) if (*digest, *number) == (file.digest, record.revision) => return None,
-            // What changed without a revision of its own was written by hand.
-            Some((_, number)) if record.revision <= *number => self.after(&record.key, revision),
-            _ => Revision { number: record.revision, ..revision },
-        };
-        Some(Change::Put(record.clone(), at))
-    }
-
-    /// A revision past what is known of `key`: files that are written or deleted by hand count nothing.
+    /// A revision past what was told of `key`: files that are written or deleted by hand count nothing.
     fn after(&self, key: &LeaseKey, revision: Revision) -> Revision {
-        let known = self.leases.get(key).map_or(0, |(_, number)| *number);
-        Revision { number: revision.number.max(known + 1), ..revision }
+        let told = self.leases.get(key).map_or(0, |seen| seen.number);
+        Revision { number: revision.number.max(told + 1), ..revision }
+    }
+}
+
+impl Seen {
+    fn of(file: &LeaseFile, before: Option<&Reported>, revision: Revision) -> Self {
+        let (digest, key) = (file.digest, &file.record.key);
+        let number = match before.and_then(|before| Some((before, before.leases.get(key)?))) {
+            Some((_, old)) if (old.digest, old.revision) == (digest, file.record.revision) => old.number,
+            Some((before, old)) if file.record.revision <= old.number => before.after(key, revision).number,
+            _ => file.record.revision,
+        };
+        Self { digest, revision: file.record.revision, number }
     }
 }

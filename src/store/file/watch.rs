@@ -39,12 +39,13 @@ pub(super) fn follow(table: &FileTable) -> impl Stream<Item = Change> + Send {
                 }
                 Err(error) => {
                     scan.forget();
+                    hints = Hints::default();
                     if !std::mem::replace(&mut down, true) {
                         yield Change::Down(error);
                     }
                 }
             }
-            if hints.watch(&table.dir, scan.inodes) {
+            if !down && hints.watch(&table.dir, scan.inodes) {
                 // What changed between the reading and the watching is read at once.
                 continue;
             }

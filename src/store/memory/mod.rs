@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use twill_backends::lease::LeaseKey;
 
-use self::state::State;
+use self::state::{State, unavailable};
 use super::guarded::Guarded;
 use super::table::{Change, Guard, Listing, Record, Table, Write, Written, overlapping};
 use super::{LEASE_TTL, Revision, StoreError, Term};
@@ -296,8 +296,4 @@ impl Table for MemoryTable {
             }
         }
     }
-}
-
-fn unavailable(cause: &str) -> StoreError {
-    StoreError::Unavailable { store: "the store in memory".to_owned(), cause: cause.to_owned() }
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 use twill_backends::lease::LeaseKey;
 
-use crate::store::Revision;
 use crate::store::table::{Change, Listing, Record};
+use crate::store::{Revision, StoreError};
 
 #[derive(Debug)]
 pub(super) struct State {
@@ -124,4 +124,9 @@ impl From<Logged> for Change {
             Logged::Config(text) => Self::Config(text),
         }
     }
+}
+
+/// A failure on demand.
+pub(super) fn unavailable(cause: &str) -> StoreError {
+    StoreError::Unavailable { store: "the store in memory".to_owned(), cause: cause.to_owned() }
 }
