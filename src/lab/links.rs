@@ -4,14 +4,18 @@
 use std::future::Future;
 use std::net::IpAddr;
 use std::os::fd::AsRawFd;
+use std::time::Duration;
 
 use futures::TryStreamExt;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netlink_packet_route::address::{AddressAttribute, AddressFlags};
-use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute};
+use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkMessage, State};
 use rtnetlink::{Error, Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 
-use super::{LabError, Netns};
+use super::{Cancel, LabError, Netns, Seen, until};
+
+/// How long the kernel may take to carry an `up` through; it rations itself to once a second.
+const RUNNING: Duration = Duration::from_secs(5);
 
 /// A hardware address.
 pub type Mac = [u8; 6];
@@ -46,6 +50,19 @@ impl Netns {
     /// Sets a device up.
     pub fn link_up(&self, device: &str) -> Result<(), LabError> {
         self.change(device, "set up", LinkMessageBuilder::up)
+    }
+
+    /// Waits until the kernel has carried an `up` through: until then it drops what is sent, and the ARP request that is
+    /// lost so costs a second.
+    pub(super) fn wait_running(&self, device: &str, cancel: &Cancel) -> Result<(), LabError> {
+        let what = format!("{device} of {} running", self.name());
+        until(&what, RUNNING, cancel, || {
+            let attributes = self.link(device)?.attributes;
+            let state = attributes.into_iter().find_map(|attribute| {
+                if let LinkAttribute::OperState(state) = attribute { Some(state) } else { None }
+            });
+            Ok(if state == Some(State::Up) { Seen::Yes(()) } else { Seen::NotYet(format!("{state:?}")) })
+        })
     }
 
     /// Sets a device down. The kernel drops its IPv4 routes without a notification, and its static IPv6 addresses.
@@ -182,12 +199,16 @@ impl Netns {
 
     /// The kernel's number of a device.
     pub(super) fn index(&self, device: &str) -> Result<u32, LabError> {
+        self.link(device).map(|link| link.header.index)
+    }
+
+    fn link(&self, device: &str) -> Result<LinkMessage, LabError> {
         let name = device.to_owned();
         let found = self.netlink(|netlink| async move {
             netlink.link().get().match_name(name).execute().try_next().await
         })?;
         let missing = || LabError::NoDevice { namespace: self.name().to_owned(), device: device.to_owned() };
-        found.ok().flatten().map(|link| link.header.index).ok_or_else(missing)
+        found.ok().flatten().ok_or_else(missing)
     }
 
     fn request<T, F>(

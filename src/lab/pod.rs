@@ -90,6 +90,9 @@ impl Pod {
             net.add_route(anywhere(gateway.addr()), gateway.addr())?;
             addresses.push(address.addr());
         }
+        for (net, device) in [(&net, DEVICE), (&host.net, port.as_str()), (&host.net, BRIDGE)] {
+            net.wait_running(device, &site.cancel)?;
+        }
         Ok(Self { name, net, addresses, _site: Arc::clone(site) })
     }
 

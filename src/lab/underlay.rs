@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::links::{anywhere, local_mac};
-use super::{LabError, LabOptions, Netns, UPLINK};
+use super::{Cancel, LabError, LabOptions, Netns, UPLINK};
 
 /// The last byte of a gateway's addresses.
 const GATEWAY: u16 = 254;
@@ -19,11 +19,13 @@ pub struct Underlay {
     ipv4: bool,
     ipv6: bool,
     mtu: u32,
+    cancel: Cancel,
 }
 
 impl Underlay {
     pub(super) fn new(net: Netns, options: &LabOptions) -> Result<Self, LabError> {
-        let underlay = Self { net, ipv4: options.ipv4, ipv6: options.ipv6, mtu: options.mtu };
+        let (ipv4, ipv6, mtu) = (options.ipv4, options.ipv6, options.mtu);
+        let underlay = Self { net, ipv4, ipv6, mtu, cancel: options.cancel.clone() };
         for segment in 0..options.segments {
             let bridge = bridge(segment);
             underlay.net.add_bridge(&bridge, local_mac([0x77, segment, 0, 0, 254]), options.mtu)?;
@@ -62,6 +64,8 @@ impl Underlay {
         }
         self.net.link_up(name)?;
         net.link_up(UPLINK)?;
+        self.net.wait_running(name, &self.cancel)?;
+        net.wait_running(UPLINK, &self.cancel)?;
         self.address(net, number, segment)
     }
 
