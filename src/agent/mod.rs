@@ -1,6 +1,6 @@
 //! The one loop: lease events, kernel events, timers, signals.
 //!
-//! The agent is level-triggered. An input only changes what is known; then [`Agent::step`] does everything that what
+//! The agent is level-triggered. An input only changes what is known; then `Agent::step` does everything that what
 //! is known allows and demands, whatever the order in which it became known. So a start, a restart, a store that comes
 //! back and an address that changes are one code path.
 
