@@ -6,13 +6,14 @@ use std::time::Instant;
 use futures::{Stream, StreamExt};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use twill_backends::backend::from_config;
 use twill_backends::fault::{Code, Fault};
 use twill_backends::leases::LeaseEvent;
 use twill_backends::network::NetworkConfig;
 
 use super::adoption::adopt;
 use super::socket::Request;
-use super::{Agent, Calling, STORE_PATIENCE, TICK, World};
+use super::{Agent, Calling, STORE_PATIENCE, StoreState, TICK, World};
 use crate::filter::Firewall;
 use crate::kernel::{Change, Kernel};
 use crate::store::{Held, Revision, StoreError, StoreEvent};
@@ -79,9 +80,10 @@ impl<W: World> Agent<W> {
             self.leases.due(),
             self.tenure.due(now),
             self.found.due(),
-            self.papers.due(),
+            self.papers.due().filter(|_| self.is_worth_keeping()),
+            self.plan.as_ref().map(|_| self.resync_at),
         ];
-        times.into_iter().flatten().fold((now + TICK).min(self.resync_at), Instant::min)
+        times.into_iter().flatten().fold(now + TICK, Instant::min)
     }
 
     pub(super) fn hear_kernel(&mut self, change: &Change) {
@@ -140,7 +142,11 @@ impl<W: World> Agent<W> {
                 self.tenure.saw_delete(&key, revision.number, now);
                 LeaseEvent::Delete(key)
             }
-            StoreEvent::Bad(key, fault) => LeaseEvent::Bad(key, fault),
+            StoreEvent::Bad(key, fault) => {
+                // It comes without a revision: whatever came before, it is newer.
+                self.tenure.saw_delete(&key, u64::MAX, now);
+                LeaseEvent::Bad(key, fault)
+            }
         };
         let changed = self.leases.apply(event, now);
         self.changed.extend(changed);
@@ -151,9 +157,13 @@ impl<W: World> Agent<W> {
         let Some(in_force) = &self.network else {
             self.config_fault = None;
             self.network = Some(read.clone());
+            self.replan = true;
             return;
         };
         let (run, fault) = adopt(in_force, read);
+        if let Err(fault) = from_config(&run) {
+            return self.hear_bad_config(fault, crate::now());
+        }
         if let Some(fault) = fault.as_ref().filter(|fault| self.config_fault.as_ref() != Some(fault)) {
             tracing::warn!(%fault, "the network configuration changed");
         }
@@ -178,6 +188,12 @@ impl<W: World> Agent<W> {
 
     /// A store that went back in time, or was made anew, says nothing about which hosts are gone.
     fn hear_snapshot(&mut self, revision: Revision, now: Instant) {
+        if !self.snapshot {
+            self.compare_with_memory(revision, now);
+            self.replan |= self.plan.is_none();
+            // What nobody wants was left alone so far.
+            self.reconciler.touch_all();
+        }
         let last = self.store.revision;
         let made_anew = last.cluster != revision.cluster;
         if last != Revision::default() && (made_anew || revision.number < last.number) {
@@ -191,7 +207,20 @@ impl<W: World> Agent<W> {
             self.changed.extend(held);
             self.tenure.saw_another_history();
         }
-        self.store = super::StoreState { connected: true, revision, error: None };
+        self.store = StoreState { connected: true, revision, error: None };
         self.snapshot = true;
+    }
+
+    /// A store that was made anew while no agent looked has to be noticed too: the last run's leases then count as
+    /// lost, not as never known.
+    fn compare_with_memory(&mut self, revision: Revision, now: Instant) {
+        let Some(memory) = self.memory.as_mut().filter(|_| self.leases.is_empty()) else { return };
+        let leases = std::mem::take(&mut memory.leases);
+        let continues = memory.revision.cluster == revision.cluster && memory.revision <= revision;
+        if self.store.revision == Revision::default() && !continues {
+            self.store.revision = memory.revision;
+            let known = self.leases.apply(LeaseEvent::Snapshot { leases, faults: Vec::new() }, now);
+            self.changed.extend(known);
+        }
     }
 }

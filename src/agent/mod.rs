@@ -93,7 +93,7 @@ pub struct Agent<W: World> {
     started: Instant,
     /// What subnet.env said before this run.
     previous: Previous,
-    /// What the last run knew; taken when it is used.
+    /// What the last run knew.
     memory: Option<Memory>,
 
     /// The network's configuration in force, and what was found wrong with the one in the store.
@@ -114,6 +114,8 @@ pub struct Agent<W: World> {
     scope: Scope,
     /// Whether a plan was made in this run: from then on nothing ends the agent.
     begun: bool,
+    /// Whether it was made sure that the network is free on this host.
+    cleared: bool,
     /// What keeps a plan from being made again.
     obstacle: Option<Fault>,
     /// Whether flanneld ran here, so that what looks like its routes is ours.
@@ -163,6 +165,7 @@ impl<W: World> Agent<W> {
             replan: true,
             scope: Scope::default(),
             begun: false,
+            cleared: false,
             obstacle: None,
             flanneld_ran: false,
             reconciler: Reconciler::default(),

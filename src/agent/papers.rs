@@ -54,7 +54,7 @@ impl Papers {
         self.env_fault.iter().chain(&self.snapshot_fault)
     }
 
-    /// When the snapshot is to be written.
+    /// When the snapshot is to be written, once there is one.
     pub(super) const fn due(&self) -> Option<Instant> {
         self.save_at
     }

@@ -21,13 +21,17 @@ impl<W: World> Agent<W> {
         let now = crate::now();
         self.recall(now);
         let let_go = self.leases.expire(now);
-        self.changed.extend(let_go);
+        if !let_go.is_empty() {
+            self.changed.extend(let_go);
+            self.papers.touch();
+        }
         self.find_underlay(now).await;
-        if self.replan
+        if std::mem::take(&mut self.replan)
             && let Err(error) = self.prepare().await
         {
             self.cannot_plan(error)?;
         }
+        self.look_around(now).await;
         self.follow();
         self.converge(now).await;
         self.keep_papers(now);
@@ -40,7 +44,7 @@ impl<W: World> Agent<W> {
         if self.network.is_some() || self.config_fault.is_some() || now < self.started + STORE_PATIENCE {
             return;
         }
-        let Some(memory) = self.memory.take() else { return };
+        let Some(memory) = self.memory.clone() else { return };
         tracing::warn!(
             leases = memory.leases.len(),
             "the store does not answer; starting from the last run's snapshot"
@@ -50,6 +54,7 @@ impl<W: World> Agent<W> {
             self.leases.apply(LeaseEvent::Snapshot { leases: memory.leases, faults: Vec::new() }, now);
         self.store.revision = memory.revision;
         self.network = Some(memory.config);
+        self.replan = true;
         if let Some(own) = memory.own {
             self.tenure.remember(own, expires);
         }
@@ -65,15 +70,17 @@ impl<W: World> Agent<W> {
         };
         let Some(host) = self.host(&*backend).await else { return Ok(()) };
         backend.fits(&host).map_err(AgentError::Refused)?;
-        self.preflight(&*backend, &host, &network).await?;
+        if !self.preflight(&*backend, &host, &network).await? {
+            self.replan = true;
+            return Ok(());
+        }
         self.obstacle = None;
         let attrs = Attrs {
             node_id: Some(self.identity.node.to_string()),
             session: Some(self.identity.session.to_string()),
             ..backend.attrs(&host)
         };
-        let evidence = self.evidence(&*backend).await;
-        self.tenure.want(attrs, evidence);
+        self.tenure.want(attrs);
         let Some(lease) = self.tenure.lease() else { return Ok(()) };
         let own = Own {
             key: lease.key.clone(),
@@ -91,7 +98,6 @@ impl<W: World> Agent<W> {
         self.reconciler.touch_all();
         self.reconciler.doubt(crate::now());
         self.plan = Some(plan);
-        self.replan = false;
         self.disturbed = false;
         self.begun = true;
         Ok(())
@@ -171,7 +177,7 @@ impl<W: World> Agent<W> {
                 tracing::info!(file = %self.config.subnet_file.display(), "subnet file written");
             }
         }
-        if self.snapshot && self.converged() {
+        if self.is_worth_keeping() {
             let memory = || {
                 let left = self.tenure.expires_at().map(|at| at.saturating_duration_since(now));
                 Some(Memory {
@@ -186,6 +192,12 @@ impl<W: World> Agent<W> {
         }
     }
 
+    /// Whether what is known is good for the next start. While deletions are held the store is not trusted, so the
+    /// snapshot from before stays: by its revision a restart notices the same.
+    pub(super) fn is_worth_keeping(&self) -> bool {
+        self.snapshot && self.plan.is_some() && self.leases.held_because().is_none()
+    }
+
     /// Whether containers may be started in the subnet. A remembered lease that has ended may be another host's by
     /// now; only pods that run already are a reason to stand by it.
     fn may_announce_subnet(&self, now: Instant) -> bool {
@@ -196,7 +208,13 @@ impl<W: World> Agent<W> {
             }
             Standing::Without | Standing::Lost(_) | Standing::Parked(..) => false,
         };
-        standing && self.converged()
+        standing && self.established()
+    }
+
+    /// Whether the links of the fabric stand, and whatever could be put on them was: what a single peer breaks must
+    /// not keep this host's containers from starting.
+    fn established(&self) -> bool {
+        self.plan.is_some() && self.reconciler.established()
     }
 
     /// Whether the kernel is believed to be as wanted.
@@ -212,7 +230,7 @@ impl<W: World> Agent<W> {
         };
         let was = *self.ready.borrow();
         // A repair under way does not take readiness back; a lease that is gone does.
-        let ready = standing && self.papers.written() && (was || self.converged());
+        let ready = standing && self.papers.written() && (was || self.established());
         if ready != was {
             tracing::info!(ready, "readiness");
             self.ready.send_replace(ready);

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::time::Instant;
 
 use ipnet::IpNet;
 use twill_backends::allocate::Evidence;
-use twill_backends::backend::Backend;
+use twill_backends::backend::{Backend, from_config};
 use twill_backends::family::Family;
+use twill_backends::fault::{Code, Fault};
 use twill_backends::filter::Masquerade;
 use twill_backends::host::{Host, Policy};
 use twill_backends::lease::{Lease, Subnets};
@@ -20,18 +22,29 @@ use crate::kernel::preflight::{self, Plans, Preflight};
 use crate::kernel::{Kernel, Scope};
 
 impl<W: World> Agent<W> {
-    /// Makes sure, once, that the network does not collide with what this host is attached to.
+    /// Makes sure, once, that the network does not collide with what this host is attached to. Returns whether that
+    /// could be looked at.
     pub(super) async fn preflight(
         &mut self,
         backend: &dyn Backend,
         host: &Host,
         network: &NetworkConfig,
-    ) -> Result<(), AgentError> {
-        if self.begun {
-            return Ok(());
+    ) -> Result<bool, AgentError> {
+        if self.cleared {
+            return Ok(true);
         }
         self.flanneld_ran = self.flanneld_ran(network);
-        let Ok(facts) = self.world.kernel().facts(None).await else { return Ok(()) };
+        let facts = match self.world.kernel().facts(None).await {
+            Ok(facts) => facts,
+            Err(error) => {
+                let fault = Fault::new(Code::KernelRefused, "kernel", error.to_string());
+                if self.obstacle.as_ref() != Some(&fault) {
+                    tracing::warn!(%error, "cannot look at this host; trying again");
+                }
+                self.obstacle = Some(fault);
+                return Ok(false);
+            }
+        };
         let public = |lease: &Lease| Family::ALL.map(|family| lease.attrs.public(family));
         let here = |addr: &IpAddr| host.addrs.iter().any(|(_, own)| own.public == *addr);
         let plans = Plans {
@@ -46,7 +59,8 @@ impl<W: World> Agent<W> {
             tracing::warn!(%warning, "preflight");
         }
         if refusals.is_empty() || self.config.force {
-            return Ok(());
+            self.cleared = true;
+            return Ok(true);
         }
         Err(AgentError::Preflight(refusals))
     }
@@ -65,6 +79,17 @@ impl<W: World> Agent<W> {
             here && lease.attrs.node_id.is_none()
         });
         self.memory.is_none() && (named || leased)
+    }
+
+    /// Looks at the host again right before a claim: pods may have come since.
+    pub(super) async fn look_around(&mut self, now: Instant) {
+        if !self.tenure.will_claim(now) {
+            return;
+        }
+        if let Some(Ok(backend)) = self.network.as_ref().map(from_config) {
+            let evidence = self.evidence(&*backend).await;
+            self.tenure.note(evidence);
+        }
     }
 
     /// What the kernel says about an earlier life of this host.

@@ -1,6 +1,8 @@
 //! A firewall in memory, for tests of the agent: it can be broken behind the agent's back, and fail on demand.
+//!
+//! Clones are handles on the same firewall.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 use twill_backends::filter::Filter;
@@ -8,8 +10,11 @@ use twill_backends::filter::Filter;
 use super::{Applied, Engine, FilterError, Firewall, PolicyDrop};
 
 /// A firewall in memory.
+#[derive(Debug, Clone, Default)]
+pub struct FakeFirewall(Arc<Shared>);
+
 #[derive(Debug, Default)]
-pub struct FakeFirewall {
+struct Shared {
     state: Mutex<State>,
     changes: Notify,
 }
@@ -36,7 +41,7 @@ impl FakeFirewall {
     /// Flushes everything, as another program would, and announces it.
     pub fn flush(&self) {
         self.state().have = Filter::default();
-        self.changes.notify_one();
+        self.0.changes.notify_one();
     }
 
     /// Makes the next `count` passes fail.
@@ -44,13 +49,14 @@ impl FakeFirewall {
         self.state().failures = count;
     }
 
-    /// What [`Firewall::obstacles`] reports from here on.
+    /// What [`Firewall::obstacles`] reports from here on, which is announced.
     pub fn obstruct(&self, drops: Vec<PolicyDrop>) {
         self.state().drops = drops;
+        self.0.changes.notify_one();
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -80,7 +86,7 @@ impl Firewall for FakeFirewall {
     }
 
     async fn changed(&self) {
-        self.changes.notified().await;
+        self.0.changes.notified().await;
     }
 
     async fn obstacles(&self, _want: &Filter) -> Vec<PolicyDrop> {

@@ -37,6 +37,8 @@ pub struct Reconciler {
     /// When to try again what failed, and how often that was done in a row.
     retry: Option<Instant>,
     failures: u32,
+    /// Whether the last pass came to its end with all links standing.
+    established: bool,
     /// What fails, for `status` and the log.
     faults: Vec<Fault>,
     /// What was done so far.
@@ -125,6 +127,12 @@ impl Reconciler {
             && self.failures == 0
     }
 
+    /// Whether the last pass found every link as wanted, or made it so, and tried all that goes on them.
+    #[must_use]
+    pub fn established(&self) -> bool {
+        self.established
+    }
+
     /// What fails.
     #[must_use]
     pub fn faults(&self) -> &[Fault] {
@@ -142,7 +150,9 @@ impl Reconciler {
         let started = crate::now();
         self.tally.passes += 1;
         let mut outcome = Outcome::default();
-        if let Err(error) = self.rounds(kernel, goal, &mut outcome).await {
+        let ended = self.rounds(kernel, goal, &mut outcome).await;
+        self.established = ended.is_ok() && outcome.refused.is_empty();
+        if let Err(error) = ended {
             outcome.faults.push(Fault::new(Code::KernelRefused, "kernel", error.to_string()));
         }
         let Outcome { done, mut faults, .. } = outcome;
@@ -201,7 +211,8 @@ impl Reconciler {
             Todo::Everything => diff(goal.want, have),
             Todo::These(keys) => diff_keys(goal.want, have, keys),
         };
-        let stands = |link: LinkName| !refused.contains(&link) || have.links.contains_key(&link);
+        let stands =
+            |link: LinkName| !refused.contains(&link) || have.links.get(&link).is_some_and(|link| link.up);
         ops.retain(|op| match op {
             Op::SetLink(name, link) => {
                 !refused.contains(name) && self.stuck.get(name).is_none_or(|(want, _)| want != link)

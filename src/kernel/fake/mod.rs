@@ -134,9 +134,19 @@ impl FakeKernel {
         self.lock().failing.push(failure);
     }
 
-    /// Has the next `times` observations fail.
+    /// Has the next `times` observations, and looks at the host, fail.
     pub fn blind(&self, times: usize) {
         self.lock().blind = times;
+    }
+
+    /// Gives links no larger MTU than this, whatever is asked, until [`FakeKernel::heal`].
+    pub fn clamp_mtu(&self, mtu: u32) {
+        self.lock().clamp = Some(mtu);
+    }
+
+    /// Gives the tunnels' UDP port to somebody else until [`FakeKernel::heal`]: tunnels are created, but do not go up.
+    pub fn take_port(&self) {
+        self.lock().port_taken = true;
     }
 
     /// Has nothing fail any longer.
@@ -144,6 +154,8 @@ impl FakeKernel {
         let mut inner = self.lock();
         inner.failing.clear();
         inner.blind = 0;
+        inner.clamp = None;
+        inner.port_taken = false;
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -169,10 +181,7 @@ impl Kernel for FakeKernel {
     async fn observe(&self, scope: &Scope) -> Result<Observed, KernelError> {
         let mut inner = self.lock();
         inner.observed += 1;
-        if inner.blind > 0 {
-            inner.blind -= 1;
-            return Err(KernelError::Unreachable { attempt: "list links", cause: "made to fail".to_owned() });
-        }
+        inner.look()?;
         let mut net = inner.net.clone();
         net.links.retain(|name, link| scope.owns_link(*name, &link.alias));
         let ours: BTreeMap<LinkName, Link> = net.links.clone();
@@ -206,7 +215,8 @@ impl Kernel for FakeKernel {
 
     /// As set, with the links of ours that are there.
     async fn facts(&self, _reach: Option<IpAddr>) -> Result<HostFacts, KernelError> {
-        let inner = self.lock();
+        let mut inner = self.lock();
+        inner.look()?;
         let mut facts = inner.facts.clone();
         for (index, (name, link)) in (100..).zip(&inner.net.links) {
             facts.links.push(LinkFact {

@@ -1,7 +1,7 @@
 //! The state of a kernel in memory, and how operations change it.
 
 use twill_backends::diff::Op;
-use twill_backends::state::{LinkName, NetState};
+use twill_backends::state::{Link, LinkName, NetState};
 
 use super::Failure;
 use crate::kernel::facts::HostFacts;
@@ -15,6 +15,10 @@ pub(super) struct Inner {
     pub(super) news: Vec<Change>,
     pub(super) failing: Vec<Failure>,
     pub(super) blind: usize,
+    /// The largest MTU a link gets, whatever is asked.
+    pub(super) clamp: Option<u32>,
+    /// Whether a foreign socket has the port of the tunnels.
+    pub(super) port_taken: bool,
     pub(super) applied: Vec<Op>,
     pub(super) observed: usize,
 }
@@ -31,6 +35,21 @@ impl Inner {
         {
             return if op.is_removal() { Ok(()) } else { Err(refused("there is no such link")) };
         }
+        if let Op::SetRoute(_, route) = op
+            && let Some(dev) = route.dev
+            && self.net.links.get(&dev).is_none_or(|link| !link.up)
+            && self.facts.link(dev).is_none()
+        {
+            return Err(refused("Network is down"));
+        }
+        if let Op::SetLink(name, link) = op
+            && self.port_taken
+            && link.vxlan.is_some()
+            && link.up
+        {
+            self.carry_out(&Op::SetLink(*name, Link { up: false, ..link.clone() }));
+            return Err(refused("Address already in use"));
+        }
         self.carry_out(op);
         self.applied.push(op.clone());
         self.news.push(match op {
@@ -44,6 +63,15 @@ impl Inner {
             | Op::DelFdb(..)
             | Op::DelNeigh(..) => Change::Did(vec![op.clone()]),
         });
+        Ok(())
+    }
+
+    /// Looks, unless that is made to fail.
+    pub(super) fn look(&mut self) -> Result<(), KernelError> {
+        if self.blind > 0 {
+            self.blind -= 1;
+            return Err(KernelError::Unreachable { attempt: "list links", cause: "made to fail".to_owned() });
+        }
         Ok(())
     }
 
@@ -94,6 +122,11 @@ impl Inner {
             _ => {}
         }
         self.net.apply(op);
+        if let (Op::SetLink(name, _), Some(clamp)) = (op, self.clamp)
+            && let Some(link) = self.net.links.get_mut(name)
+        {
+            link.mtu = link.mtu.min(clamp);
+        }
     }
 
     /// Takes everything off a link.

@@ -1,0 +1,118 @@
+//! What is seen of the own lease in the store, and what follows from it.
+//!
+//! # Why
+//! The watch and the answers to calls come on different ways, so that a write may be seen before the call that made it
+//! has answered. Whatever is seen during a call waits for its answer; the revision then tells which came last.
+
+use std::time::Instant;
+
+use twill_backends::fault::{Code, Fault};
+use twill_backends::lease::{Attrs, Lease, LeaseKey};
+
+use super::{Standing, Tenure, is_another_process};
+
+/// What stands under a key.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Seen {
+    /// This lease.
+    Lease(Box<Lease>),
+    /// Nothing, or something that is no lease.
+    Nothing,
+}
+
+impl Tenure {
+    /// A lease was written under some key, by us or by somebody else, at this revision.
+    pub fn saw_put(&mut self, lease: &Lease, revision: u64, now: Instant) {
+        self.saw(&lease.key, revision, || Seen::Lease(Box::new(lease.clone())), now);
+    }
+
+    /// A key is gone, or what was written under it does not decode.
+    pub fn saw_delete(&mut self, key: &LeaseKey, revision: u64, now: Instant) {
+        self.saw(key, revision, || Seen::Nothing, now);
+    }
+
+    /// All leases were listed at this revision, and this is what stood under our key.
+    pub fn saw_snapshot(&mut self, own: Option<&Lease>, revision: u64, now: Instant) {
+        let Some(key) = self.lease().map(|lease| lease.key.clone()) else { return };
+        let seen = || own.map_or(Seen::Nothing, |lease| Seen::Lease(Box::new(lease.clone())));
+        self.saw(&key, revision, seen, now);
+    }
+
+    /// The store's revisions do not continue those seen before: they guard nothing any more.
+    pub fn saw_another_history(&mut self) {
+        self.rewound = self.calling.is_some();
+        if let Standing::Held(held) = &mut self.standing {
+            held.revision = 0;
+        }
+    }
+
+    /// Judges what was seen while a call was under way.
+    pub(super) fn catch_up(&mut self, now: Instant) {
+        if self.rewound {
+            self.saw_another_history();
+        }
+        for (key, (revision, seen)) in std::mem::take(&mut self.seen) {
+            self.consider(&key, revision, seen, now);
+        }
+    }
+
+    fn saw(&mut self, key: &LeaseKey, revision: u64, seen: impl FnOnce() -> Seen, now: Instant) {
+        if self.calling.is_some() {
+            self.seen.insert(key.clone(), (revision, seen()));
+        } else if self.waits_for_room() || self.lease().is_some_and(|own| own.key == *key) {
+            self.consider(key, revision, seen(), now);
+        }
+    }
+
+    fn consider(&mut self, key: &LeaseKey, revision: u64, seen: Seen, now: Instant) {
+        // Any lease that goes may be the one in the way.
+        if self.waits_for_room() && seen == Seen::Nothing {
+            self.retry_at = None;
+        }
+        let Standing::Held(held) = &mut self.standing else { return };
+        if held.lease.key != *key || revision <= held.revision {
+            return;
+        }
+        let rewound = held.revision == 0;
+        match seen {
+            Seen::Nothing => {
+                tracing::warn!(%key, "our lease is gone from the store");
+                self.lost_to(None, now);
+            }
+            Seen::Lease(lease) if is_ours(&held.lease.attrs, &lease.attrs) => {
+                // An operator may have edited it: what differs from what is wanted is published again.
+                held.lease.attrs = lease.attrs;
+            }
+            // In a store restored from a backup stands what an earlier process of this host wrote.
+            Seen::Lease(lease) => {
+                tracing::warn!(%key, "somebody else wrote our lease");
+                self.lost_to(Some(&lease.attrs).filter(|_| !rewound), now);
+            }
+        }
+    }
+
+    /// Whether no lease can be claimed as long as all others stay.
+    fn waits_for_room(&self) -> bool {
+        self.fault().is_some_and(|fault| {
+            matches!(fault.code, Code::PoolExhausted | Code::LeaseLost | Code::DuplicateAddress)
+        })
+    }
+}
+
+fn is_ours(own: &Attrs, written: &Attrs) -> bool {
+    written.node_id == own.node_id && !is_another_process(own, written) && written.session.is_some()
+}
+
+pub(super) fn duplicate_identity(own: &Lease, other: &Attrs) -> Fault {
+    let address = |attrs: &Attrs| {
+        let v4 = attrs.public_ip.map(|ip| ip.to_string());
+        v4.or_else(|| attrs.public_ipv6.map(|ip| ip.to_string())).unwrap_or_else(|| "no address".to_owned())
+    };
+    let node = own.attrs.node_id.as_deref().unwrap_or("unknown");
+    let (ours, theirs) = (address(&own.attrs), address(other));
+    Fault::new(
+        Code::DuplicateIdentity,
+        own.key.to_string(),
+        format!("two processes hold the identity of node {node}: this one at {ours}, another at {theirs}"),
+    )
+}

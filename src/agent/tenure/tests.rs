@@ -1,0 +1,381 @@
+use std::net::Ipv4Addr;
+
+use twill_backends::allocate::ClaimError;
+use twill_backends::family::PerFamily;
+
+use super::*;
+use crate::store::{StoreError, Term};
+
+const TTL: Duration = Duration::from_secs(24 * 60 * 60);
+const HOUR: Duration = Duration::from_secs(60 * 60);
+
+fn attrs(node: &str, session: &str) -> Attrs {
+    Attrs {
+        public_ip: Some(Ipv4Addr::new(192, 0, 2, 1)),
+        node_id: Some(node.to_owned()),
+        session: Some(session.to_owned()),
+        ..Attrs::default()
+    }
+}
+
+fn lease(attrs: Attrs) -> Lease {
+    let subnets = Subnets { v4: Some("10.5.1.0/24".parse().unwrap()), v6: None };
+    Lease { key: LeaseKey::of(&subnets), subnets, attrs }
+}
+
+fn own() -> Lease {
+    lease(attrs("us", "now"))
+}
+
+fn held(revision: u64) -> Held {
+    Held { lease: own(), revision, term: Term::Renewable { grant: 1, ttl: TTL } }
+}
+
+fn another() -> Lease {
+    let subnets = Subnets { v4: Some("10.5.9.0/24".parse().unwrap()), v6: None };
+    Lease { key: LeaseKey::of(&subnets), subnets, attrs: attrs("them", "theirs") }
+}
+
+fn lost(holder: Option<Attrs>) -> StoreError {
+    StoreError::Lost { key: own().key, holder: holder.map(Box::new), cause: "it is gone".to_owned() }
+}
+
+fn taken() -> StoreError {
+    ClaimError::SubnetTaken { key: own().key, owner: "node them".to_owned() }.into()
+}
+
+fn exhausted() -> StoreError {
+    ClaimError::Exhausted { taken: 255, size: 255 }.into()
+}
+
+fn down() -> StoreError {
+    StoreError::Unavailable { store: "etcd".to_owned(), cause: "connection refused".to_owned() }
+}
+
+/// A host that knows what to publish, and the time.
+fn newcomer() -> (Tenure, Instant) {
+    let mut tenure = Tenure::new(Subnets::NONE, HOUR);
+    tenure.want(attrs("us", "now"));
+    (tenure, Instant::now())
+}
+
+/// A host that holds its lease at revision 10.
+fn holder() -> (Tenure, Instant) {
+    let (mut tenure, now) = newcomer();
+    claim(&mut tenure, now);
+    assert!(tenure.answered(Ok(held(10)), now));
+    (tenure, now)
+}
+
+/// A host whose subnet another one has.
+fn parked() -> (Tenure, Instant) {
+    let (mut tenure, now) = holder();
+    tenure.saw_delete(&own().key, 11, now);
+    claim(&mut tenure, now);
+    tenure.answered(Err(taken()), now);
+    assert_eq!(code(&tenure), Some(Code::LeaseLost));
+    (tenure, now)
+}
+
+fn claim(tenure: &mut Tenure, now: Instant) -> Claim {
+    assert!(tenure.will_claim(now));
+    match tenure.next_call(now) {
+        Some(Call::Acquire(claim)) => claim,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn code(tenure: &Tenure) -> Option<Code> {
+    tenure.fault().map(|fault| fault.code)
+}
+
+#[test]
+fn nothing_is_claimed_before_it_is_known_what_to_publish() {
+    let (mut tenure, now) = (Tenure::new(Subnets::NONE, HOUR), Instant::now());
+    assert_eq!((tenure.next_call(now), tenure.due(now), tenure.will_claim(now)), (None, None, false));
+    tenure.want(attrs("us", "now"));
+    assert_eq!(tenure.due(now), Some(now));
+    let claim = claim(&mut tenure, now);
+    assert_eq!((claim.attrs, claim.pinned), (attrs("us", "now"), false));
+}
+
+#[test]
+fn one_call_is_made_at_a_time() {
+    let (mut tenure, now) = newcomer();
+    claim(&mut tenure, now);
+    assert_eq!((tenure.next_call(now), tenure.due(now), tenure.will_claim(now)), (None, None, false));
+    assert!(tenure.answered(Ok(held(10)), now));
+    assert_eq!(tenure.standing(), &Standing::Held(held(10)));
+}
+
+#[test]
+fn a_lease_is_renewed_at_a_third_and_earlier_if_the_margin_says_so() {
+    for (margin, after) in [(HOUR, 8 * HOUR), (20 * HOUR, 4 * HOUR), (30 * HOUR, Duration::from_secs(1))] {
+        let mut tenure = Tenure::new(Subnets::NONE, margin);
+        let now = Instant::now();
+        tenure.want(attrs("us", "now"));
+        claim(&mut tenure, now);
+        tenure.answered(Ok(held(10)), now);
+        assert_eq!((tenure.due(now), tenure.expires_at()), (Some(now + after), Some(now + TTL)));
+        assert_eq!(tenure.next_call(now + after - Duration::from_millis(1)), None);
+        assert_eq!(tenure.next_call(now + after), Some(Call::Renew(held(10))));
+        assert!(!tenure.answered(Ok(held(10)), now + after));
+        assert_eq!(tenure.expires_at(), Some(now + after + TTL));
+    }
+}
+
+#[test]
+fn a_reservation_is_never_renewed() {
+    let (mut tenure, now) = newcomer();
+    claim(&mut tenure, now);
+    tenure.answered(Ok(Held { term: Term::Permanent, ..held(10) }), now);
+    assert_eq!((tenure.due(now), tenure.expires_at()), (None, None));
+    assert_eq!(tenure.next_call(now + 100 * TTL), None);
+}
+
+#[test]
+fn what_changed_is_published_and_does_not_put_off_the_renewal() {
+    let (mut tenure, now) = holder();
+    let moved = Attrs { public_ip: Some(Ipv4Addr::new(192, 0, 2, 99)), ..attrs("us", "now") };
+    tenure.want(moved.clone());
+    assert_eq!(tenure.due(now), Some(now));
+    let call = tenure.next_call(now + HOUR);
+    assert_eq!(call, Some(Call::Publish(Box::new(held(10)), Box::new(moved.clone()))));
+    let written = Held { lease: lease(moved), revision: 12, ..held(10) };
+    assert!(!tenure.answered(Ok(written), now + HOUR));
+    assert_eq!((tenure.due(now), tenure.expires_at()), (Some(now + 8 * HOUR), Some(now + TTL)));
+    tenure.want(Attrs { session: Some("another".into()), ..tenure.lease().unwrap().attrs.clone() });
+    assert_eq!(tenure.next_call(now + HOUR), None, "the session alone is not worth a write");
+}
+
+#[test]
+fn a_lease_that_is_deleted_is_claimed_again_pinned() {
+    let (mut tenure, now) = holder();
+    tenure.saw_delete(&own().key, 9, now);
+    tenure.saw_delete(&another().key, 11, now);
+    assert!(matches!(tenure.standing(), Standing::Held(_)), "an older deletion, and another key");
+    tenure.saw_delete(&own().key, 11, now);
+    assert_eq!(tenure.standing(), &Standing::Lost(own()));
+    let claim = claim(&mut tenure, now);
+    assert_eq!((claim.previous, claim.pinned), (own().subnets, true));
+    assert!(!tenure.answered(Ok(held(12)), now), "the subnet is the same");
+    assert_eq!((tenure.standing(), tenure.fault()), (&Standing::Held(held(12)), None));
+}
+
+#[test]
+fn a_lease_lost_by_another_nodes_write_is_claimed_again() {
+    for operators in [attrs("them", "theirs"), Attrs { session: None, ..attrs("us", "") }] {
+        let (mut tenure, now) = holder();
+        tenure.saw_put(&lease(operators), 11, now);
+        assert_eq!(tenure.standing(), &Standing::Lost(own()));
+        assert!(claim(&mut tenure, now).pinned);
+    }
+}
+
+#[test]
+fn our_own_write_seen_in_the_store_changes_nothing() {
+    let (mut tenure, now) = holder();
+    tenure.saw_put(&own(), 10, now);
+    tenure.saw_put(&own(), 14, now);
+    tenure.saw_put(&another(), 15, now);
+    tenure.saw_snapshot(Some(&own()), 16, now);
+    assert_eq!(tenure.next_call(now), None);
+    assert_eq!(tenure.standing(), &Standing::Held(held(10)));
+}
+
+#[test]
+fn a_value_edited_by_hand_is_published_again() {
+    let (mut tenure, now) = holder();
+    let mut edited = own();
+    edited.attrs.public_ip = Some(Ipv4Addr::new(203, 0, 113, 9));
+    tenure.saw_put(&edited, 11, now);
+    assert!(matches!(tenure.next_call(now), Some(Call::Publish(..))));
+}
+
+#[test]
+fn a_renewal_that_says_lost_leads_to_a_claim() {
+    for holder_now in [None, Some(attrs("them", "theirs"))] {
+        let (mut tenure, now) = holder();
+        let later = now + 8 * HOUR;
+        assert!(matches!(tenure.next_call(later), Some(Call::Renew(_))));
+        assert!(!tenure.answered(Err(lost(holder_now)), later));
+        assert_eq!(tenure.standing(), &Standing::Lost(own()));
+        assert!(claim(&mut tenure, later).pinned);
+    }
+}
+
+#[test]
+fn a_wiped_store_costs_the_lease_whatever_its_revision() {
+    let (mut tenure, now) = holder();
+    tenure.saw_another_history();
+    tenure.saw_snapshot(None, 1, now);
+    assert_eq!(tenure.standing(), &Standing::Lost(own()));
+}
+
+#[test]
+fn in_a_restored_store_an_earlier_session_of_ours_is_no_second_host() {
+    let (mut tenure, now) = holder();
+    tenure.saw_another_history();
+    tenure.saw_snapshot(Some(&lease(attrs("us", "before"))), 3, now);
+    assert_eq!(tenure.standing(), &Standing::Lost(own()));
+    claim(&mut tenure, now);
+    tenure.answered(Ok(held(4)), now);
+    tenure.saw_put(&lease(attrs("us", "clone")), 5, now);
+    assert_eq!(code(&tenure), Some(Code::DuplicateIdentity));
+}
+
+#[test]
+fn a_wipe_during_a_call_is_noticed_after_its_answer() {
+    let (mut tenure, now) = holder();
+    assert!(tenure.next_call(now + 8 * HOUR).is_some());
+    tenure.saw_another_history();
+    tenure.saw_snapshot(None, 1, now);
+    assert!(matches!(tenure.standing(), Standing::Held(_)));
+    tenure.answered(Ok(held(10)), now);
+    assert_eq!(tenure.standing(), &Standing::Lost(own()));
+}
+
+#[test]
+fn what_is_seen_during_a_call_is_judged_after_its_answer() {
+    // The call's own write, and one before it.
+    for revision in [9, 10] {
+        let (mut tenure, now) = newcomer();
+        claim(&mut tenure, now);
+        tenure.saw_put(&lease(attrs("us", "before")), revision, now);
+        tenure.answered(Ok(held(10)), now);
+        assert_eq!(tenure.standing(), &Standing::Held(held(10)));
+    }
+    // A deletion and another node's write after it; of each key the last one counts.
+    let (mut tenure, now) = newcomer();
+    claim(&mut tenure, now);
+    tenure.saw_put(&own(), 10, now);
+    tenure.saw_delete(&own().key, 11, now);
+    tenure.answered(Ok(held(10)), now);
+    assert_eq!(tenure.standing(), &Standing::Lost(own()));
+    claim(&mut tenure, now);
+    tenure.saw_put(&lease(attrs("us", "clone")), 13, now);
+    tenure.answered(Ok(held(12)), now);
+    assert_eq!(code(&tenure), Some(Code::DuplicateIdentity));
+}
+
+#[test]
+fn a_parked_host_looks_again_by_and_by_and_at_once_when_a_lease_goes() {
+    let (mut tenure, now) = parked();
+    assert_eq!(tenure.next_call(now), None);
+    assert_eq!(tenure.lease(), Some(&own()));
+    let again = tenure.due(now).unwrap();
+    assert_eq!(again, now + Duration::from_secs(30));
+    assert!(claim(&mut tenure, again).pinned);
+    assert!(!tenure.answered(Err(taken()), again));
+    tenure.saw_delete(&own().key, 20, again);
+    assert!(claim(&mut tenure, again).pinned);
+    assert!(!tenure.answered(Ok(held(21)), again));
+    assert_eq!((tenure.standing(), tenure.fault()), (&Standing::Held(held(21)), None));
+}
+
+#[test]
+fn a_key_that_goes_during_a_refused_claim_is_not_missed() {
+    let (mut tenure, now) = parked();
+    claim(&mut tenure, now + Duration::from_secs(30));
+    tenure.saw_delete(&own().key, 20, now);
+    tenure.answered(Err(taken()), now);
+    assert!(tenure.will_claim(now));
+}
+
+#[test]
+fn a_second_process_with_our_identity_ends_all_writing_for_good() {
+    let clone = attrs("us", "clone");
+    let (mut by_watch, now) = holder();
+    by_watch.saw_put(&lease(clone.clone()), 11, now);
+    let (mut by_snapshot, _) = holder();
+    by_snapshot.saw_snapshot(Some(&lease(clone.clone())), 11, now);
+    let (mut by_answer, since) = holder();
+    assert!(by_answer.next_call(since + 8 * HOUR).is_some());
+    by_answer.answered(Err(lost(Some(clone))), since + 8 * HOUR);
+    for mut tenure in [by_watch, by_snapshot, by_answer] {
+        let fault = tenure.fault().unwrap().clone();
+        assert_eq!(fault.code, Code::DuplicateIdentity);
+        assert!(fault.cause.contains("this one at 192.0.2.1, another at 192.0.2.1"), "{fault}");
+        tenure.saw_delete(&own().key, 12, now);
+        tenure.saw_delete(&another().key, 13, now);
+        tenure.saw_another_history();
+        tenure.saw_snapshot(None, 1, now);
+        tenure.want(Attrs { public_ip: None, ..attrs("us", "now") });
+        let late = now + 10 * TTL;
+        assert_eq!((tenure.next_call(late), tenure.due(late), tenure.will_claim(late)), (None, None, false));
+        assert_eq!(tenure.lease(), Some(&own()), "packets flow on");
+    }
+}
+
+#[test]
+fn an_exhausted_pool_is_waited_for() {
+    let (mut tenure, now) = newcomer();
+    claim(&mut tenure, now);
+    assert!(!tenure.answered(Err(exhausted()), now));
+    assert_eq!((tenure.standing(), code(&tenure)), (&Standing::Without, Some(Code::PoolExhausted)));
+    assert_eq!(tenure.due(now), Some(now + Duration::from_secs(30)));
+    tenure.saw_put(&another(), 11, now);
+    assert_eq!(tenure.next_call(now), None);
+    tenure.saw_delete(&another().key, 12, now);
+    claim(&mut tenure, now);
+    assert!(tenure.answered(Ok(held(13)), now));
+    assert_eq!(tenure.fault(), None);
+}
+
+#[test]
+fn a_remembered_lease_is_claimed_and_pinned_only_while_pods_use_it() {
+    for pods in [false, true] {
+        let (mut tenure, now) = newcomer();
+        tenure.remember(own(), Some(now + HOUR));
+        assert_eq!((tenure.lease(), tenure.expires_at()), (Some(&own()), Some(now + HOUR)));
+        let carried = if pods { own().subnets } else { PerFamily::NONE };
+        tenure.note(Evidence { carried, ..Evidence::default() });
+        assert_eq!(tenure.occupied(), pods);
+        let claim = claim(&mut tenure, now);
+        assert_eq!((claim.previous, claim.pinned), (own().subnets, pods));
+        assert!(!tenure.answered(Ok(held(10)), now), "the store confirms what the data plane stands on");
+    }
+}
+
+#[test]
+fn a_remembered_subnet_nobody_uses_gives_way_to_any_other() {
+    let (mut tenure, now) = newcomer();
+    tenure.remember(own(), None);
+    claim(&mut tenure, now);
+    tenure.answered(Err(exhausted()), now);
+    assert_eq!(code(&tenure), Some(Code::PoolExhausted));
+    tenure.saw_delete(&another().key, 12, now);
+    assert!(!claim(&mut tenure, now).pinned);
+    let elsewhere = Held { lease: Lease { attrs: attrs("us", "now"), ..another() }, ..held(13) };
+    assert!(tenure.answered(Ok(elsewhere), now), "the data plane follows");
+}
+
+#[test]
+fn a_store_that_fails_is_asked_again_ever_more_slowly() {
+    let (mut tenure, mut now) = newcomer();
+    let mut pauses = Vec::new();
+    for _ in 0..12 {
+        claim(&mut tenure, now);
+        assert!(!tenure.answered(Err(down()), now));
+        assert_eq!(code(&tenure), Some(Code::StoreDown));
+        let next = tenure.due(now).unwrap();
+        pauses.push(next - now);
+        now = next;
+    }
+    assert!(pauses[0] <= Duration::from_millis(100) && pauses[0] > Duration::ZERO, "{pauses:?}");
+    assert!(*pauses.last().unwrap() >= Duration::from_secs(5), "{pauses:?}");
+    claim(&mut tenure, now);
+    tenure.answered(Ok(held(10)), now);
+    assert_eq!(tenure.fault(), None);
+}
+
+#[test]
+fn a_failed_renewal_keeps_the_lease() {
+    let (mut tenure, now) = holder();
+    let later = now + 8 * HOUR;
+    assert!(tenure.next_call(later).is_some());
+    assert!(!tenure.answered(Err(down()), later));
+    assert!(matches!(tenure.standing(), Standing::Held(_)));
+    let retry = tenure.due(later).unwrap();
+    assert!(retry > later && matches!(tenure.next_call(retry), Some(Call::Renew(_))));
+}
