@@ -12,6 +12,8 @@ use crate::reconcile::{HURRIED, backoff};
 #[derive(Debug, Default)]
 pub(super) struct Filtering {
     want: Filter,
+    /// Whether the firewall was as wanted once: from then on, what has to be loaded had been taken away.
+    loaded: bool,
     look: bool,
     retry: Option<Instant>,
     failures: u32,
@@ -24,6 +26,7 @@ impl Filtering {
     pub(super) fn want(&mut self, want: &Filter) {
         if self.want != *want {
             self.want = want.clone();
+            self.loaded = false;
         }
         self.look = true;
         self.retry = None;
@@ -47,7 +50,7 @@ impl Filtering {
         &self.faults
     }
 
-    /// How often rules were loaded.
+    /// How often rules that somebody had taken away were loaded again.
     #[must_use]
     pub(super) const fn repairs(&self) -> u64 {
         self.repairs
@@ -61,7 +64,8 @@ impl Filtering {
                 self.look = false;
                 self.failures = 0;
                 self.retry = None;
-                self.repairs += u64::from(!applied.loaded.is_empty());
+                self.repairs += u64::from(self.loaded && !applied.loaded.is_empty());
+                self.loaded = true;
                 self.faults = warnings(&applied);
                 let obstacles = firewall.obstacles(&self.want).await;
                 let dropped = obstacles

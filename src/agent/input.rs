@@ -110,8 +110,10 @@ impl<W: World> Agent<W> {
         let now = crate::now();
         let event = match event {
             StoreEvent::Down(error) => {
-                if self.store.error.is_none() {
+                if self.store.error.is_none() && self.snapshot {
                     tracing::warn!(%error, "the store is gone; packets flow, nothing is removed");
+                } else if self.store.error.is_none() {
+                    tracing::warn!(%error, "waiting for the store");
                 }
                 self.store.connected = false;
                 self.store.error = Some(error.to_string());

@@ -149,6 +149,8 @@ impl<W: World> Agent<W> {
         let previous = Previous::read(&config.subnet_file);
         let papers = Papers::new(config.subnet_file.clone(), config.state_dir().join("snapshot.json"));
         let memory = papers.recall();
+        let remembered = memory.as_ref().and_then(|memory| memory.own.as_ref());
+        let had = remembered.map_or(previous.subnets, |own| own.subnets);
         Self {
             started,
             previous,
@@ -160,7 +162,7 @@ impl<W: World> Agent<W> {
             snapshot: false,
             store: StoreState::default(),
             found: Found::default(),
-            tenure: Tenure::new(previous.subnets, config.renew_margin),
+            tenure: Tenure::new(had, config.renew_margin),
             plan: None,
             replan: true,
             scope: Scope::default(),

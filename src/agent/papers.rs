@@ -1,5 +1,6 @@
 //! The files an agent keeps: subnet.env for CNI plugins, and the snapshot for its own next start.
 
+use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -77,6 +78,15 @@ impl Papers {
         self.written = fault.is_none();
         note(&mut self.env_fault, fault);
         self.written
+    }
+
+    /// Removes subnet.env, so that no container is started without a fabric. Returns whether it was there.
+    pub(super) fn remove_env(&self) -> io::Result<bool> {
+        match std::fs::remove_file(&self.env) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Writes the snapshot if it is due.

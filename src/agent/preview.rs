@@ -68,18 +68,26 @@ impl<W: World> Agent<W> {
         if self.network.is_none() {
             self.network = self.memory.as_ref().map(|memory| memory.config.clone());
         }
+        self.scope = self.bare_scope();
+        if let Some(network) = self.network.clone() {
+            self.open_firewall(&network).await;
+        }
+        self.take_down(firewall_only).await
+    }
+
+    /// Removes what is in scope, the firewall's rules, and subnet.env, so that no container is started without a fabric.
+    pub(super) async fn take_down(&mut self, firewall_only: bool) -> Result<Vec<String>, Failure> {
         let mut lines = Vec::new();
         if !firewall_only {
-            self.scope = self.bare_scope();
             let have = self.world.kernel().observe(&self.scope).await?.net;
             let ops = diff(&NetState::default(), &have);
             for (op, result) in ops.iter().zip(self.world.kernel().apply(&ops).await) {
                 result?;
                 lines.push(op.to_string());
             }
-        }
-        if let Some(network) = self.network.clone() {
-            self.open_firewall(&network).await;
+            if self.papers.remove_env()? {
+                lines.push(format!("rm {}", self.config.subnet_file.display()));
+            }
         }
         if let Some(firewall) = &self.firewall {
             let removed = firewall.apply(&self.nothing_wanted()).await?;
@@ -126,7 +134,7 @@ impl<W: World> Agent<W> {
         };
         let taken: Vec<Taken> = self.leases.iter().map(taken).collect();
         let evidence = self.evidence(backend).await;
-        let claim = Claim { attrs, previous: self.previous.subnets, pinned: false, evidence };
+        let claim = Claim { attrs, previous: self.tenure.had(), pinned: false, evidence };
         Ok(match choose(&claim, network, &taken, &mut |_| 0)? {
             Choice::Rewrite(key) => key,
             Choice::Create(subnets) => LeaseKey::of(&subnets),
@@ -149,7 +157,7 @@ impl<W: World> Agent<W> {
             links,
             sysctls: BTreeSet::new(),
             networks: pools.collect(),
-            own: self.previous.subnets.iter().map(|(_, net)| *net).collect(),
+            own: self.tenure.had().iter().map(|(_, net)| *net).collect(),
             underlay: None,
             flanneld_ran: false,
         }
@@ -157,9 +165,12 @@ impl<W: World> Agent<W> {
 
     /// No rules, for the networks that are known: in chains that several fabrics share, only ours go.
     fn nothing_wanted(&self) -> Filter {
+        if let Some(plan) = &self.plan {
+            return Filter { nets: plan.filter().nets.clone(), masquerade: None, forward: false };
+        }
         let nets =
             self.network.iter().flat_map(|network| network.pools.iter()).filter_map(|(family, pool)| {
-                let subnet = *self.previous.subnets.get(family)?;
+                let subnet = *self.tenure.had().get(family)?;
                 Some(FilterNet { network: pool.network, subnet })
             });
         Filter { nets: nets.collect(), masquerade: None, forward: false }

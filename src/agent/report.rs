@@ -5,7 +5,6 @@ use twill_backends::family::Family;
 use twill_backends::fault::{Code, Fault};
 use twill_backends::lease::Lease;
 use twill_backends::plan::Plan;
-use twill_backends::state::NetState;
 
 use super::socket::{Ask, Request};
 use super::status::{
@@ -16,7 +15,6 @@ use super::tenure::Standing;
 use super::{Agent, World};
 use crate::cli;
 use crate::filter::Firewall;
-use crate::reconcile::Goal;
 use crate::store::LeaseStore;
 
 impl<W: World> Agent<W> {
@@ -48,18 +46,9 @@ impl<W: World> Agent<W> {
 
     /// Removes what is ours from the host.
     pub(super) async fn clean_up(&mut self) {
-        self.reconciler.touch_all();
-        let goal = Goal { scope: &self.scope, want: &NetState::default(), removals: true };
-        let done = self.reconciler.pass(self.world.kernel(), goal).await;
-        tracing::info!(
-            operations = done.len(),
-            failed = self.reconciler.faults().len(),
-            "network stack cleaned up"
-        );
-        if let Some(firewall) = &self.firewall
-            && let Err(error) = firewall.remove().await
-        {
-            tracing::warn!(error = crate::chain(&error), "the firewall could not be cleaned up");
+        match self.take_down(false).await {
+            Ok(lines) => tracing::info!(removed = lines.len(), "cleaned up"),
+            Err(error) => tracing::warn!(error = crate::chain(&*error), "not everything could be cleaned up"),
         }
     }
 

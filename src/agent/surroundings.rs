@@ -52,7 +52,7 @@ impl<W: World> Agent<W> {
             underlay: host.addrs.iter().map(|(_, addr)| addr.local).collect(),
             peers: self.leases.iter().flat_map(public).flatten().filter(|addr| !here(addr)).collect(),
         };
-        let had = self.lease_of_this_node().map_or(self.previous.subnets, |lease| lease.subnets);
+        let had = self.lease_of_this_node().map_or(self.tenure.had(), |lease| lease.subnets);
         let Preflight { refusals, warnings } =
             preflight::check(&facts, &self.scope(backend, host, network, had), &plans);
         for warning in warnings {
@@ -98,7 +98,6 @@ impl<W: World> Agent<W> {
         for (family, link) in backend.links().iter() {
             evidence.macs.set(family, self.world.kernel().mac_of(*link).await);
         }
-        let had = self.tenure.lease().map_or(self.previous.subnets, |lease| lease.subnets);
         if let Ok(facts) = self.world.kernel().facts(None).await {
             let tunnels: Vec<u32> =
                 backend.links().iter().filter_map(|(_, link)| Some(facts.link(*link)?.index)).collect();
@@ -108,7 +107,7 @@ impl<W: World> Agent<W> {
                     .iter()
                     .any(|addr| net.contains(&addr.net.addr()) && !tunnels.contains(&addr.index))
             };
-            for (family, net) in had.iter().filter(|(_, net)| carried(net)) {
+            for (family, net) in self.tenure.had().iter().filter(|(_, net)| carried(net)) {
                 evidence.carried.set(family, Some(*net));
             }
         }

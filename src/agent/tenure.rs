@@ -126,11 +126,16 @@ impl Tenure {
         }
     }
 
+    /// The subnets of this host: those of its lease, or else of an earlier run.
+    #[must_use]
+    pub fn had(&self) -> Subnets {
+        self.lease().map_or(self.previous, |lease| lease.subnets)
+    }
+
     /// Whether pods of the subnets this host had before are present.
     #[must_use]
     pub fn occupied(&self) -> bool {
-        let had = self.lease().map_or(self.previous, |lease| lease.subnets);
-        had.iter().any(|(family, subnet)| self.evidence.carried.get(family) == Some(subnet))
+        self.had().iter().any(|(family, subnet)| self.evidence.carried.get(family) == Some(subnet))
     }
 
     /// When the lease ends unless it is renewed.
@@ -217,9 +222,8 @@ impl Tenure {
     }
 
     fn claim(&self, attrs: &Attrs) -> Claim {
-        let previous = self.lease().map_or(self.previous, |lease| lease.subnets);
         let pinned = self.settled || self.occupied();
-        Claim { attrs: attrs.clone(), previous, pinned, evidence: self.evidence.clone() }
+        Claim { attrs: attrs.clone(), previous: self.had(), pinned, evidence: self.evidence.clone() }
     }
 }
 

@@ -55,7 +55,13 @@ impl<W: World> Agent<W> {
         match self.world.kernel().underlay(&choice).await {
             Ok(underlay) => {
                 if self.found.underlay.as_ref() != Some(&underlay) {
-                    tracing::info!(interface = %underlay.name, mtu = underlay.mtu, addresses = ?underlay.addrs, "underlay");
+                    let addresses = underlay
+                        .addrs
+                        .iter()
+                        .map(|(_, addr)| addr.to_string())
+                        .collect::<Vec<_>>()
+                        .join(", ");
+                    tracing::info!(interface = %underlay.name, mtu = underlay.mtu, addresses, "underlay");
                     self.found.underlay = Some(underlay);
                     self.replan = true;
                 }

@@ -12,7 +12,7 @@ use crate::telemetry;
 
 /// Prints the operations that an agent would do, each with its reason. Nothing is written.
 pub(super) async fn plan(config: Config) -> Outcome {
-    telemetry::log_to_stderr(config.verbosity);
+    telemetry::warnings_to_stderr(config.verbosity);
     let identity = Identity::peek(&config.state_dir());
     let (ready, _) = watch::channel(false);
     let lines =
@@ -27,7 +27,7 @@ pub(super) async fn plan(config: Config) -> Outcome {
 
 /// Removes what is ours from this host. The lease stays, so that an agent that starts again has the same subnet.
 pub(super) async fn clean_up(config: Config, firewall_only: bool) -> Outcome {
-    telemetry::log_to_stderr(config.verbosity);
+    telemetry::warnings_to_stderr(config.verbosity);
     let _lock = Lock::take(&config.run_dir())?;
     let identity = Identity::peek(&config.state_dir());
     let (ready, _) = watch::channel(false);

@@ -6,14 +6,25 @@ use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
 
-/// Starts logging to stderr. Verbosity 0 is INFO, 1 to 4 DEBUG, 5 and more TRACE, as klog's `-v`; `RUST_LOG` refines
-/// it. Called once; a second call changes nothing.
+/// Starts an agent's log on stderr. Verbosity 0 is INFO, 1 to 4 DEBUG, 5 and more TRACE, as klog's `-v`; `RUST_LOG`
+/// refines it. Called once; a second call changes nothing.
 pub fn log_to_stderr(verbosity: u8) {
-    let level = match verbosity {
+    start(match verbosity {
         0 => "info",
         1..=4 => "info,twill=debug",
         _ => "info,twill=trace",
-    };
+    });
+}
+
+/// The same for a command, whose output is on stdout: only what somebody should look at, unless asked for more.
+pub fn warnings_to_stderr(verbosity: u8) {
+    match verbosity {
+        0 => start("warn"),
+        asked => log_to_stderr(asked),
+    }
+}
+
+fn start(level: &str) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
