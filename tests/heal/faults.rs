@@ -1,0 +1,203 @@
+//! What can be broken under an agent, each as a line of shell on the first host.
+
+use twill::lab::UPLINK;
+
+use crate::dump;
+use crate::fabric::Fabric;
+
+/// A fault: a name for the table, and what makes it.
+#[derive(Debug)]
+pub(crate) struct Fault {
+    pub(crate) name: &'static str,
+    pub(crate) how: How,
+}
+
+/// What makes a fault.
+#[derive(Debug)]
+pub(crate) enum How {
+    /// A line of shell in the host's namespace.
+    Shell(String),
+    /// The uplink goes down and up; whoever manages the host gives it its addresses and default route back.
+    UplinkDownUp,
+    /// The uplink is taken out, and another put in.
+    UplinkReplaced,
+}
+
+impl Fault {
+    fn sh(name: &'static str, line: impl Into<String>) -> Self {
+        Self { name, how: How::Shell(line.into()) }
+    }
+
+    /// Breaks it, on the first host.
+    pub(crate) fn inject(&self, fabric: &Fabric) {
+        let host = &fabric.lab.hosts[0];
+        match &self.how {
+            How::Shell(line) => drop(dump::sh(&host.net, line)),
+            How::UplinkDownUp => fabric.lab.readdress(0).unwrap(),
+            How::UplinkReplaced => {
+                // Neighbours go on using the Ethernet address they know, as when a driver is loaded again.
+                let mac = dump::mac_of(&host.net, UPLINK);
+                host.net.delete_link(UPLINK).unwrap();
+                let underlay = &fabric.lab.underlay.net;
+                underlay.add_veth(&host.name, &host.net, UPLINK, 1500).unwrap();
+                underlay.join_bridge(&host.name, "ub0").unwrap();
+                underlay.link_up(&host.name).unwrap();
+                dump::run(&host.net, &format!("ip link set {UPLINK} address {mac}"));
+                // Addresses are usable at once, as in the lab before.
+                if fabric.families.ipv6() {
+                    host.net.set_sysctl(&format!("net/ipv6/conf/{UPLINK}/accept_dad"), "0").unwrap();
+                }
+                fabric.lab.readdress(0).unwrap();
+            }
+        }
+    }
+}
+
+/// The words of a family's commands.
+struct Words {
+    ip: &'static str,
+    dev: &'static str,
+    /// The first host's subnet without length, and the length of an address.
+    base: String,
+    full: &'static str,
+    /// The second host's subnet with and without length, and its address; a third host's address.
+    peer: String,
+    peer_base: String,
+    public: String,
+    other: String,
+}
+
+impl Words {
+    fn new(fabric: &Fabric, v6: bool) -> Self {
+        let address = |index: usize| {
+            let all = &fabric.lab.hosts[index].addresses;
+            all.iter().find(|address| address.is_ipv6() == v6).unwrap().to_string()
+        };
+        let (own, peer) = (fabric.subnet(0, v6), fabric.subnet(1, v6));
+        Self {
+            ip: if v6 { "ip -6" } else { "ip -4" },
+            dev: if v6 { "flannel-v6.1" } else { "flannel.1" },
+            base: own.addr().to_string(),
+            full: if v6 { "128" } else { "32" },
+            peer: peer.to_string(),
+            peer_base: peer.addr().to_string(),
+            public: address(1),
+            other: address(2),
+        }
+    }
+}
+
+/// What can be broken of a tunnel, and of what hangs on it.
+pub(crate) fn tunnel(fabric: &Fabric, v6: bool) -> Vec<Fault> {
+    let Words { ip, dev, base, full, peer, peer_base, public, other } = Words::new(fabric, v6);
+    let vtep = dump::mac_of(&fabric.lab.hosts[1].net, dev);
+    let fake = "0a:00:00:00:00:01";
+    let foreign = if v6 { "fd99::9/128" } else { "10.99.0.9/32" };
+    let elsewhere = if v6 { "fd00:244:0:ffff::9/128" } else { "10.244.255.9/32" };
+    vec![
+        Fault::sh("device-deleted", format!("ip link del {dev}")),
+        Fault::sh("device-down", format!("ip link set {dev} down")),
+        Fault::sh("device-mac", format!("ip link set {dev} address {fake}")),
+        Fault::sh("device-mtu", format!("ip link set {dev} mtu 1300")),
+        Fault::sh("device-alias", format!("ip link set {dev} alias somebody")),
+        Fault::sh("device-renamed", format!("ip link set {dev} down; ip link set {dev} name renamed0")),
+        Fault::sh("address-removed", format!("{ip} addr del {base}/{full} dev {dev}")),
+        Fault::sh(
+            "address-changed",
+            format!("{ip} addr del {base}/{full} dev {dev}; {ip} addr add {elsewhere} dev {dev}"),
+        ),
+        Fault::sh("address-foreign", format!("{ip} addr add {foreign} dev {dev}")),
+        Fault::sh("route-deleted", format!("{ip} route del {peer}")),
+        Fault::sh("route-altered", format!("{ip} route replace {peer} via {other} dev eth0")),
+        Fault::sh(
+            "route-retagged",
+            format!("{ip} route replace {peer} via {peer_base} dev {dev} onlink proto 4"),
+        ),
+        Fault::sh("route-blackhole", format!("{ip} route replace blackhole {peer}")),
+        Fault::sh("neighbour-deleted", format!("{ip} neigh del {peer_base} dev {dev}")),
+        Fault::sh("neighbour-altered", format!("{ip} neigh replace {peer_base} lladdr {fake} dev {dev}")),
+        Fault::sh(
+            "neighbour-aging",
+            format!("{ip} neigh change {peer_base} lladdr {vtep} dev {dev} nud stale"),
+        ),
+        Fault::sh("fdb-deleted", format!("bridge fdb del {vtep} dev {dev} dst {public}")),
+        Fault::sh("fdb-altered", format!("bridge fdb replace {vtep} dev {dev} dst {other} self permanent")),
+        Fault::sh("all-neighbours", format!("{ip} neigh flush dev {dev} nud permanent")),
+    ]
+}
+
+/// Another kind of device under the tunnel's name; while an agent runs, it takes the name first.
+pub(crate) fn another_kind(v6: bool) -> Fault {
+    let dev = if v6 { "flannel-v6.1" } else { "flannel.1" };
+    Fault::sh(
+        "device-replaced",
+        format!("ip link del {dev}; ip link add {dev} type bridge; ip link set {dev} up"),
+    )
+}
+
+/// What can be broken of direct routes.
+pub(crate) fn direct(fabric: &Fabric, v6: bool) -> Vec<Fault> {
+    let Words { ip, peer, public, other, .. } = Words::new(fabric, v6);
+    vec![
+        Fault::sh("route-deleted", format!("{ip} route del {peer}")),
+        Fault::sh("route-rerouted", format!("{ip} route replace {peer} via {other} dev eth0 proto 70")),
+        Fault::sh("route-altered", format!("{ip} route replace {peer} via {other} dev eth0")),
+        Fault::sh("route-retagged", format!("{ip} route replace {peer} via {public} dev eth0 proto 4")),
+        Fault::sh("route-blackhole", format!("{ip} route replace blackhole {peer}")),
+        Fault::sh("all-routes", format!("{ip} route flush proto 70")),
+    ]
+}
+
+/// What can be broken of the host under any backend.
+pub(crate) fn host(fabric: &Fabric) -> Vec<Fault> {
+    let env = fabric.agents[0].files.subnet.display().to_string();
+    let mut faults = vec![
+        Fault { name: "uplink-down-up", how: How::UplinkDownUp },
+        Fault { name: "uplink-replaced", how: How::UplinkReplaced },
+        Fault::sh("subnet-file-deleted", format!("rm {env}")),
+        Fault::sh("subnet-file-changed", format!("echo FLANNEL_MTU=9 > {env}")),
+    ];
+    if fabric.families.ipv4() {
+        faults.push(Fault::sh("forwarding-off", "echo 0 > /proc/sys/net/ipv4/ip_forward"));
+    }
+    if fabric.families.ipv6() {
+        faults.push(Fault::sh("forwarding6-off", "echo 0 > /proc/sys/net/ipv6/conf/all/forwarding"));
+    }
+    faults
+}
+
+/// What can be broken of our table.
+pub(crate) fn nftables(fabric: &Fabric) -> Vec<Fault> {
+    let tables = dump::run(&fabric.lab.hosts[0].net, "nft list tables");
+    let table = tables.lines().find_map(|line| line.strip_prefix("table ").filter(|t| t.contains("twill-")));
+    let table = table.unwrap_or_else(|| panic!("no table of ours in {tables}"));
+    vec![
+        Fault::sh("table-flushed", format!("nft flush table {table}")),
+        Fault::sh("table-deleted", format!("nft delete table {table}")),
+        Fault::sh("ruleset-flushed", "nft flush ruleset"),
+        Fault::sh(
+            "drop-rule-added",
+            format!(
+                "nft insert rule {table} $(nft list table {table} | awk '/hook/{{print c}} /chain/{{c=$2}}' | head -1) drop"
+            ),
+        ),
+    ]
+}
+
+/// What can be broken of flanneld's chains.
+pub(crate) fn iptables(v6: bool) -> Vec<Fault> {
+    let t = if v6 { "ip6tables" } else { "iptables" };
+    vec![
+        Fault::sh("chain-flushed", format!("{t} -t nat -F FLANNEL-POSTRTG; {t} -F FLANNEL-FWD")),
+        Fault::sh(
+            "forward-jump",
+            format!("{t} -D FORWARD -m comment --comment 'flanneld forward' -j FLANNEL-FWD"),
+        ),
+        Fault::sh(
+            "masq-jump",
+            format!("{t} -t nat -D POSTROUTING -m comment --comment 'flanneld masq' -j FLANNEL-POSTRTG"),
+        ),
+        Fault::sh("chains-deleted", format!("{t} -F; {t} -X; {t} -t nat -F; {t} -t nat -X")),
+        Fault::sh("ruleset-flushed", "nft flush ruleset"),
+    ]
+}

@@ -1,0 +1,17 @@
+//! The real binary on real kernels: what is broken under it, what it does at a restart, what it takes over from
+//! flanneld, and what its commands say. Each test has hosts of its own, in network namespaces.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail by panicking"
+)]
+
+mod commands;
+mod dump;
+mod fabric;
+mod faults;
+mod flannel;
+mod healing;
+mod restart;
+mod takeover;
