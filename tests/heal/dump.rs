@@ -1,6 +1,8 @@
 //! The state of a host, as lines that can be compared: what `ip`, `bridge` and `nft` print, less what differs from
 //! one reading to the next although nothing was changed.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 use twill::lab::Netns;
 
@@ -58,7 +60,7 @@ fn links(net: &Netns) -> Vec<String> {
             lines.push(format!("vxlan {name} {} {}", link["address"], Value::from(kept.to_vec())));
         }
         for addr in link["addr_info"].as_array().unwrap().iter().filter(|addr| addr["scope"] != "link") {
-            let kept = ["local", "prefixlen", "dadfailed", "tentative"].map(|key| addr[key].clone());
+            let kept = ["local", "prefixlen", "dadfailed"].map(|key| addr[key].clone());
             lines.push(format!("addr {name} {}", Value::from(kept.to_vec())));
         }
     }
@@ -70,9 +72,10 @@ fn json(net: &Netns, prefix: &str, command: &str) -> Vec<String> {
     let list = parse(&run(net, command));
     let mut lines = Vec::new();
     for object in list.as_array().cloned().unwrap_or_default() {
-        let Value::Object(mut fields) = object else { continue };
-        fields.retain(|key, _| !matches!(key.as_str(), "expires" | "cache" | "used" | "updated" | "pref"));
-        lines.push(format!("{prefix}{}", Value::Object(fields)));
+        let Value::Object(fields) = object else { continue };
+        let kept = |key: &str| !matches!(key, "expires" | "cache" | "used" | "updated" | "pref");
+        let fields: BTreeMap<String, Value> = fields.into_iter().filter(|(key, _)| kept(key)).collect();
+        lines.push(format!("{prefix}{}", serde_json::to_string(&fields).unwrap()));
     }
     lines
 }

@@ -84,11 +84,12 @@ impl Left {
         if self.backend == Backend::HostGw { Vec::new() } else { self.families().map(device).collect() }
     }
 
-    /// The key of a host's lease.
+    /// The key of a host's lease; without IPv4, its part is the empty network.
     pub(crate) fn key(&self, index: usize) -> String {
         let part = |v6| subnet(index, v6).replace('/', "-");
-        let parts: Vec<String> = self.families().map(part).collect();
-        format!("{PREFIX}/subnets/{}", parts.join("&"))
+        let v4 = if self.families.ipv4() { part(false) } else { "0.0.0.0-0".to_owned() };
+        let v6 = if self.families.ipv6() { format!("&{}", part(true)) } else { String::new() };
+        format!("{PREFIX}/subnets/{v4}{v6}")
     }
 
     fn lease(&self, index: usize) {

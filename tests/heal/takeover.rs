@@ -1,5 +1,6 @@
 //! From flanneld to Twill and back on running hosts: same subnets, same devices, and not one packet lost.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::symlink;
 use std::process::Command;
 
@@ -50,10 +51,15 @@ fn tagged(left: &Left, lines: Vec<String>) -> Vec<String> {
         .flat_map(|v6| (0..3).map(move |index| format!("\"dst\":\"{}\"", subnet(index, v6))))
         .collect();
     let lines = lines.into_iter().filter(|line| !gone.iter().any(|gone| line.contains(gone.as_str())));
-    let tag = |line: String| {
-        let peer = line.starts_with("route") && peers.iter().any(|peer| line.contains(peer.as_str()));
-        let tagged = line.replace(r#""protocol":"boot""#, r#""protocol":"70""#);
-        if peer { tagged } else { line }
+    let tag = |line: String| match line.strip_prefix("route ") {
+        Some(route)
+            if route.contains("gateway") && peers.iter().any(|peer| route.contains(peer.as_str())) =>
+        {
+            let mut fields: BTreeMap<String, Value> = serde_json::from_str(route).unwrap();
+            fields.insert("protocol".into(), "70".into());
+            format!("route {}", serde_json::to_string(&fields).unwrap())
+        }
+        _ => line,
     };
     let mut lines: Vec<String> = lines.map(tag).collect();
     lines.sort();
@@ -141,7 +147,10 @@ fn assert_rules(before: &[String], after: &[String], rules: Rules) {
 }
 
 fn settled(agent: &AgentProcess) {
-    wait_for("a settled agent", || agent.twill(&["status"], &[]));
+    wait_for("a settled agent", || {
+        let seen = agent.twill(&["status"], &[]);
+        seen.map(drop).map_err(|error| (error.to_string(), agent.log()))
+    });
 }
 
 /// Says why, and gives up, where there is no etcd.
