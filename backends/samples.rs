@@ -24,14 +24,12 @@ fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
+pub(crate) fn pool(network: &str, subnet_len: u8, min: &str, max: &str) -> Pool {
+    Pool { network: net(network), subnet_len, min: ip(min), max: ip(max) }
+}
+
 /// 10.5.0.0/16 in /24 and fd00:5::/48 in /64.
 pub(crate) fn config(families: Families, backend: Value) -> NetworkConfig {
-    let pool = |network: &str, subnet_len, min: &str, max: &str| Pool {
-        network: net(network),
-        subnet_len,
-        min: ip(min),
-        max: ip(max),
-    };
     NetworkConfig {
         pools: PerFamily {
             v4: families.v4.map(|()| pool("10.5.0.0/16", 24, "10.5.1.0", "10.5.255.0")),

@@ -67,15 +67,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    fn pool(network: &str, len: u8, min: &str, max: &str) -> Pool {
-        Pool {
-            network: network.parse().unwrap(),
-            subnet_len: len,
-            min: min.parse().unwrap(),
-            max: max.parse().unwrap(),
-        }
-    }
+    use crate::samples::pool;
 
     fn nets(texts: &[&str]) -> Vec<IpNet> {
         texts.iter().map(|text| text.parse().unwrap()).collect()

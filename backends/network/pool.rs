@@ -154,15 +154,7 @@ fn address(family: Family, number: u128) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn pool(network: &str, len: u8, min: &str, max: &str) -> Pool {
-        Pool {
-            network: network.parse().unwrap(),
-            subnet_len: len,
-            min: min.parse().unwrap(),
-            max: max.parse().unwrap(),
-        }
-    }
+    use crate::samples::pool;
 
     #[test]
     fn subnets_are_counted_and_numbered() {

@@ -197,6 +197,23 @@ const fn kind_name(kind: u8) -> &'static str {
 pub(crate) mod tests {
     use super::*;
 
+    /// A link without an Ethernet address.
+    pub(crate) fn link(index: u32, name: &str) -> LinkFact {
+        LinkFact { index, name: name.try_into().unwrap(), mac: None, mtu: 1500, alias: String::new() }
+    }
+
+    /// An address that is there to stay.
+    pub(crate) fn addr(index: u32, net: &str) -> AddrFact {
+        AddrFact {
+            index,
+            net: net.parse().unwrap(),
+            permanent: true,
+            temporary: false,
+            deprecated: false,
+            tentative: false,
+        }
+    }
+
     /// A unicast route of protocol boot through eth0.
     pub(crate) fn route(dst: &str) -> RouteFact {
         RouteFact {

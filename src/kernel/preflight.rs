@@ -84,24 +84,9 @@ fn is_tunnel(facts: &HostFacts, scope: &Scope, route: &RouteFact) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::facts::tests::route;
-    use super::super::facts::{AddrFact, LinkFact};
+    use super::super::facts::AddrFact;
+    use super::super::facts::tests::{addr, link, route};
     use super::*;
-
-    fn link(index: u32, name: &str) -> LinkFact {
-        LinkFact { index, name: name.try_into().unwrap(), mac: None, mtu: 1500, alias: String::new() }
-    }
-
-    fn addr(index: u32, net: &str) -> AddrFact {
-        AddrFact {
-            index,
-            net: net.parse().unwrap(),
-            permanent: true,
-            temporary: false,
-            deprecated: false,
-            tentative: false,
-        }
-    }
 
     fn scope() -> Scope {
         Scope {

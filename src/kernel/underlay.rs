@@ -226,24 +226,9 @@ const fn is_link_local(ip: IpAddr) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::facts::tests::route;
+    use super::super::facts::tests::{addr, link, route};
     use super::super::facts::{BY_KERNEL, Reach};
     use super::*;
-
-    fn link(index: u32, name: &str) -> LinkFact {
-        LinkFact { index, name: name.try_into().unwrap(), mac: None, mtu: 1500, alias: String::new() }
-    }
-
-    fn addr(index: u32, net: &str) -> AddrFact {
-        AddrFact {
-            index,
-            net: net.parse().unwrap(),
-            permanent: true,
-            temporary: false,
-            deprecated: false,
-            tentative: false,
-        }
-    }
 
     /// A laptop in a data centre: NAT on eth0 with the default route, the LAN on eth1.
     fn host() -> HostFacts {
