@@ -91,7 +91,7 @@ pub struct Agent<W: World> {
     config: Config,
     identity: Identity,
     started: Instant,
-    /// What subnet.env said before this run.
+    /// What subnet.env said before this run; the subnets are those of the state directory where that knows any.
     previous: Previous,
     /// What the last run knew.
     memory: Option<Memory>,

@@ -46,8 +46,8 @@ struct State {
     /// `None` where the kernel has no nftables: the clock remains.
     socket: Option<TokioSocket>,
     buffer: Vec<u8>,
-    /// Something was heard and not yet reported: a caller may go away in between.
-    pending: bool,
+    /// When what was heard is reported. It outlives the caller: one that comes back often is not kept waiting.
+    pending: Option<Instant>,
     due: Instant,
 }
 
@@ -67,23 +67,23 @@ impl Monitor {
             .inspect_err(|error| tracing::warn!(%error, "nftables changes are not announced here: polling"))
             .ok();
         let due = Instant::now() + period;
-        let state = State { socket, buffer: Vec::with_capacity(DATAGRAM), pending: false, due };
+        let state = State { socket, buffer: Vec::with_capacity(DATAGRAM), pending: None, due };
         Self { watches, period, state: Mutex::new(state) }
     }
 
     /// Resolves on a change of what is watched, or when the period is over.
     pub(super) async fn changed(&self) {
         let mut state = self.state.lock().await;
-        while !state.pending {
-            let due = state.due;
-            tokio::select! {
-                heard = state.hear(&self.watches) => state.pending = heard,
-                () = tokio::time::sleep_until(due) => state.pending = true,
+        loop {
+            let until = state.pending.unwrap_or(state.due);
+            if until <= Instant::now() {
+                break;
+            }
+            if tokio::time::timeout_at(until, state.hear(&self.watches)).await == Ok(true) {
+                state.pending = state.pending.or_else(|| Some(Instant::now() + BURST));
             }
         }
-        let quiet = Instant::now() + BURST;
-        while tokio::time::timeout_at(quiet, state.hear(&self.watches)).await.is_ok() {}
-        state.pending = false;
+        state.pending = None;
         state.due = Instant::now() + self.period;
     }
 }
@@ -253,7 +253,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn without_a_socket_the_clock_remains() {
-        let state = State { socket: None, buffer: Vec::new(), pending: false, due: Instant::now() };
+        let state = State { socket: None, buffer: Vec::new(), pending: None, due: Instant::now() };
         let monitor =
             Monitor { watches: watches(), period: Duration::from_secs(5), state: Mutex::new(state) };
         monitor.changed().await;
@@ -261,10 +261,10 @@ mod tests {
         monitor.changed().await;
         assert!((5.0..5.1).contains(&start.elapsed().as_secs_f64()));
         // What was heard is not lost with the caller.
-        monitor.state.lock().await.pending = true;
-        assert!(tokio::time::timeout(Duration::from_millis(1), monitor.changed()).await.is_err());
+        monitor.state.lock().await.pending = Some(Instant::now() + BURST);
         let start = Instant::now();
-        monitor.changed().await;
+        let impatient = || tokio::time::timeout(Duration::from_millis(3), monitor.changed());
+        while impatient().await.is_err() {}
         assert!(start.elapsed() < Duration::from_millis(20));
     }
 }

@@ -80,8 +80,10 @@ impl Tenure {
                 self.lost_to(None, now);
             }
             Seen::Lease(lease) if is_ours(&held.lease.attrs, &lease.attrs) => {
-                // An operator may have edited it: what differs from what is wanted is published again.
+                // An operator may have edited it: what differs from what is wanted is published again. Or a call took
+                // effect whose answer was lost: then nothing is left to complain about.
                 held.lease.attrs = lease.attrs;
+                (self.failures, self.retry_at, self.fault) = (0, None, None);
             }
             // In a store restored from a backup stands what an earlier process of this host wrote.
             Seen::Lease(lease) => {

@@ -370,6 +370,17 @@ fn a_store_that_fails_is_asked_again_ever_more_slowly() {
 }
 
 #[test]
+fn a_write_whose_answer_was_lost_is_seen_to_have_worked() {
+    let (mut tenure, now) = holder();
+    let moved = Attrs { public_ip: Some(Ipv4Addr::new(192, 0, 2, 99)), ..attrs("us", "now") };
+    tenure.want(moved.clone());
+    assert!(tenure.next_call(now).is_some());
+    tenure.saw_put(&lease(moved), 11, now);
+    tenure.answered(Err(down()), now);
+    assert_eq!((tenure.fault(), tenure.due(now)), (None, Some(now + 8 * HOUR)));
+}
+
+#[test]
 fn a_failed_renewal_keeps_the_lease() {
     let (mut tenure, now) = holder();
     let later = now + 8 * HOUR;

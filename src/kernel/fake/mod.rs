@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
 use twill_backends::diff::Op;
 use twill_backends::state::{Link, LinkName, NetState};
 
@@ -165,7 +166,9 @@ impl FakeKernel {
     fn take(&self) -> Option<Change> {
         let mut ops = Vec::new();
         let mut change = None;
-        for news in std::mem::take(&mut self.lock().news) {
+        let mut inner = self.lock();
+        inner.due = None;
+        for news in std::mem::take(&mut inner.news) {
             match news {
                 Change::Did(more) => ops.extend(more),
                 Change::Underlay => change = Some(Change::Underlay),
@@ -206,7 +209,9 @@ impl Kernel for FakeKernel {
                 self.0.heard.notified().await;
                 continue;
             }
-            tokio::time::sleep(BURST).await;
+            // A caller that comes back often is not kept waiting.
+            let due = *self.lock().due.get_or_insert_with(|| Instant::now() + BURST);
+            sleep_until(due).await;
             if let Some(change) = self.take() {
                 return change;
             }

@@ -1,5 +1,6 @@
 //! The state of a kernel in memory, and how operations change it.
 
+use tokio::time::Instant;
 use twill_backends::diff::Op;
 use twill_backends::state::{Link, LinkName, NetState};
 
@@ -13,6 +14,8 @@ pub(super) struct Inner {
     pub(super) foreign: Vec<ForeignRoute>,
     pub(super) facts: HostFacts,
     pub(super) news: Vec<Change>,
+    /// When the news are told.
+    pub(super) due: Option<Instant>,
     pub(super) failing: Vec<Failure>,
     pub(super) blind: usize,
     /// The largest MTU a link gets, whatever is asked.
