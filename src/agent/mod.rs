@@ -12,6 +12,7 @@ pub mod lock;
 pub mod memory;
 mod papers;
 mod preview;
+pub mod privilege;
 mod report;
 pub mod socket;
 pub mod status;

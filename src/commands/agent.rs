@@ -10,6 +10,7 @@ use super::world::Real;
 use super::{Outcome, with_store};
 use crate::agent::identity::{Identity, Origin, machine_id};
 use crate::agent::lock::{Lock, no_flanneld};
+use crate::agent::privilege::may_change_network;
 use crate::agent::{Agent, socket};
 use crate::config::{Config, StoreConfig};
 use crate::telemetry::{self, http};
@@ -23,6 +24,7 @@ pub(super) async fn run(config: Config) -> Outcome {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
+    may_change_network()?;
     let _lock = Lock::take(&config.run_dir())?;
     if let StoreConfig::Etcd(etcd) = &config.store {
         no_flanneld(&etcd.prefix)?;

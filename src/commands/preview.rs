@@ -7,6 +7,7 @@ use super::{Outcome, with_store};
 use crate::agent::Agent;
 use crate::agent::identity::Identity;
 use crate::agent::lock::Lock;
+use crate::agent::privilege::may_change_network;
 use crate::config::Config;
 use crate::telemetry;
 
@@ -28,6 +29,7 @@ pub(super) async fn plan(config: Config) -> Outcome {
 /// Removes what is ours from this host. The lease stays, so that an agent that starts again has the same subnet.
 pub(super) async fn clean_up(config: Config, firewall_only: bool) -> Outcome {
     telemetry::warnings_to_stderr(config.verbosity);
+    may_change_network()?;
     let _lock = Lock::take(&config.run_dir())?;
     let identity = Identity::peek(&config.state_dir());
     let (ready, _) = watch::channel(false);
