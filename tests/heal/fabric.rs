@@ -49,7 +49,7 @@ impl Families {
 
     /// The network configuration for `backend`, an object's text.
     pub(crate) fn config(self, backend: &str) -> String {
-        let v4 = self.ipv4().then_some(r#""Network":"10.244.0.0/16","#).unwrap_or(r#""EnableIPv4":false,"#);
+        let v4 = if self.ipv4() { r#""Network":"10.244.0.0/16","# } else { r#""EnableIPv4":false,"# };
         let v6 = if self.ipv6() { r#""EnableIPv6":true,"IPv6Network":"fd00:244::/48","# } else { "" };
         format!(r#"{{{v4}{v6}"Backend":{backend}}}"#)
     }

@@ -10,6 +10,9 @@ use twill::lab::{Host, Process};
 use crate::dump::{self, difference};
 use crate::fabric::{Fabric, Families, TWILL, files, need_namespaces, options, wait_for};
 
+/// Where the marks' routes lead: nowhere (RFC 5737).
+const MARK: &str = "203.0.113.";
+
 /// `ip monitor` and `nft monitor` on one host.
 struct Monitors {
     logs: [PathBuf; 2],
@@ -39,15 +42,13 @@ impl Monitors {
         for log in &self.logs {
             wait_for("a monitor's line", || {
                 self.marks += 1;
-                let name = format!("mark{}", self.marks);
-                dump::sh(&host.net, &format!("ip link add {name} type bridge; ip link del {name}"));
-                dump::sh(&host.net, &format!("nft add table inet {name}; nft delete table inet {name}"));
-                let heard = |_| std::fs::read_to_string(log).unwrap().contains(&name).then_some(());
-                let looked = (0..20).find_map(|look| {
-                    std::thread::sleep(std::time::Duration::from_millis(5));
-                    heard(look)
-                });
-                looked.ok_or_else(|| log.clone())
+                let (route, table) = (format!("{MARK}{}", self.marks), format!("mark{}", self.marks));
+                let routes = format!("ip route add unreachable {route}; ip route del unreachable {route}");
+                let tables = format!("nft add table inet {table}; nft delete table inet {table}");
+                dump::sh(&host.net, &format!("{routes}; {tables}; sleep 0.02"));
+                let text = std::fs::read_to_string(log).unwrap();
+                let words = [format!("{route} "), format!("{table}\n")];
+                if words.iter().any(|word| text.contains(word)) { Ok(()) } else { Err(text) }
             });
         }
     }
@@ -66,7 +67,11 @@ impl Monitors {
             texts.flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>()).collect();
         let theirs = |line: &str| {
             let moving = line.starts_with("[NEIGH]") && !line.contains("flannel");
-            moving || line.contains("fe80::") || line.contains("mark") || line.starts_with("# new generation")
+            moving
+                || line.contains("fe80::")
+                || line.contains("mark")
+                || line.contains(MARK)
+                || line.starts_with("# new generation")
         };
         lines.into_iter().filter(|line| !line.trim().is_empty() && !theirs(line)).collect()
     }

@@ -119,8 +119,8 @@ fn take_over(families: Families, backend: Backend, rules: Rules) {
         streams.wait_running();
     }
     // The way back: flanneld takes a device with its VNI, port, address and MAC, and replaces routes.
-    for index in 0..3 {
-        assert_kept(&kept[index], &Kept::of(&left, index), &what);
+    for (index, kept) in kept.iter().enumerate() {
+        assert_kept(kept, &Kept::of(&left, index), &what);
     }
     streams.assert_lossless(&what);
 }
