@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use serde_json::Value;
 use twill::lab::probe::{Stream, StreamReport, ping_until};
-use twill::lab::{AgentOptions, AgentProcess, Cancel, Host, Lab, LabOptions, Pod, StoreAt};
+use twill::lab::{AgentOptions, AgentProcess, Cancel, Host, Lab, LabOptions, Netns, Pod, StoreAt};
 
 use crate::dump;
 
@@ -200,20 +200,25 @@ pub(crate) fn wait_for<T, E: std::fmt::Debug>(what: &str, mut look: impl FnMut()
 
 /// Streams between two pods, one of each family.
 #[derive(Debug)]
-pub(crate) struct Streams(Vec<Stream>);
+pub(crate) struct Streams {
+    streams: Vec<Stream>,
+    /// Where the kernel counts what it dropped.
+    ends: [Netns; 2],
+}
 
 impl Streams {
     /// Starts them, and waits until they run.
     pub(crate) fn start(from: &Pod, to: &Pod, per_second: u32) -> Self {
         let start = |target: &IpAddr| Stream::start(&from.net, &to.net, *target, per_second).unwrap();
-        let streams = Self(to.addresses.iter().map(start).collect());
+        let ends = [from.net.clone(), to.net.clone()];
+        let streams = Self { streams: to.addresses.iter().map(start).collect(), ends };
         streams.wait_running();
         streams
     }
 
     /// Waits until more answers have come on each.
     pub(crate) fn wait_running(&self) {
-        for stream in &self.0 {
+        for stream in &self.streams {
             let goal = stream.answered() + RUNS;
             wait_for("answers of a stream", || {
                 let answered = stream.answered();
@@ -224,7 +229,7 @@ impl Streams {
 
     /// Ends them: the worst of each number.
     pub(crate) fn stop(self) -> StreamReport {
-        let reports = self.0.into_iter().map(|stream| stream.stop().unwrap());
+        let reports = self.streams.into_iter().map(|stream| stream.stop().unwrap());
         reports
             .reduce(|a, b| StreamReport {
                 sent: a.sent + b.sent,
@@ -237,8 +242,10 @@ impl Streams {
 
     /// Ends them: not one packet may be lost.
     pub(crate) fn assert_lossless(self, what: &str) {
+        let ends = self.ends.clone();
         let report = self.stop();
         println!("LOSS {what} {} of {}", report.lost(), report.sent);
-        assert_eq!(report.lost(), 0, "{what}: {report:?}");
+        let counters = || ends.map(|net| dump::run(&net, "nstat -as")).join("\n");
+        assert_eq!(report.lost(), 0, "{what}: {report:?}\n{}", counters());
     }
 }

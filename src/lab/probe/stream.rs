@@ -10,12 +10,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use nix::sys::socket::{setsockopt, sockopt};
+
 use crate::lab::{LabError, Netns};
 
 /// How long [`Stream::stop`] waits for the answers to the last packets.
-const GRACE: Duration = Duration::from_secs(1);
+const GRACE: Duration = Duration::from_secs(5);
 /// How often a receiving thread looks whether it is to end.
 const LOOK: Duration = Duration::from_millis(20);
+/// The receive buffer in bytes: what comes in seconds.
+const ROOM: usize = 4 << 20;
 /// The bytes of a packet's number, and the packet's length: small, as what is counted is packets.
 const NUMBER: usize = 8;
 
@@ -108,7 +112,7 @@ impl Stream {
         self.flags.answered.load(Ordering::SeqCst)
     }
 
-    /// Stops sending, waits at most a second for the last answers, and reports.
+    /// Stops sending, waits at most 5 s for the last answers, and reports.
     pub fn stop(mut self) -> Result<StreamReport, LabError> {
         self.flags.stop_sending.store(true, Ordering::SeqCst);
         let sent = join(self.sender.take())?.unwrap_or_default();
@@ -135,9 +139,13 @@ fn join<T>(thread: Option<JoinHandle<Result<T, LabError>>>) -> Result<Option<T>,
     thread.map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).transpose()
 }
 
+/// A receiver that has to wait for a processor must not lose what the network delivered.
 fn open(address: IpAddr) -> io::Result<UdpSocket> {
     let socket = UdpSocket::bind(SocketAddr::new(address, 0))?;
     socket.set_read_timeout(Some(LOOK))?;
+    if setsockopt(&socket, sockopt::RcvBufForce, &ROOM).is_err() {
+        setsockopt(&socket, sockopt::RcvBuf, &ROOM)?;
+    }
     Ok(socket)
 }
 
