@@ -14,5 +14,6 @@ mod fabric;
 mod faults;
 mod flannel;
 mod healing;
+mod life;
 mod restart;
 mod takeover;
