@@ -13,7 +13,7 @@ use twill_backends::network::NetworkConfig;
 
 use super::adoption::adopt;
 use super::socket::Request;
-use super::{Agent, Calling, STORE_PATIENCE, StoreState, TICK, World};
+use super::{Agent, Calling, StoreState, TICK, World};
 use crate::filter::Firewall;
 use crate::kernel::{Change, Kernel};
 use crate::store::{Held, Revision, StoreError, StoreEvent};
@@ -71,10 +71,8 @@ impl<W: World> Agent<W> {
 
     /// When the next thing is due.
     fn due(&self, now: Instant) -> Instant {
-        let patience =
-            self.memory.as_ref().filter(|_| self.network.is_none()).map(|_| self.started + STORE_PATIENCE);
         let times = [
-            patience,
+            self.patience(),
             self.plan.as_ref().and_then(|_| self.reconciler.due(now)),
             self.firewall.as_ref().and_then(|_| self.filtering.due(now)),
             self.leases.due(),

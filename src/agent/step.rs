@@ -39,9 +39,16 @@ impl<W: World> Agent<W> {
         Ok(())
     }
 
+    /// Until when the store has time to say something before the last run's memory is used; `None` once it is not
+    /// going to be.
+    pub(super) fn patience(&self) -> Option<Instant> {
+        let silent = self.network.is_none() && self.config_fault.is_none();
+        self.memory.as_ref().filter(|_| silent).map(|_| self.started + STORE_PATIENCE)
+    }
+
     /// Starts from the last run's memory if the store did not answer in time.
     fn recall(&mut self, now: Instant) {
-        if self.network.is_some() || self.config_fault.is_some() || now < self.started + STORE_PATIENCE {
+        if self.patience().is_none_or(|end| now < end) {
             return;
         }
         let Some(memory) = self.memory.clone() else { return };

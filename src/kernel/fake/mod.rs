@@ -53,6 +53,12 @@ impl FakeKernel {
         fake
     }
 
+    /// What the host looks like, without the links of ours.
+    #[must_use]
+    pub fn host_facts(&self) -> HostFacts {
+        self.lock().facts.clone()
+    }
+
     /// What is there.
     #[must_use]
     pub fn net(&self) -> NetState {

@@ -212,7 +212,7 @@ async fn junk_over_the_own_lease_is_written_over_where_pods_prove_it_ours() {
     let (host, agent) = fabric(3).await;
     let lease = host.lease().unwrap();
     let subnet = name(&lease).subnets().unwrap().v4.unwrap().to_string();
-    host.add_bridge(&subnet.replace(".0/24", ".1/24")).await;
+    host.add_bridge(&subnet.replace(".0/24", ".1/24"));
     host.table.put_raw(lease.key.as_str(), b"junk", false);
     pause(10_000).await;
     agent.is_well().await;
@@ -230,7 +230,7 @@ async fn of_two_hosts_with_one_identity_the_first_stops_writing() {
     let cause = fault.unwrap().cause;
     assert!(cause.contains("192.168.77.1") && cause.contains("192.168.77.7"), "{cause}");
     let writes = host.table.writes();
-    host.move_to("192.168.77.111/24").await;
+    host.move_to("192.168.77.111/24");
     pause(20 * 3_600_000).await;
     assert_eq!(host.table.writes(), writes);
     host.leads_to(&[2, 3]).await;
@@ -247,7 +247,7 @@ async fn a_subnet_in_use_survives_a_store_that_was_away_at_the_start() {
     agent.is_ready().await;
     // Pods come while nobody can be asked, and meanwhile the subnet goes to another host.
     let subnet = name(&lease).subnets().unwrap().v4.unwrap().to_string();
-    host.add_bridge(&subnet.replace(".0/24", ".1/24")).await;
+    host.add_bridge(&subnet.replace(".0/24", ".1/24"));
     let theirs = br#"{"PublicIP":"192.168.77.66","BackendType":"vxlan","BackendData":{"VtepMAC":"02:00:00:00:01:42"},"NodeID":"them","Session":"x"}"#;
     host.table.put_raw(lease.key.as_str(), theirs, false);
     host.table.set_available(true);

@@ -162,10 +162,8 @@ impl Host {
     }
 
     /// Puts a bridge with the first address of a subnet on the host, as the bridge plugin does for pods.
-    async fn add_bridge(&self, subnet: &str) {
-        use twill::kernel::Kernel;
-        let mut facts = self.kernel.facts(None).await.unwrap();
-        facts.links.retain(|link| link.index < 100);
+    fn add_bridge(&self, subnet: &str) {
+        let mut facts = self.kernel.host_facts();
         let name = "cni0".try_into().unwrap();
         facts.links.push(LinkFact { index: 50, name, mac: None, mtu: 1450, alias: String::new() });
         facts.addrs.push(AddrFact { index: 50, net: subnet.parse().unwrap(), ..facts.addrs[0].clone() });
@@ -173,10 +171,8 @@ impl Host {
     }
 
     /// Gives the underlay interface another address.
-    async fn move_to(&self, address: &str) {
-        use twill::kernel::Kernel;
-        let mut facts = self.kernel.facts(None).await.unwrap();
-        facts.links.retain(|link| link.index < 100);
+    fn move_to(&self, address: &str) {
+        let mut facts = self.kernel.host_facts();
         facts.addrs[0].net = address.parse().unwrap();
         self.kernel.set_facts(facts);
     }
@@ -302,9 +298,7 @@ fn removals(kernel: &FakeKernel, before: usize) -> Vec<Op> {
 async fn fresh_net(host: &Host) -> NetState {
     let other =
         Host { identity: host.identity.clone(), kernel: FakeKernel::default(), ..Host::new(1, &host.table) };
-    use twill::kernel::Kernel;
-    let mut facts = host.kernel.facts(None).await.unwrap();
-    facts.links.retain(|link| link.index < 100);
+    let facts = host.kernel.host_facts();
     other.kernel.set_facts(facts);
     let agent = other.started().await;
     agent.is_well().await;

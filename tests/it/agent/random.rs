@@ -101,7 +101,7 @@ async fn befall(host: &Host, agent: Running, event: Event) -> Running {
         Event::PortTaken => kernel.take_port(),
         Event::Flush => host.firewall.flush(),
         Event::RefuseRules(count) => host.firewall.fail(count),
-        Event::Move(n) => host.move_to(&format!("192.168.77.{n}/24")).await,
+        Event::Move(n) => host.move_to(&format!("192.168.77.{n}/24")),
         Event::Restart => {
             agent.stop().await;
             return host.start();
@@ -138,9 +138,7 @@ async fn live(events: Vec<Event>) {
     let (net, filter, env) = (host.kernel.net(), host.firewall.have(), host.env());
     agent.stop().await;
     let fresh = Host { identity: host.identity.clone(), ..Host::new(1, &host.table) };
-    use twill::kernel::Kernel;
-    let mut facts = host.kernel.facts(None).await.unwrap();
-    facts.links.retain(|link| link.index < 100);
+    let facts = host.kernel.host_facts();
     fresh.kernel.set_facts(facts);
     let agent = fresh.started().await;
     pause(10_000).await;

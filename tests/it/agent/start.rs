@@ -1,6 +1,5 @@
 //! Starting, ending, and starting again.
 
-use twill::kernel::Kernel;
 use twill::kernel::facts::{BY_BOOT, RouteFact};
 use twill_backends::state::{Route, RouteKind};
 
@@ -60,7 +59,7 @@ async fn the_order_of_inputs_does_not_matter() {
             match *input {
                 "config" => table.set_config(Some(CONFIG)),
                 "underlay" => {
-                    host.kernel.set_facts(FakeKernel::host(1).facts(None).await.unwrap());
+                    host.kernel.set_facts(FakeKernel::host(1).host_facts());
                 }
                 "store" => table.set_available(true),
                 _ => drop(put_peers(&table, 4)),
@@ -161,7 +160,7 @@ async fn an_expired_lease_is_announced_only_to_pods_that_run_already() {
         expire(&host);
         if pods {
             let gateway = env.lines().find_map(|line| line.strip_prefix("FLANNEL_SUBNET=")).unwrap();
-            host.add_bridge(gateway).await;
+            host.add_bridge(gateway);
         }
         std::fs::remove_file(&host.config.subnet_file).unwrap();
         host.kernel.alter_silently(|net| *net = NetState::default());
@@ -207,7 +206,7 @@ async fn an_unsupported_backend_is_refused_with_nothing_touched() {
 #[tokio::test(start_paused = true)]
 async fn a_network_that_is_in_use_is_refused_unless_forced() {
     let mut host = Host::alone();
-    let mut facts = host.kernel.facts(None).await.unwrap();
+    let mut facts = host.kernel.host_facts();
     facts.routes.push(RouteFact {
         dst: "10.5.7.0/24".parse().unwrap(),
         protocol: BY_BOOT,
@@ -313,4 +312,22 @@ async fn two_agents_see_each_other() {
         agent.is_well().await;
         assert_eq!(agent.status().await.peers.len(), 1);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_answers_without_a_configuration_is_waited_for() {
+    let host = Host::alone();
+    put_peers(&host.table, 3);
+    let agent = host.started().await;
+    pause(2_000).await;
+    agent.stop().await;
+    host.table.set_config(None);
+    let before = host.kernel.applied().len();
+    let mut agent = host.start();
+    pause(3_600_000).await;
+    agent.shows(&["no-config"]).await;
+    assert_eq!(host.kernel.applied().len(), before);
+    host.table.set_config(Some(CONFIG));
+    agent.is_ready().await;
+    agent.is_well().await;
 }
