@@ -6,6 +6,10 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use twill::lab::Netns;
 
+/// Ends what one command printed.
+const BREAK: &str = "=====";
+const ROUTES: [&str; 2] = ["ip -4 -j route show", "ip -6 -j route show"];
+const RULES: &str = "nft -s list ruleset";
 /// The settings that an agent makes.
 const SYSCTLS: [&str; 2] = ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"];
 
@@ -19,36 +23,43 @@ pub(crate) fn of(net: &Netns) -> Vec<String> {
 
 /// [`of`] without settings, which a cleanup leaves.
 pub(crate) fn network(net: &Netns) -> Vec<String> {
-    let mut lines = links(net);
-    lines.extend(routes(net));
-    lines.extend(json(net, "neigh ", "ip -j neigh show nud permanent"));
-    lines.extend(json(net, "neigh ", "ip -6 -j neigh show nud permanent"));
-    let fdb = json(net, "fdb ", "bridge -j fdb show");
-    lines.extend(fdb.into_iter().filter(|line| line.contains("flannel")));
+    let neigh = ["ip -4 -j neigh show nud permanent", "ip -6 -j neigh show nud permanent"];
+    let commands =
+        ["ip -d -j addr show", ROUTES[0], ROUTES[1], neigh[0], neigh[1], "bridge -j fdb show", RULES];
+    let texts = all(net, &commands);
+    let mut lines = links(&parse(&texts[0]));
+    lines.extend(texts[1..3].iter().flat_map(|text| routes_of(text)));
+    lines.extend(texts[3..5].iter().flat_map(|text| objects("neigh ", text)));
+    lines.extend(objects("fdb ", &texts[5]).into_iter().filter(|line| line.contains("flannel")));
     lines.retain(|line| !line.contains("33:33:") && !line.contains("01:00:5e"));
     lines.sort();
     lines.dedup();
-    lines.extend(firewall(net));
+    lines.extend(rules_of(&texts[6]));
     lines
 }
 
 /// Routes of the main table.
 pub(crate) fn routes(net: &Netns) -> Vec<String> {
-    let mut lines = json(net, "route ", "ip -4 -j route show");
-    lines.extend(json(net, "route ", "ip -6 -j route show"));
-    lines.retain(|line| !line.contains("\"fe80::/64\"") && !line.contains("\"multicast\""));
-    lines
+    all(net, &ROUTES).iter().flat_map(|text| routes_of(text)).collect()
 }
 
 /// The rules, without counters.
 pub(crate) fn firewall(net: &Netns) -> Vec<String> {
-    let text = run(net, "nft -s list ruleset");
+    rules_of(&run(net, RULES))
+}
+
+fn routes_of(text: &str) -> Vec<String> {
+    let mut lines = objects("route ", text);
+    lines.retain(|line| !line.contains("\"fe80::/64\"") && !line.contains("\"multicast\""));
+    lines
+}
+
+fn rules_of(text: &str) -> Vec<String> {
     text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect()
 }
 
-/// Links with addresses; of pods' veths and `lo`, that they exist.
-fn links(net: &Netns) -> Vec<String> {
-    let entries: Value = parse(&run(net, "ip -d -j addr show"));
+/// Links with addresses. Of a device that is no tunnel, its Ethernet address does not count.
+fn links(entries: &Value) -> Vec<String> {
     let mut lines = Vec::new();
     for link in entries.as_array().unwrap() {
         let name = link["ifname"].as_str().unwrap();
@@ -68,10 +79,9 @@ fn links(net: &Netns) -> Vec<String> {
 }
 
 /// One line per object of a JSON list. What names nothing (cache lifetimes, flags of the cache) is left out.
-fn json(net: &Netns, prefix: &str, command: &str) -> Vec<String> {
-    let list = parse(&run(net, command));
+fn objects(prefix: &str, text: &str) -> Vec<String> {
     let mut lines = Vec::new();
-    for object in list.as_array().cloned().unwrap_or_default() {
+    for object in parse(text).as_array().cloned().unwrap_or_default() {
         let Value::Object(fields) = object else { continue };
         let kept = |key: &str| !matches!(key, "expires" | "cache" | "used" | "updated" | "pref");
         let fields: BTreeMap<String, Value> = fields.into_iter().filter(|(key, _)| kept(key)).collect();
@@ -82,6 +92,14 @@ fn json(net: &Netns, prefix: &str, command: &str) -> Vec<String> {
 
 fn parse(text: &str) -> Value {
     if text.trim().is_empty() { Value::Array(Vec::new()) } else { serde_json::from_str(text).unwrap() }
+}
+
+/// What each of the commands prints, read in one go.
+fn all(net: &Netns, commands: &[&str]) -> Vec<String> {
+    let text = sh(net, &commands.join(&format!("; echo '{BREAK}'; ")));
+    let texts: Vec<String> = text.split(BREAK).map(|text| text.trim().to_owned()).collect();
+    assert_eq!(texts.len(), commands.len(), "{text}");
+    texts
 }
 
 /// A device's Ethernet address.
