@@ -126,10 +126,19 @@ impl Code {
     }
 }
 
+/// What stands before the next step in the text of an error.
+const NEXT: &str = "; next: ";
+
 impl Fault {
-    /// A complaint about `subject`.
+    /// A complaint about `subject`. A cause that ends in `; next: …` brings its own next step.
     pub fn new(code: Code, subject: impl Into<String>, cause: impl Into<String>) -> Self {
         Self { code, subject: subject.into(), cause: cause.into() }
+    }
+
+    /// The cause alone, and what to do about it: what the cause says, else what is true of all faults of its kind.
+    #[must_use]
+    pub fn cause_and_next(&self) -> (&str, &str) {
+        self.cause.rsplit_once(NEXT).unwrap_or((&self.cause, self.code.remedy()))
     }
 }
 
@@ -143,6 +152,7 @@ impl fmt::Display for Code {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}; next: {}", self.subject, self.cause, self.code.remedy())
+        let (cause, next) = self.cause_and_next();
+        write!(f, "{}: {cause}{NEXT}{next}", self.subject)
     }
 }

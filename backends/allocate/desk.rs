@@ -208,9 +208,10 @@ fn announced_twice(taken: &Taken, address: &str) -> ClaimError {
 
 fn owner(taken: &Taken) -> String {
     let Some(lease) = &taken.lease else { return "somebody whose value does not decode".to_owned() };
-    let address = || Family::ALL.into_iter().find_map(|family| lease.attrs.public(family));
-    match (&lease.attrs.node_id, address()) {
-        (Some(node), _) => format!("node {node}"),
+    let address = Family::ALL.into_iter().find_map(|family| lease.attrs.public(family));
+    match (&lease.attrs.node_id, address) {
+        (Some(node), Some(address)) => format!("node {node} at {address}"),
+        (Some(node), None) => format!("node {node}"),
         (None, Some(address)) => format!("the host at {address}"),
         (None, None) => "a host that names no address".to_owned(),
     }

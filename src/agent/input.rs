@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use twill_backends::backend::from_config;
 use twill_backends::fault::{Code, Fault};
+use twill_backends::lease::LeaseKey;
 use twill_backends::leases::LeaseEvent;
 use twill_backends::network::NetworkConfig;
 
@@ -76,6 +77,7 @@ impl<W: World> Agent<W> {
             self.plan.as_ref().and_then(|_| self.reconciler.due(now)),
             self.firewall.as_ref().and_then(|_| self.filtering.due(now)),
             self.leases.due(),
+            self.leaving.due(),
             self.tenure.due(now),
             self.found.due(),
             self.papers.due().filter(|_| self.is_worth_keeping()),
@@ -121,6 +123,7 @@ impl<W: World> Agent<W> {
                 tracing::info!("the store is back");
                 self.store.connected = true;
                 self.store.error = None;
+                self.tenure.saw_store_back();
                 return;
             }
             StoreEvent::Config(Ok(read)) => return self.hear_config(&read),
@@ -130,27 +133,43 @@ impl<W: World> Agent<W> {
                 let own = self.tenure.lease().map(|lease| lease.key.clone());
                 let own = own.and_then(|key| leases.iter().find(|lease| lease.key == key));
                 self.tenure.saw_snapshot(own, revision.number, now);
+                self.leaving.clear();
                 LeaseEvent::Snapshot { leases, faults }
             }
             StoreEvent::Put(lease, revision) => {
                 self.store.revision = revision;
                 self.tenure.saw_put(&lease, revision.number, now);
+                let in_its_way = self.leaving.returned(&lease);
+                self.forget(in_its_way, now);
                 LeaseEvent::Put(lease)
             }
             StoreEvent::Delete(key, revision) => {
                 self.store.revision = revision;
                 self.tenure.saw_delete(&key, revision.number, now);
-                LeaseEvent::Delete(key)
+                self.leaving.add(key, now);
+                return;
             }
             StoreEvent::Bad(key, fault) => {
                 // It comes without a revision: whatever came before, it is newer.
                 self.tenure.saw_delete(&key, u64::MAX, now);
+                if self.leaving.remove(&key) {
+                    self.forget([key.clone()], now);
+                }
                 LeaseEvent::Bad(key, fault)
             }
         };
         let changed = self.leases.apply(event, now);
         self.changed.extend(changed);
         self.papers.touch();
+    }
+
+    /// These leases are gone from the store, and their hosts did not claim them again.
+    pub(super) fn forget(&mut self, keys: impl IntoIterator<Item = LeaseKey>, now: Instant) {
+        for key in keys {
+            let changed = self.leases.apply(LeaseEvent::Delete(key), now);
+            self.changed.extend(changed);
+            self.papers.touch();
+        }
     }
 
     fn hear_config(&mut self, read: &NetworkConfig) {

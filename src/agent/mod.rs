@@ -8,6 +8,7 @@ mod adoption;
 mod filtering;
 pub mod identity;
 mod input;
+mod leaving;
 pub mod lock;
 pub mod memory;
 mod papers;
@@ -38,6 +39,7 @@ use twill_backends::plan::Plan;
 use self::filtering::Filtering;
 use self::identity::Identity;
 use self::input::Input;
+use self::leaving::Leaving;
 use self::memory::Memory;
 use self::papers::Papers;
 use self::socket::Request;
@@ -101,6 +103,7 @@ pub struct Agent<W: World> {
     network: Option<NetworkConfig>,
     config_fault: Option<Fault>,
     leases: Leases,
+    leaving: Leaving,
     /// Leases that were not planned yet since they changed.
     changed: BTreeSet<LeaseKey>,
     /// Whether a snapshot of this run has come: nothing is taken away before.
@@ -149,7 +152,7 @@ impl<W: World> Agent<W> {
         let started = crate::now();
         let previous = Previous::read(&config.subnet_file);
         let papers = Papers::new(config.subnet_file.clone(), config.state_dir().join("snapshot.json"));
-        let memory = papers.recall();
+        let memory = papers.recall(&identity.node.to_string());
         let remembered = memory.as_ref().and_then(|memory| memory.own.as_ref());
         let had = remembered.map_or(previous.subnets, |own| own.subnets);
         Self {
@@ -159,6 +162,7 @@ impl<W: World> Agent<W> {
             network: None,
             config_fault: None,
             leases: Leases::new(config.delete_hold),
+            leaving: Leaving::default(),
             changed: BTreeSet::new(),
             snapshot: false,
             store: StoreState::default(),

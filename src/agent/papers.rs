@@ -38,12 +38,19 @@ impl Papers {
         }
     }
 
-    /// What the last run knew. A corrupt file counts as none, and is reported.
-    pub(super) fn recall(&self) -> Option<Memory> {
-        Memory::load(&self.snapshot).unwrap_or_else(|error| {
+    /// What the last run of this node knew. A corrupt file counts as none, and is reported; so is one that another
+    /// node wrote, which came with a cloned disk: its lease is the original's.
+    pub(super) fn recall(&self, node: &str) -> Option<Memory> {
+        let memory = Memory::load(&self.snapshot).unwrap_or_else(|error| {
             tracing::warn!(file = %self.snapshot.display(), %error, "the last snapshot cannot be used; starting without");
             None
-        })
+        })?;
+        let of = memory.own.as_ref().and_then(|own| own.attrs.node_id.as_deref());
+        if let Some(other) = of.filter(|of| *of != node) {
+            tracing::warn!(file = %self.snapshot.display(), other, "the last snapshot is another node's; starting without");
+            return None;
+        }
+        Some(memory)
     }
 
     /// Whether subnet.env stands as wanted.

@@ -1,5 +1,7 @@
 //! What the agent says of itself, and what it does when asked.
 
+use std::time::Duration;
+
 use twill_backends::allocate::fits;
 use twill_backends::family::Family;
 use twill_backends::fault::{Code, Fault};
@@ -17,6 +19,9 @@ use crate::cli;
 use crate::filter::Firewall;
 use crate::store::LeaseStore;
 
+/// How long an agent that is asked to end waits until its answer is written.
+const DELIVERY: Duration = Duration::from_secs(1);
+
 impl<W: World> Agent<W> {
     /// Answers a request. Returns whether the agent is to end.
     pub(super) async fn answer(&mut self, request: Request) -> bool {
@@ -29,6 +34,9 @@ impl<W: World> Agent<W> {
         };
         if request.reply.send(answer).is_err() {
             tracing::debug!("the caller did not wait for its answer");
+        }
+        if end && tokio::time::timeout(DELIVERY, request.delivered).await.is_err() {
+            tracing::debug!("the caller does not read its answer");
         }
         end
     }
@@ -171,11 +179,12 @@ impl<W: World> Agent<W> {
 
 impl From<&Fault> for FaultStatus {
     fn from(fault: &Fault) -> Self {
+        let (cause, next) = fault.cause_and_next();
         Self {
             code: fault.code.to_string(),
             subject: fault.subject.clone(),
-            cause: fault.cause.clone(),
-            next: fault.code.remedy().to_owned(),
+            cause: cause.to_owned(),
+            next: next.to_owned(),
         }
     }
 }

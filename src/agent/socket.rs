@@ -19,7 +19,7 @@ use super::status::VERSION;
 
 /// The longest request line in bytes: whoever sends more is not one of ours.
 const LONGEST: u64 = 4096;
-/// How long an agent may take to answer.
+/// How long an agent may take to answer, and a caller to ask.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What can be asked.
@@ -39,6 +39,8 @@ pub struct Request {
     pub ask: Ask,
     /// Where the answer goes: a value, or why not.
     pub reply: oneshot::Sender<Result<Value, String>>,
+    /// Closes once the answer is written, or cannot be: an agent that ends waits for it.
+    pub delivered: oneshot::Receiver<()>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -77,11 +79,14 @@ pub async fn serve(listener: UnixListener, requests: mpsc::Sender<Request>) {
 
 async fn answer(mut stream: UnixStream, requests: mpsc::Sender<Request>) {
     let (read, mut write) = stream.split();
-    let mut line = String::new();
-    if BufReader::new(read.take(LONGEST)).read_line(&mut line).await.is_err() {
+    let mut line = Vec::new();
+    let mut read = BufReader::new(read.take(LONGEST));
+    if !matches!(tokio::time::timeout(PATIENCE, read.read_until(b'\n', &mut line)).await, Ok(Ok(_))) {
         return;
     }
-    let answer = match ask_loop(&line, &requests).await {
+    // Dropped when all is written.
+    let (_delivery, delivered) = oneshot::channel();
+    let answer = match ask_loop(&line, &requests, delivered).await {
         Ok(value) => json!({ "version": VERSION, "ok": value }),
         Err(error) => json!({ "version": VERSION, "error": error }),
     };
@@ -90,14 +95,18 @@ async fn answer(mut stream: UnixStream, requests: mpsc::Sender<Request>) {
     }
 }
 
-async fn ask_loop(line: &str, requests: &mpsc::Sender<Request>) -> Result<Value, String> {
-    let line: Line = serde_json::from_str(line).map_err(|error| format!("not a request: {error}"))?;
+async fn ask_loop(
+    line: &[u8],
+    requests: &mpsc::Sender<Request>,
+    delivered: oneshot::Receiver<()>,
+) -> Result<Value, String> {
+    let line: Line = serde_json::from_slice(line).map_err(|error| format!("not a request: {error}"))?;
     if line.version != VERSION {
         return Err(format!("this agent speaks version {VERSION}, not {}", line.version));
     }
     let (reply, answer) = oneshot::channel();
     let gone = || "the agent is ending".to_owned();
-    requests.send(Request { ask: line.request, reply }).await.map_err(|_| gone())?;
+    requests.send(Request { ask: line.request, reply, delivered }).await.map_err(|_| gone())?;
     answer.await.map_err(|_| gone())?
 }
 

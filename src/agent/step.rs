@@ -20,6 +20,8 @@ impl<W: World> Agent<W> {
     pub(super) async fn step(&mut self) -> Result<(), AgentError> {
         let now = crate::now();
         self.recall(now);
+        let gone = self.leaving.gone(now);
+        self.forget(gone, now);
         let let_go = self.leases.expire(now);
         if !let_go.is_empty() {
             self.changed.extend(let_go);

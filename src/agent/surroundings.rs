@@ -52,7 +52,11 @@ impl<W: World> Agent<W> {
             underlay: host.addrs.iter().map(|(_, addr)| addr.local).collect(),
             peers: self.leases.iter().flat_map(public).flatten().filter(|addr| !here(addr)).collect(),
         };
-        let had = self.lease_of_this_node().map_or(self.tenure.had(), |lease| lease.subnets);
+        let own = match self.lease_of_this_node() {
+            None => self.lease_of_this_device(backend, host).await,
+            own => own,
+        };
+        let had = own.map_or(self.tenure.had(), |lease| lease.subnets);
         let Preflight { refusals, warnings } =
             preflight::check(&facts, &self.scope(backend, host, network, had), &plans);
         for warning in warnings {

@@ -126,6 +126,27 @@ impl<W: World> Agent<W> {
     }
 }
 
+impl<W: World> Agent<W> {
+    /// The lease with our address whose tunnel device is here. It is ours by the claim order even if the state
+    /// directory, and the node id with it, was lost.
+    pub(super) async fn lease_of_this_device(&self, backend: &dyn Backend, host: &Host) -> Option<&Lease> {
+        for (family, link) in backend.links().iter() {
+            let (Some(mac), Some(addr)) = (self.world.kernel().mac_of(*link).await, host.addrs.get(family))
+            else {
+                continue;
+            };
+            let ours = |lease: &&Lease| {
+                lease.attrs.public(family) == Some(addr.public)
+                    && lease.attrs.data(family).and_then(vtep_mac) == Some(mac)
+            };
+            if let Some(lease) = self.leases.iter().find(ours) {
+                return Some(lease);
+            }
+        }
+        None
+    }
+}
+
 fn vtep_mac(data: &Value) -> Option<Mac> {
     let (_, mac) = data.as_object()?.iter().find(|(key, _)| key.eq_ignore_ascii_case("VtepMAC"))?;
     mac.as_str()?.parse().ok()

@@ -12,6 +12,8 @@ use crate::config::Secret;
 #[derive(Debug, Parser)]
 #[command(name = "twill", version, propagate_version = true, disable_help_subcommand = true)]
 #[command(about = "A self-healing VXLAN overlay fabric for containers")]
+// Of a flag given twice the last one counts, as in Go; wrappers append theirs.
+#[command(args_override_self = true)]
 pub(super) struct Cli {
     #[command(subcommand)]
     pub(super) verb: Verb,

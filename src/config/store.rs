@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
 
+use axum::http::uri::Authority;
 use uuid::Uuid;
 
 use super::ConfigError;
@@ -185,10 +186,16 @@ fn endpoint(text: &str) -> Result<String, ConfigError> {
     let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));
     let scheme = scheme.to_ascii_lowercase();
     let host = rest.trim_end_matches('/');
-    if !matches!(scheme.as_str(), "http" | "https") || host.is_empty() || host.contains(['/', ' ']) {
+    if !matches!(scheme.as_str(), "http" | "https") || !is_authority(host) {
         return Err(ConfigError::Endpoint { endpoint: text.to_owned() });
     }
     Ok(format!("{scheme}://{host}"))
+}
+
+/// Whether this is `HOST` or `HOST:PORT`, nothing else.
+fn is_authority(text: &str) -> bool {
+    let Ok(authority) = text.parse::<Authority>() else { return false };
+    authority.as_str() == authority.host() || authority.port_u16().is_some()
 }
 
 /// Go's `path.Clean` on text: no `.`, no doubled or trailing slash, `..` applied where there is something to leave.
@@ -295,7 +302,15 @@ mod tests {
     fn bad_endpoints_say_what_to_give() {
         assert!(matches!(endpoints(""), Err(ConfigError::NoEndpoints)));
         assert!(matches!(endpoints(" , "), Err(ConfigError::NoEndpoints)));
-        for bad in ["unix:///run/etcd.sock", "http://", "http://a:1/v3", "http://a b:1"] {
+        for bad in [
+            "unix:///run/etcd.sock",
+            "http://",
+            "http://a:1/v3",
+            "http://a b:1",
+            "http://[::1",
+            "a:99999",
+            "a:",
+        ] {
             let error = endpoints(bad).unwrap_err().to_string();
             assert!(error.contains(bad) && error.contains("http://HOST:PORT"), "{error}");
         }

@@ -249,7 +249,14 @@ impl Reconciler {
                     if let Op::SetLink(name, _) = op {
                         outcome.refused.insert(*name);
                     }
-                    outcome.faults.push(Fault::new(Code::KernelRefused, op.to_string(), error.to_string()));
+                    let cause = match error {
+                        // The subject is the operation already.
+                        KernelError::Refused { cause, .. } => cause,
+                        error @ (KernelError::Unreachable { .. } | KernelError::NoUnderlay(_)) => {
+                            error.to_string()
+                        }
+                    };
+                    outcome.faults.push(Fault::new(Code::KernelRefused, op.to_string(), cause));
                 }
             }
         }

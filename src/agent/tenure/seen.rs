@@ -46,6 +46,13 @@ impl Tenure {
         }
     }
 
+    /// The store answers again: what failed need not wait any longer.
+    pub const fn saw_store_back(&mut self) {
+        if self.failures > 0 {
+            self.retry_at = None;
+        }
+    }
+
     /// Judges what was seen while a call was under way.
     pub(super) fn catch_up(&mut self, now: Instant) {
         if self.rewound {

@@ -201,7 +201,8 @@ impl Running {
 
     async fn ask(&self, ask: Ask) -> Result<serde_json::Value, String> {
         let (reply, answer) = oneshot::channel();
-        self.requests.send(Request { ask, reply }).await.unwrap();
+        let (_delivery, delivered) = oneshot::channel();
+        self.requests.send(Request { ask, reply, delivered }).await.unwrap();
         answer.await.unwrap()
     }
 
