@@ -4,25 +4,24 @@
 //! is missing. Whatever casts doubt on the belief (a failed operation, a lost message, a link that changed) drops it.
 
 mod complaints;
+mod pace;
+mod pass;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use serde::{Deserialize, Serialize};
 use twill_backends::diff::{Key, Op, diff, diff_keys};
 use twill_backends::fault::{Code, Fault};
 use twill_backends::state::{Link, LinkName, NetState};
 
 use self::complaints::{never_settles, shadows};
+pub(crate) use self::pace::{HURRIED, backoff};
+use self::pass::Outcome;
+pub use self::pass::{Goal, Tally};
 use crate::kernel::{Change, ForeignRoute, Kernel, KernelError, Observed, Scope};
 
 /// How often a link is written before the pass gives up on it.
 const LINK_ROUNDS: usize = 3;
-/// The first and the longest pause after a failure.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
-/// The longest pause once something else changed in the kernel: healing is not put off by another object's failure.
-pub(crate) const HURRIED: Duration = Duration::from_millis(250);
-
 /// What is believed of the kernel, and what remains to be compared.
 #[derive(Debug, Default)]
 pub struct Reconciler {
@@ -43,21 +42,6 @@ pub struct Reconciler {
     faults: Vec<Fault>,
     /// What was done so far.
     tally: Tally,
-}
-
-/// Counts since the start of the process.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Tally {
-    /// Passes that compared something.
-    pub passes: u64,
-    /// Passes that read the whole state back.
-    pub observations: u64,
-    /// Operations done.
-    pub operations: u64,
-    /// Operations refused.
-    pub refusals: u64,
-    /// How long the last pass took, in microseconds.
-    pub last_pass_us: u64,
 }
 
 #[derive(Debug, Default)]
@@ -290,32 +274,4 @@ impl Reconciler {
         self.retry = Some(now + backoff(self.failures));
         self.failures = self.failures.saturating_add(1);
     }
-}
-
-/// What a pass did.
-#[derive(Debug, Default)]
-struct Outcome {
-    done: Vec<Op>,
-    faults: Vec<Fault>,
-    /// Links that could not be written: what would be on them cannot be either.
-    refused: BTreeSet<LinkName>,
-}
-
-/// What a pass is to reach.
-#[derive(Debug, Clone, Copy)]
-pub struct Goal<'a> {
-    /// What counts as ours.
-    pub scope: &'a Scope,
-    /// The state wanted.
-    pub want: &'a NetState,
-    /// Whether what nobody wants may be taken away: not before the store's first snapshot of this run.
-    pub removals: bool,
-}
-
-/// The pause after the given number of failures in a row: doubling, with up to half of it taken off at random.
-#[must_use]
-pub fn backoff(failures: u32) -> Duration {
-    let (first, longest) = BACKOFF;
-    let full = first.saturating_mul(1 << failures.min(16)).min(longest);
-    full.mul_f64(1.0 - 0.5 * fastrand::f64())
 }

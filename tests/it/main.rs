@@ -5,3 +5,5 @@
 mod agent;
 mod cli;
 mod golden;
+mod layering;
+mod readme;

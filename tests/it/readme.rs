@@ -1,0 +1,38 @@
+//! README.md names every flag with its fate, and the two commands. Its table of flags is made from the program's.
+
+use twill::cli::{FLANNELD_FLAGS, Fate, FlagRow, TWILL_FLAGS};
+
+/// A row of the table: name, default, fate, and what it does or why it does not.
+fn line(row: &FlagRow) -> String {
+    let default = if row.default.is_empty() { String::new() } else { format!("`{}`", row.default) };
+    let (fate, text) = match row.fate {
+        Fate::Works => ("works", row.help),
+        Fate::Ignored(why) => ("ignored", why),
+        Fate::Refused(advice) => ("refused", advice),
+    };
+    format!("| `--{}` | {default} | {fate} | {text} |", row.name)
+}
+
+#[test]
+fn every_flag_stands_in_the_readme_with_its_fate() {
+    let readme = include_str!("../../README.md");
+    let rows = || FLANNELD_FLAGS.iter().chain(TWILL_FLAGS).map(line);
+    let missing: Vec<String> = rows().filter(|row| !readme.lines().any(|line| line == row)).collect();
+    assert!(missing.is_empty(), "README.md lacks these lines:\n{}", missing.join("\n"));
+    let shown = readme
+        .lines()
+        .filter(|line| line.starts_with("| `--"))
+        .filter(|line| line.matches(" | ").count() == 3);
+    let obsolete: Vec<&str> = shown.filter(|line| !rows().any(|row| row == **line)).collect();
+    assert!(obsolete.is_empty(), "README.md has lines that no flag stands behind:\n{}", obsolete.join("\n"));
+}
+
+#[test]
+fn the_readme_names_both_commands() {
+    let readme = include_str!("../../README.md");
+    let makefile = include_str!("../../Makefile");
+    for target in ["demo", "test"] {
+        assert!(readme.contains(&format!("make {target}")), "README.md does not mention `make {target}`");
+        assert!(makefile.contains(&format!("\n{target}:")), "the Makefile has no target `{target}`");
+    }
+}
