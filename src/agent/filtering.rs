@@ -95,3 +95,76 @@ fn warnings(applied: &Applied) -> Vec<Fault> {
     }
     applied.warnings.iter().map(|line| Fault::new(Code::FirewallFailed, "firewall", line)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use twill_backends::filter::FilterNet;
+
+    use super::*;
+    use crate::filter::PolicyDrop;
+    use crate::filter::fake::FakeFirewall;
+
+    fn want() -> Filter {
+        let net =
+            FilterNet { network: "10.5.0.0/16".parse().unwrap(), subnet: "10.5.1.0/24".parse().unwrap() };
+        Filter { nets: vec![net], masquerade: None, forward: true }
+    }
+
+    fn codes(filtering: &Filtering) -> Vec<Code> {
+        filtering.faults().iter().map(|fault| fault.code).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn rules_are_loaded_once_and_again_when_they_went() {
+        let (mut filtering, firewall) = (Filtering::default(), FakeFirewall::default());
+        assert_eq!(filtering.due(crate::now()), None);
+        filtering.want(&want());
+        assert_eq!(filtering.due(crate::now()), Some(crate::now()));
+        filtering.pass(&firewall).await;
+        assert_eq!((firewall.have(), firewall.writes(), filtering.due(crate::now())), (want(), 1, None));
+        assert_eq!(filtering.repairs(), 0, "the first load repairs nothing");
+        filtering.look(crate::now());
+        filtering.pass(&firewall).await;
+        assert_eq!((firewall.writes(), filtering.repairs()), (1, 0));
+        firewall.flush();
+        filtering.look(crate::now());
+        filtering.pass(&firewall).await;
+        assert_eq!((firewall.writes(), filtering.repairs()), (2, 1));
+        filtering.want(&Filter { forward: false, ..want() });
+        filtering.pass(&firewall).await;
+        assert_eq!((firewall.writes(), filtering.repairs()), (3, 1), "a change of mind repairs nothing");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_are_reported_and_tried_ever_more_slowly_but_a_change_hurries() {
+        let (mut filtering, firewall) = (Filtering::default(), FakeFirewall::default());
+        filtering.want(&want());
+        firewall.fail(12);
+        for _ in 0..12 {
+            filtering.pass(&firewall).await;
+            assert_eq!(codes(&filtering), [Code::FirewallFailed]);
+        }
+        let now = crate::now();
+        assert!(filtering.due(now).unwrap() >= now + Duration::from_secs(5));
+        filtering.look(now);
+        assert_eq!(filtering.due(now), Some(now + HURRIED));
+        filtering.pass(&firewall).await;
+        assert_eq!((codes(&filtering), filtering.due(now)), (vec![], None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_drops_our_packets_is_a_fault_as_long_as_it_does() {
+        let (mut filtering, firewall) = (Filtering::default(), FakeFirewall::default());
+        let drop = PolicyDrop { v6: false, chain: "ip filter FORWARD".into(), iptables: true };
+        firewall.obstruct(vec![drop]);
+        filtering.want(&want());
+        filtering.pass(&firewall).await;
+        assert_eq!(codes(&filtering), [Code::ForwardDropped]);
+        firewall.obstruct(Vec::new());
+        filtering.look(crate::now());
+        filtering.pass(&firewall).await;
+        assert_eq!(codes(&filtering), []);
+    }
+}

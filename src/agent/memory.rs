@@ -97,3 +97,67 @@ impl Memory {
         self.expires.is_some_and(|at| at <= now)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn memory() -> Memory {
+        let lease = |n: u8| {
+            let value = format!(
+                r#"{{"PublicIP":"192.0.2.{n}","BackendType":"vxlan","BackendData":{{"VNI":1,"VtepMAC":"02:00:00:00:00:0{n}"}},"NodeID":"n{n}"}}"#
+            );
+            Lease::decode(&format!("10.5.{n}.0-24"), value.as_bytes()).unwrap()
+        };
+        let config = r#"{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan","MTU":1400}}"#;
+        Memory {
+            config: NetworkConfig::parse(config).unwrap(),
+            own: Some(lease(1)),
+            expires: Some(UNIX_EPOCH + Duration::from_secs(1_900_000_000)),
+            leases: vec![lease(1), lease(2), lease(3)],
+            revision: Revision { cluster: 7, number: 42 },
+        }
+    }
+
+    #[test]
+    fn what_is_saved_is_loaded() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("deep/snapshot.json");
+        assert_eq!(Memory::load(&path).unwrap(), None);
+        for memory in [memory(), Memory { own: None, expires: None, leases: Vec::new(), ..memory() }] {
+            memory.save(&path).unwrap();
+            assert_eq!(Memory::load(&path).unwrap(), Some(memory));
+        }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_used_says_why() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("snapshot.json");
+        memory().save(&path).unwrap();
+        let good = std::fs::read_to_string(&path).unwrap();
+        for (text, why) in [
+            (String::new(), "EOF"),
+            ("{}".to_owned(), "missing field"),
+            (good.replace("\"version\":1", "\"version\":9"), "version 9 is not 1"),
+            (good.replace("192.0.2.2", "nowhere"), "10.5.2.0-24"),
+            (good[..good.len() / 2].to_owned(), "EOF"),
+        ] {
+            std::fs::write(&path, &text).unwrap();
+            let error = Memory::load(&path).unwrap_err().to_string();
+            assert!(error.contains(why), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn no_cut_of_the_file_panics_or_is_taken_for_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("snapshot.json");
+        memory().save(&path).unwrap();
+        let good = std::fs::read(&path).unwrap();
+        for cut in 0..good.len() {
+            std::fs::write(&path, &good[..cut]).unwrap();
+            assert!(Memory::load(&path).is_err(), "{cut}");
+        }
+    }
+}

@@ -124,3 +124,104 @@ fn note(slot: &mut Option<Fault>, fault: Option<Fault>) {
         *slot = fault;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use tempfile::TempDir;
+    use twill_backends::family::PerFamily;
+    use twill_backends::network::NetworkConfig;
+
+    use super::*;
+    use crate::store::Revision;
+
+    fn papers() -> (Papers, TempDir) {
+        let dir = tempfile::tempdir().unwrap();
+        (Papers::new(dir.path().join("run/subnet.env"), dir.path().join("state/snapshot.json")), dir)
+    }
+
+    fn env(mtu: u32) -> SubnetEnv {
+        let net = |text: &str| PerFamily { v4: text.parse().ok(), v6: None };
+        SubnetEnv { networks: net("10.5.0.0/16"), subnets: net("10.5.1.0/24"), mtu, masquerade: true }
+    }
+
+    fn memory() -> Option<Memory> {
+        let config = NetworkConfig::parse(r#"{"Network":"10.5.0.0/16"}"#).unwrap();
+        let revision = Revision { cluster: 1, number: 1 };
+        Some(Memory { config, own: None, expires: None, leases: Vec::new(), revision })
+    }
+
+    fn codes(papers: &Papers) -> Vec<Code> {
+        papers.faults().map(|fault| fault.code).collect()
+    }
+
+    #[test]
+    fn subnet_env_is_written_when_it_differs() {
+        let (mut papers, _dir) = papers();
+        assert!(!papers.written());
+        assert!(papers.keep_env(&env(1450)) && papers.written());
+        assert!(!papers.keep_env(&env(1450)));
+        assert!(papers.keep_env(&env(1400)));
+        fs::write(&papers.env, "FLANNEL_MTU=9000\n").unwrap();
+        assert!(papers.keep_env(&env(1400)));
+        assert_eq!(fs::read_to_string(&papers.env).unwrap(), env(1400).to_string());
+        assert!(papers.remove_env().unwrap() && !papers.remove_env().unwrap());
+    }
+
+    #[test]
+    fn files_that_cannot_be_written_are_faults_until_they_can() {
+        let (mut papers, dir) = papers();
+        fs::write(dir.path().join("run"), "").unwrap();
+        fs::write(dir.path().join("state"), "").unwrap();
+        papers.touch();
+        let now = crate::now();
+        assert!(!papers.keep_env(&env(1450)) && !papers.written());
+        papers.keep_snapshot(now, memory);
+        assert_eq!(codes(&papers), [Code::FileFailed, Code::FileFailed]);
+        assert_eq!(papers.due(), Some(now + PAUSE), "it is tried again");
+        fs::remove_file(dir.path().join("run")).unwrap();
+        fs::remove_file(dir.path().join("state")).unwrap();
+        assert!(papers.keep_env(&env(1450)) && papers.written());
+        papers.keep_snapshot(now + PAUSE, memory);
+        assert_eq!((codes(&papers), papers.recall()), (vec![], memory()));
+    }
+
+    /// `/dev/full` has no room for anything.
+    #[test]
+    fn a_full_disk_keeps_the_old_file() {
+        let (mut papers, _dir) = papers();
+        papers.keep_env(&env(1450));
+        let temp = papers.env.with_file_name(format!(".subnet.env.{}", std::process::id()));
+        std::os::unix::fs::symlink("/dev/full", temp).unwrap();
+        assert!(!papers.keep_env(&env(1400)));
+        assert!(papers.faults().next().unwrap().cause.contains("No space left"), "{:?}", papers.env_fault);
+        assert_eq!(fs::read_to_string(&papers.env).unwrap(), env(1450).to_string());
+        assert!(papers.keep_env(&env(1400)), "what was left beside it is gone");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_snapshot_is_written_at_most_once_a_second() {
+        let (mut papers, _dir) = papers();
+        assert_eq!((papers.due(), papers.recall()), (None, None));
+        let now = crate::now();
+        papers.touch();
+        assert_eq!(papers.due(), Some(now));
+        papers.keep_snapshot(now, memory);
+        assert_eq!((papers.due(), papers.recall()), (None, memory()));
+        papers.touch();
+        papers.touch();
+        assert_eq!(papers.due(), Some(now + PAUSE));
+        papers.keep_snapshot(now, || panic!("too early"));
+        papers.keep_snapshot(now + PAUSE, memory);
+        assert_eq!(papers.due(), None);
+    }
+
+    #[test]
+    fn a_corrupt_snapshot_counts_as_none() {
+        let (papers, dir) = papers();
+        fs::create_dir(dir.path().join("state")).unwrap();
+        fs::write(&papers.snapshot, "junk").unwrap();
+        assert_eq!(papers.recall(), None);
+    }
+}

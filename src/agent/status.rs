@@ -231,4 +231,118 @@ mod tests {
             assert_eq!(duration(seconds), text);
         }
     }
+
+    fn status() -> Status {
+        Status {
+            version: VERSION,
+            state: State::Degraded,
+            build: "0.1.0".to_owned(),
+            pid: 4711,
+            uptime_s: 7_265,
+            node: "0d6e".to_owned(),
+            instance: "ff82d74b".to_owned(),
+            store: StoreStatus {
+                place: "etcd http://10.0.0.1:2379".to_owned(),
+                connected: true,
+                revision: 42,
+                error: None,
+            },
+            underlay: Some(UnderlayStatus {
+                interface: "eth0".to_owned(),
+                mtu: 1500,
+                public: vec!["192.0.2.1".to_owned(), "2001:db8::1".to_owned()],
+            }),
+            network: Some(NetworkStatus {
+                networks: vec!["10.5.0.0/16".to_owned(), "fd00:5::/48".to_owned()],
+                backend: "vxlan".to_owned(),
+                mtu: 1430,
+                firewall: "nftables".to_owned(),
+            }),
+            lease: Some(LeaseStatus {
+                key: "10.5.1.0-24".to_owned(),
+                subnets: vec!["10.5.1.0/24".to_owned()],
+                standing: "held".to_owned(),
+                expires_in_s: Some(80_000),
+            }),
+            peers: vec![peer("10.5.2.0-24", Some("1f2e"), false), peer("10.5.3.0-24", None, true)],
+            faults: vec![FaultStatus {
+                code: "deletions-held".to_owned(),
+                subject: "leases".to_owned(),
+                cause: "the store was made anew".to_owned(),
+                next: "nothing if peers come back".to_owned(),
+            }],
+            reconcile: ReconcileStatus {
+                converged: true,
+                tally: Tally { passes: 3, operations: 12, ..Tally::default() },
+                repairs: 1,
+            },
+        }
+    }
+
+    fn peer(key: &str, node: Option<&str>, held: bool) -> PeerStatus {
+        PeerStatus {
+            key: key.to_owned(),
+            node: node.map(str::to_owned),
+            public: vec!["192.0.2.9".to_owned()],
+            backend: "vxlan".to_owned(),
+            held,
+        }
+    }
+
+    #[test]
+    fn people_read_this() {
+        let text = "\
+state     degraded, up 2h1m, pid 4711
+node      0d6e (instance ff82d74b, twill 0.1.0)
+store     etcd http://10.0.0.1:2379, revision 42
+network   10.5.0.0/16, fd00:5::/48, vxlan, MTU 1430, nftables
+underlay  eth0 MTU 1500, published as 192.0.2.1, 2001:db8::1
+lease     10.5.1.0/24, held for 22h13m
+kernel    as wanted; 3 passes, 12 operations, 1 repairs
+peers     2
+  10.5.2.0-24             192.0.2.9           vxlan    1f2e
+  10.5.3.0-24             192.0.2.9           vxlan    flanneld  gone from the store, held
+fault     deletions-held leases: the store was made anew
+          next: nothing if peers come back
+";
+        assert_eq!(status().to_string(), text);
+    }
+
+    #[test]
+    fn an_agent_that_knows_nothing_yet_says_so() {
+        let status = Status {
+            state: State::Failed,
+            uptime_s: 0,
+            store: StoreStatus { connected: false, revision: 0, error: None, ..status().store },
+            underlay: None,
+            network: None,
+            lease: None,
+            peers: Vec::new(),
+            faults: Vec::new(),
+            reconcile: ReconcileStatus { converged: false, tally: Tally::default(), repairs: 0 },
+            ..status()
+        };
+        let text = "\
+state     failed, up 0s, pid 4711
+node      0d6e (instance ff82d74b, twill 0.1.0)
+store     etcd http://10.0.0.1:2379: not connected yet
+kernel    not as wanted yet; 0 passes, 0 operations, 0 repairs
+peers     0
+";
+        assert_eq!(status.to_string(), text);
+        let reserved = Status {
+            store: StoreStatus { error: Some("refused".to_owned()), ..status.store.clone() },
+            lease: self::status().lease.map(|lease| LeaseStatus { expires_in_s: None, ..lease }),
+            ..status
+        };
+        let text = reserved.to_string();
+        assert!(text.contains("held for ever\n") && text.contains(":2379: refused\n"), "{text}");
+    }
+
+    #[test]
+    fn programs_read_back_what_was_written() {
+        let json = serde_json::to_value(status()).unwrap();
+        assert_eq!((&json["state"], &json["version"]), (&"degraded".into(), &VERSION.into()));
+        assert_eq!(serde_json::from_value::<Status>(json).unwrap(), status());
+    }
 }

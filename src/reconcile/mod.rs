@@ -275,3 +275,6 @@ impl Reconciler {
         self.failures = self.failures.saturating_add(1);
     }
 }
+
+#[cfg(test)]
+mod tests;

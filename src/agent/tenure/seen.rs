@@ -77,7 +77,9 @@ impl Tenure {
             self.retry_at = None;
         }
         let Standing::Held(held) = &mut self.standing else { return };
-        if held.lease.key != *key || revision <= held.revision {
+        // What was seen at the very revision of our write holds: where it is not our write, the store went back in time
+        // and has caught up.
+        if held.lease.key != *key || revision < held.revision {
             return;
         }
         let rewound = held.revision == 0;

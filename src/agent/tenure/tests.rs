@@ -213,6 +213,15 @@ fn a_wiped_store_costs_the_lease_whatever_its_revision() {
 }
 
 #[test]
+fn a_store_that_went_back_and_caught_up_is_found_out_by_what_it_lacks() {
+    let (mut tenure, now) = holder();
+    tenure.saw_snapshot(None, 9, now);
+    assert!(matches!(tenure.standing(), Standing::Held(_)), "a listing from before our write");
+    tenure.saw_snapshot(None, 10, now);
+    assert_eq!(tenure.standing(), &Standing::Lost(own()));
+}
+
+#[test]
 fn in_a_restored_store_an_earlier_session_of_ours_is_no_second_host() {
     let (mut tenure, now) = holder();
     tenure.saw_another_history();
@@ -237,8 +246,8 @@ fn a_wipe_during_a_call_is_noticed_after_its_answer() {
 
 #[test]
 fn what_is_seen_during_a_call_is_judged_after_its_answer() {
-    // The call's own write, and one before it.
-    for revision in [9, 10] {
+    // Writes before the call's own.
+    for revision in [8, 9] {
         let (mut tenure, now) = newcomer();
         claim(&mut tenure, now);
         tenure.saw_put(&lease(attrs("us", "before")), revision, now);

@@ -71,7 +71,7 @@ async fn befall(host: &Host, agent: Running, event: Event) -> Running {
     match event {
         Event::Put(n, mac) => put_peer_with(table, n, mac),
         Event::Delete(n) => table.delete_raw(&key(n)),
-        Event::Junk(n) => drop(table.put_raw(&key(n), b"junk", false)),
+        Event::Junk(n) => table.put_raw(&key(n), b"junk", false),
         Event::Available(available) => table.set_available(available),
         Event::FailCalls(count) => table.fail_calls(count),
         Event::LoseReplies(count) => table.lose_replies(count),

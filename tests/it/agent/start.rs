@@ -267,7 +267,7 @@ async fn cleanup_on_exit_leaves_nothing() {
     agent.is_well().await;
     agent.stop().await;
     let net = NetState { sysctls: host.kernel.net().sysctls, ..NetState::default() };
-    assert_eq!(host.kernel.net(), net);
+    assert_eq!((host.kernel.net(), host.env()), (net, String::new()));
     assert!(!host.firewall.have().wants_rules());
 }
 
