@@ -136,6 +136,8 @@ mod tests {
     use super::*;
     use crate::store::Revision;
 
+    const NODE: &str = "node-1";
+
     fn papers() -> (Papers, TempDir) {
         let dir = tempfile::tempdir().unwrap();
         (Papers::new(dir.path().join("run/subnet.env"), dir.path().join("state/snapshot.json")), dir)
@@ -184,7 +186,7 @@ mod tests {
         fs::remove_file(dir.path().join("state")).unwrap();
         assert!(papers.keep_env(&env(1450)) && papers.written());
         papers.keep_snapshot(now + PAUSE, memory);
-        assert_eq!((codes(&papers), papers.recall()), (vec![], memory()));
+        assert_eq!((codes(&papers), papers.recall(NODE)), (vec![], memory()));
     }
 
     /// `/dev/full` has no room for anything.
@@ -203,12 +205,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_snapshot_is_written_at_most_once_a_second() {
         let (mut papers, _dir) = papers();
-        assert_eq!((papers.due(), papers.recall()), (None, None));
+        assert_eq!((papers.due(), papers.recall(NODE)), (None, None));
         let now = crate::now();
         papers.touch();
         assert_eq!(papers.due(), Some(now));
         papers.keep_snapshot(now, memory);
-        assert_eq!((papers.due(), papers.recall()), (None, memory()));
+        assert_eq!((papers.due(), papers.recall(NODE)), (None, memory()));
         papers.touch();
         papers.touch();
         assert_eq!(papers.due(), Some(now + PAUSE));
@@ -222,6 +224,6 @@ mod tests {
         let (papers, dir) = papers();
         fs::create_dir(dir.path().join("state")).unwrap();
         fs::write(&papers.snapshot, "junk").unwrap();
-        assert_eq!(papers.recall(), None);
+        assert_eq!(papers.recall(NODE), None);
     }
 }
