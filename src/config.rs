@@ -6,7 +6,7 @@ mod error;
 mod store;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 pub use error::ConfigError;
@@ -15,16 +15,14 @@ pub use store::{EtcdConfig, Secret, StoreConfig, TlsFiles, endpoints};
 /// Everything an agent (or `plan`, or `cleanup`) is told by its operator.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where leases live.
-    pub store: StoreConfig,
+    /// Which fabric is meant.
+    pub site: Site,
     /// How the underlay interface is chosen.
     pub interface: InterfaceConfig,
     /// What the firewall has to do.
     pub filter: FilterConfig,
     /// The file CNI plugins read; `/run/flannel/subnet.env` unless told otherwise.
     pub subnet_file: PathBuf,
-    /// Where this program keeps its own files.
-    pub dirs: Dirs,
     /// How long before its expiry a lease is renewed at the latest; 1 to 1439 minutes.
     pub renew_margin: Duration,
     /// Whether a blackhole route covers the parts of the own subnet no pod uses.
@@ -41,18 +39,16 @@ pub struct Config {
     pub cleanup_on_exit: bool,
     /// klog's `-v`: 0 is INFO, 1 to 4 DEBUG, 5 and more TRACE.
     pub verbosity: u8,
-    /// What was typed and has no effect, and why; logged once at start.
-    pub warnings: Vec<String>,
 }
 
-/// The part of a [`Config`] that says which fabric is meant, for commands that start nothing.
+/// Which fabric is meant: all that commands need which start nothing.
 #[derive(Clone, Debug)]
 pub struct Site {
     /// Where leases live.
     pub store: StoreConfig,
     /// Where the agent of this fabric keeps its files and its socket.
     pub dirs: Dirs,
-    /// What was typed and has no effect, and why.
+    /// What was typed and has no effect, and why; logged once.
     pub warnings: Vec<String>,
 }
 
@@ -139,28 +135,6 @@ pub enum DemoBackend {
     HostGw,
 }
 
-impl Config {
-    /// Which fabric this agent belongs to; see [`StoreConfig::instance`].
-    pub fn instance(&self) -> String {
-        self.store.instance()
-    }
-
-    /// `<run>/<instance>`: the lock and the socket.
-    pub fn run_dir(&self) -> PathBuf {
-        self.dirs.run.join(self.instance())
-    }
-
-    /// `<state>/<instance>`: node identity and snapshots.
-    pub fn state_dir(&self) -> PathBuf {
-        self.dirs.state.join(self.instance())
-    }
-
-    /// The agent's unix socket.
-    pub fn socket(&self) -> PathBuf {
-        socket_in(&self.run_dir())
-    }
-}
-
 impl Site {
     /// Which fabric is meant; see [`StoreConfig::instance`].
     pub fn instance(&self) -> String {
@@ -179,7 +153,7 @@ impl Site {
 
     /// The unix socket of the agent of this fabric.
     pub fn socket(&self) -> PathBuf {
-        socket_in(&self.run_dir())
+        self.run_dir().join("agent.sock")
     }
 }
 
@@ -203,12 +177,10 @@ impl DemoBackend {
     }
 }
 
-fn socket_in(run_dir: &Path) -> PathBuf {
-    run_dir.join("agent.sock")
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]

@@ -151,7 +151,7 @@ impl<W: World> Agent<W> {
     pub fn new(world: W, config: Config, identity: Identity, ready: watch::Sender<bool>) -> Self {
         let started = crate::now();
         let previous = Previous::read(&config.subnet_file);
-        let papers = Papers::new(config.subnet_file.clone(), config.state_dir().join("snapshot.json"));
+        let papers = Papers::new(config.subnet_file.clone(), config.site.state_dir().join("snapshot.json"));
         let memory = papers.recall(&identity.node.to_string());
         let remembered = memory.as_ref().and_then(|memory| memory.own.as_ref());
         let had = remembered.map_or(previous.subnets, |own| own.subnets);

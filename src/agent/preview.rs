@@ -153,7 +153,7 @@ impl<W: World> Agent<W> {
             .flat_map(|network| network.pools.iter())
             .map(|(_, pool)| (pool.network, pool.subnet_len));
         Scope {
-            alias: format!("twill:{}", self.config.instance()),
+            alias: format!("twill:{}", self.config.site.instance()),
             links,
             sysctls: BTreeSet::new(),
             networks: pools.collect(),

@@ -74,9 +74,9 @@ impl<W: World> Agent<W> {
             pid: std::process::id(),
             uptime_s: now.duration_since(self.started).as_secs(),
             node: self.identity.node.to_string(),
-            instance: self.config.instance(),
+            instance: self.config.site.instance(),
             store: StoreStatus {
-                place: self.config.store.to_string(),
+                place: self.config.site.store.to_string(),
                 connected: self.store.connected,
                 revision: self.store.revision.number,
                 error: self.store.error.clone(),

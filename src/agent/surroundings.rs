@@ -150,7 +150,7 @@ impl<W: World> Agent<W> {
             mode @ (FirewallMode::Auto | FirewallMode::Nftables | FirewallMode::Iptables) => mode,
         };
         let options = Options {
-            instance: self.config.instance(),
+            instance: self.config.site.instance(),
             mode,
             resync: self.config.resync,
             previous: self

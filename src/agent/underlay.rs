@@ -93,7 +93,7 @@ impl<W: World> Agent<W> {
             macs.set(family, Some(self.tunnel_mac(backend, family).await.unwrap_or(*derived)));
         }
         Some(Host {
-            instance: self.config.instance(),
+            instance: self.config.site.instance(),
             iface: underlay.name,
             mtu: underlay.mtu,
             addrs: underlay.addrs.map(|family, local| Address { local, public: public(family, local) }),

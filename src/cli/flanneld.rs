@@ -114,7 +114,7 @@ mod tests {
     }
 
     fn prefix(config: &Config) -> &str {
-        match &config.store {
+        match &config.site.store {
             StoreConfig::Etcd(etcd) => &etcd.prefix,
             StoreConfig::File { .. } => panic!("{config:?}"),
         }
@@ -123,14 +123,14 @@ mod tests {
     #[test]
     fn no_flags_are_flannelds_defaults_without_warnings() {
         let config = line(&[], &[]).unwrap();
-        let StoreConfig::Etcd(etcd) = &config.store else { panic!() };
+        let StoreConfig::Etcd(etcd) = &config.site.store else { panic!() };
         assert_eq!(etcd.endpoints, ["http://127.0.0.1:4001", "http://127.0.0.1:2379"]);
         assert_eq!(etcd.prefix, "/coreos.com/network");
         assert_eq!(config.subnet_file.to_str(), Some("/run/flannel/subnet.env"));
         assert_eq!((config.renew_margin.as_secs(), config.resync.as_secs()), (3600, 5));
         assert!(config.filter.forward && config.filter.random_fully && !config.filter.masquerade);
         assert_eq!((config.health, config.verbosity, config.blackhole), (None, 0, false));
-        assert_eq!(config.warnings, Vec::<String>::new());
+        assert_eq!(config.site.warnings, Vec::<String>::new());
     }
 
     #[test]
@@ -147,18 +147,18 @@ mod tests {
         let config =
             line(&["-store=file:/srv/f", "-force", "-delete-hold=0", "-firewall=nftables"], &[]).unwrap();
         assert!(config.force && config.delete_hold.is_zero());
-        assert!(matches!(config.store, StoreConfig::File { .. }));
+        assert!(matches!(config.site.store, StoreConfig::File { .. }));
     }
 
     #[test]
     fn what_follows_the_first_word_is_ignored_and_said_so() {
         let config = line(&["-ip-masq", "true", "-etcd-prefix", "/x"], &[]).unwrap();
         assert_eq!((prefix(&config), config.filter.masquerade), ("/coreos.com/network", true));
-        assert_eq!(config.warnings.len(), 1);
+        assert_eq!(config.site.warnings.len(), 1);
         assert!(
-            config.warnings[0].starts_with("`true` and what follows it is ignored"),
+            config.site.warnings[0].starts_with("`true` and what follows it is ignored"),
             "{:?}",
-            config.warnings
+            config.site.warnings
         );
     }
 
@@ -175,8 +175,8 @@ mod tests {
         assert!(config.interface.names.is_empty(), "Canal sets it to nothing");
         assert_eq!(prefix(&config), "/coreos.com/network");
         let config = line(&[], &[("FLANNELD_STATE_DIR", "/s"), ("TWILL_RUN_DIR", "/r")]).unwrap();
-        assert_eq!(config.dirs.state.to_str(), Some("/s"));
-        assert_eq!(config.dirs.run.to_str(), Some("/run/twill"), "TWILL_ is for twill");
+        assert_eq!(config.site.dirs.state.to_str(), Some("/s"));
+        assert_eq!(config.site.dirs.run.to_str(), Some("/run/twill"), "TWILL_ is for twill");
     }
 
     #[test]
@@ -185,7 +185,7 @@ mod tests {
         let config = line(&[], &env).unwrap();
         assert_eq!((config.renew_margin.as_secs(), config.filter.masquerade), (3600, false));
         assert_eq!(
-            config.warnings,
+            config.site.warnings,
             [
                 "FLANNELD_SUBNET_LEASE_RENEW_MARGIN=soon is ignored: parse error; the default `60` holds",
                 "FLANNELD_IP_MASQ=yes is ignored: parse error; the default `false` holds",
@@ -253,7 +253,7 @@ mod tests {
             let default = line(&[&format!("-{}={}", row.name, row.default)], &[]).unwrap_or_else(|exit| {
                 panic!("{}: {}", row.name, exit.text);
             });
-            assert_eq!(default.warnings, Vec::<String>::new(), "{} at its default", row.name);
+            assert_eq!(default.site.warnings, Vec::<String>::new(), "{} at its default", row.name);
             let other = match row.kind {
                 Kind::Bool if row.default == "true" => "false",
                 Kind::Bool => "true",
@@ -262,7 +262,7 @@ mod tests {
             match (row.fate, line(&[&format!("-{}={other}", row.name)], &[])) {
                 (Fate::Ignored(why), config) => {
                     let want = format!("--{}={other} is ignored: {why}", row.name);
-                    assert_eq!(config.unwrap().warnings, [want]);
+                    assert_eq!(config.unwrap().site.warnings, [want]);
                 }
                 (Fate::Refused(_), config) => {
                     let exit = config.unwrap_err();
@@ -271,8 +271,8 @@ mod tests {
                 }
                 (Fate::Works, Ok(config)) => {
                     let unused =
-                        config.warnings.iter().any(|text| text.starts_with(&format!("--{}=", row.name)));
-                    assert!(!unused, "{:?}", config.warnings);
+                        config.site.warnings.iter().any(|text| text.starts_with(&format!("--{}=", row.name)));
+                    assert!(!unused, "{:?}", config.site.warnings);
                 }
                 (Fate::Works, Err(exit)) => {
                     assert!(exit.text.contains(&format!("--{} is", row.name)), "{}", exit.text)

@@ -32,14 +32,14 @@ pub(super) fn config(args: AgentArgs, mut warnings: Vec<String>) -> Result<Confi
         number("subnet-lease-renew-margin", args.subnet_lease_renew_margin, 1..=1439, "1 to 1439 (minutes)")?;
     let resync = number("iptables-resync", args.iptables_resync, 1..=86_400, "1 to 86400 (seconds)")?;
     let delete_hold = number("delete-hold", args.delete_hold, 0..=86_400, "0 to 86400 (seconds)")?;
-    let site = site(args.site)?;
-    warnings.extend(site.warnings);
+    let mut site = site(args.site)?;
+    warnings.append(&mut site.warnings);
+    site.warnings = warnings;
     Ok(Config {
-        store: site.store,
+        site,
         interface,
         filter,
         subnet_file: file("subnet-file", &args.subnet_file)?,
-        dirs: site.dirs,
         renew_margin: Duration::from_secs(minutes * 60),
         blackhole: args.ip_blackhole_route,
         resync: Duration::from_secs(resync),
@@ -48,7 +48,6 @@ pub(super) fn config(args: AgentArgs, mut warnings: Vec<String>) -> Result<Confi
         force: args.force,
         cleanup_on_exit: args.cleanup_on_exit,
         verbosity: u8::try_from(args.v.clamp(0, 255)).unwrap_or(u8::MAX),
-        warnings,
     })
 }
 

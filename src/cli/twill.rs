@@ -300,7 +300,7 @@ mod tests {
             (&["cleanup", "--firewall-only"], |c| matches!(c, Command::Cleanup { firewall_only: true, .. })),
             (
                 &["cleanup", "--vmodule=x=1"],
-                |c| matches!(c, Command::Cleanup { config, .. } if config.warnings.len() == 1),
+                |c| matches!(c, Command::Cleanup { config, .. } if config.site.warnings.len() == 1),
             ),
             (&["status"], |c| matches!(c, Command::Status { json: false, .. })),
             (&["status", "--json"], |c| matches!(c, Command::Status { json: true, .. })),
@@ -429,11 +429,11 @@ mod tests {
             ("TWILL_V", "0x2"),
         ];
         let config = agent(&[], &env).unwrap();
-        assert_eq!(config.store, StoreConfig::File { dir: "/srv/a".into() });
+        assert_eq!(config.site.store, StoreConfig::File { dir: "/srv/a".into() });
         assert_eq!((config.filter.masquerade, config.verbosity), (true, 2));
         assert_eq!(config.interface.names, ["a,b"]);
         let config = agent(&["--store=file:/srv/b", "--iface=c", "--ip-masq=0"], &env).unwrap();
-        assert_eq!(config.store, StoreConfig::File { dir: "/srv/b".into() });
+        assert_eq!(config.site.store, StoreConfig::File { dir: "/srv/b".into() });
         assert_eq!((config.filter.masquerade, config.interface.names), (false, vec!["c".to_owned()]));
         for args in [&["status"][..], &["config", "get"], &["lease", "list"], &["lease", "release", "--own"]]
         {
@@ -461,14 +461,14 @@ mod tests {
     fn the_password_shows_nowhere() {
         let env = [("TWILL_ETCD_PASSWORD", "hunter2"), ("TWILL_ETCD_USERNAME", "root")];
         let config = agent(&[], &env).unwrap();
-        let StoreConfig::Etcd(etcd) = &config.store else { panic!() };
+        let StoreConfig::Etcd(etcd) = &config.site.store else { panic!() };
         let (name, secret) = etcd.user.as_ref().unwrap();
         assert_eq!((name.as_str(), secret.expose()), ("root", "hunter2"));
         let shown = [
             format!("{config:?}"),
             line(&["agent", "--help"], &env).unwrap_err().text,
             agent(&["--etcd-password=hunter2", "--firewall=x"], &env).unwrap_err().text,
-            agent(&["--etcd-password", "hunter2"], &[]).unwrap().warnings.join(" "),
+            agent(&["--etcd-password", "hunter2"], &[]).unwrap().site.warnings.join(" "),
         ];
         for text in shown {
             assert!(!text.contains("hunter2"), "{text}");
@@ -479,8 +479,8 @@ mod tests {
     fn a_ca_works_alone_and_certificates_need_https() {
         let tls = |args: &[&str]| {
             let config = agent(args, &[]).unwrap();
-            let StoreConfig::Etcd(etcd) = config.store else { panic!() };
-            (etcd.tls, config.warnings)
+            let StoreConfig::Etcd(etcd) = config.site.store else { panic!() };
+            (etcd.tls, config.site.warnings)
         };
         let (files, warnings) = tls(&["--etcd-endpoints=https://a:1,http://b:1", "--etcd-cafile=/ca"]);
         assert_eq!((files.unwrap().ca, warnings.len()), (Some("/ca".into()), 0));

@@ -21,27 +21,27 @@ const WAITING: usize = 16;
 /// Runs the agent until it is told to end.
 pub(super) async fn run(config: Config) -> Outcome {
     telemetry::log_to_stderr(config.verbosity);
-    for warning in &config.warnings {
+    for warning in &config.site.warnings {
         tracing::warn!("{warning}");
     }
     may_change_network()?;
-    let _lock = Lock::take(&config.run_dir())?;
-    if let StoreConfig::Etcd(etcd) = &config.store {
+    let _lock = Lock::take(&config.site.run_dir())?;
+    if let StoreConfig::Etcd(etcd) = &config.site.store {
         no_flanneld(&etcd.prefix)?;
     }
     let identity = identify(&config)?;
     let (ready, is_ready) = watch::channel(false);
     let requests = listen(&config, is_ready).await?;
     let stop = stop_on_signal()?;
-    with_store!(&config.store, |store| {
+    with_store!(&config.site.store, |store| {
         Agent::new(Real::open(store)?, config.clone(), identity, ready).run(requests, stop).await?;
     });
     Ok(String::new())
 }
 
 fn identify(config: &Config) -> Result<Identity, Box<dyn Error + Send + Sync>> {
-    let (identity, origin) = Identity::load(&config.state_dir(), &machine_id())?;
-    let (node, store, instance) = (identity.node, &config.store, config.instance());
+    let (identity, origin) = Identity::load(&config.site.state_dir(), &machine_id())?;
+    let (node, store, instance) = (identity.node, &config.site.store, config.site.instance());
     match origin {
         Origin::Kept => tracing::info!(%node, %instance, %store, "starting"),
         Origin::Made => tracing::info!(%node, %instance, %store, "starting for the first time"),
@@ -55,7 +55,7 @@ async fn listen(
     config: &Config,
     ready: watch::Receiver<bool>,
 ) -> Result<mpsc::Receiver<socket::Request>, Box<dyn Error + Send + Sync>> {
-    let listener = socket::bind(&config.socket())?;
+    let listener = socket::bind(&config.site.socket())?;
     let (send, requests) = mpsc::channel(WAITING);
     tokio::spawn(socket::serve(listener, send));
     if let Some(addr) = config.health {

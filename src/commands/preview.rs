@@ -14,12 +14,16 @@ use crate::telemetry;
 /// Prints the operations that an agent would do, each with its reason. Nothing is written.
 pub(super) async fn plan(config: Config) -> Outcome {
     telemetry::warnings_to_stderr(config.verbosity);
-    let identity = Identity::peek(&config.state_dir());
+    let identity = Identity::peek(&config.site.state_dir());
     let (ready, _) = watch::channel(false);
-    let lines =
-        with_store!(&config.store, |store| Agent::new(Real::open(store)?, config.clone(), identity, ready)
-            .preview()
-            .await?);
+    let lines = with_store!(&config.site.store, |store| Agent::new(
+        Real::open(store)?,
+        config.clone(),
+        identity,
+        ready
+    )
+    .preview()
+    .await?);
     if lines.is_empty() {
         return Ok("nothing to do: this host is as it should be\n".to_owned());
     }
@@ -30,10 +34,10 @@ pub(super) async fn plan(config: Config) -> Outcome {
 pub(super) async fn clean_up(config: Config, firewall_only: bool) -> Outcome {
     telemetry::warnings_to_stderr(config.verbosity);
     may_change_network()?;
-    let _lock = Lock::take(&config.run_dir())?;
-    let identity = Identity::peek(&config.state_dir());
+    let _lock = Lock::take(&config.site.run_dir())?;
+    let identity = Identity::peek(&config.site.state_dir());
     let (ready, _) = watch::channel(false);
-    let lines = with_store!(&config.store, |store| {
+    let lines = with_store!(&config.site.store, |store| {
         Agent::new(Real::open(store)?, config.clone(), identity, ready).remove(firewall_only).await?
     });
     if lines.is_empty() {

@@ -228,7 +228,7 @@ async fn files_that_cannot_be_written_are_reported_and_tried_again() {
     let (blocked, run) = (host.dir.path().join("blocked"), host.dir.path().join("blocked/run/subnet.env"));
     std::fs::write(&blocked, "a file where a directory should be").unwrap();
     host.config.subnet_file = run;
-    host.config.dirs.state = blocked.join("state");
+    host.config.site.dirs.state = blocked.join("state");
     let mut agent = host.start();
     agent.shows(&["file-failed", "file-failed"]).await;
     assert!(!*agent.ready.borrow());

@@ -268,7 +268,7 @@ async fn a_subnet_is_found_again_whatever_else_was_lost() {
         host.table.delete_raw(lease.key.as_str());
         match lost {
             "subnet.env" => std::fs::remove_file(&host.config.subnet_file).unwrap(),
-            "state" => std::fs::remove_dir_all(&host.config.dirs.state).unwrap(),
+            "state" => std::fs::remove_dir_all(&host.config.site.dirs.state).unwrap(),
             _ => {}
         }
         let agent = host.started().await;

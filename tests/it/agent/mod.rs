@@ -18,7 +18,7 @@ use twill::agent::identity::Identity;
 use twill::agent::socket::{Ask, Request};
 use twill::agent::status::{State, Status};
 use twill::agent::{Agent, AgentError, World};
-use twill::config::{Config, Dirs, FilterConfig, FirewallMode, InterfaceConfig, StoreConfig};
+use twill::config::{Config, Dirs, FilterConfig, FirewallMode, InterfaceConfig, Site, StoreConfig};
 use twill::filter::Options;
 use twill::filter::fake::FakeFirewall;
 use twill::kernel::facts::{AddrFact, LinkFact};
@@ -85,7 +85,11 @@ impl Host {
     fn new(n: u8, table: &MemoryTable) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let config = Config {
-            store: StoreConfig::File { dir: "/nowhere".into() },
+            site: Site {
+                store: StoreConfig::File { dir: "/nowhere".into() },
+                dirs: Dirs { state: dir.path().join("state"), run: dir.path().join("run") },
+                warnings: Vec::new(),
+            },
             interface: InterfaceConfig::default(),
             filter: FilterConfig {
                 masquerade: true,
@@ -94,7 +98,6 @@ impl Host {
                 mode: FirewallMode::Auto,
             },
             subnet_file: dir.path().join("subnet.env"),
-            dirs: Dirs { state: dir.path().join("state"), run: dir.path().join("run") },
             renew_margin: Duration::from_secs(3600),
             blackhole: false,
             resync: Duration::from_secs(5),
@@ -103,7 +106,6 @@ impl Host {
             force: false,
             cleanup_on_exit: false,
             verbosity: 0,
-            warnings: Vec::new(),
         };
         Self {
             table: table.clone(),
@@ -149,7 +151,7 @@ impl Host {
     }
 
     fn memory(&self) -> PathBuf {
-        self.config.state_dir().join("snapshot.json")
+        self.config.site.state_dir().join("snapshot.json")
     }
 
     /// This host's lease as the store has it.
