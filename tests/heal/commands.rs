@@ -86,7 +86,7 @@ fn cleanup(backend: &str, flags: &[&str]) {
     let (before, theirs) = (dump::network(&lab.hosts[0].net), dump::firewall(&lab.hosts[0].net));
     let mut bare = Bare::start(lab, Families::Dual, backend, flags);
     let net = bare.lab.hosts[0].net.clone();
-    let running = dump::network(&net);
+    let (running, subnet) = (dump::network(&net), bare.agents[0].subnet().unwrap());
     assert_ne!(before, running);
 
     let refused = bare.twill(&["cleanup"]);
@@ -107,8 +107,9 @@ fn cleanup(backend: &str, flags: &[&str]) {
     let again = bare.twill(&["cleanup"]);
     assert_eq!(stdout(&again), "nothing of ours is left on this host\n", "{again:?}");
 
+    assert!(!bare.agents[0].files.subnet.exists(), "nothing tells a CNI plugin of a network that is gone");
+
     // It comes back with the same subnet, and takes everything along itself.
-    let subnet = bare.agents[0].subnet().unwrap();
     let mut flags = flags.to_vec();
     flags.push("--cleanup-on-exit");
     bare.agents[0].restart_with(options(bare.store.clone(), &flags)).unwrap();
@@ -118,6 +119,7 @@ fn cleanup(backend: &str, flags: &[&str]) {
     assert_eq!(difference(&running, &dump::network(&net)), Vec::<String>::new());
     assert!(bare.agents[0].kill(Signal::SIGTERM).unwrap().success());
     assert_eq!(difference(&before, &dump::network(&net)), Vec::<String>::new());
+    assert!(!bare.agents[0].files.subnet.exists());
 }
 
 /// Whether a line of a difference is about links, addresses, routes, neighbours or FDB entries.

@@ -16,6 +16,8 @@ use crate::lab::{LabError, Netns};
 
 /// How long [`Stream::stop`] waits for the answers to the last packets.
 const GRACE: Duration = Duration::from_secs(5);
+/// How long it waits for others once the last packet is back: one processor may overtake another.
+const STRAGGLERS: Duration = Duration::from_millis(50);
 /// How often a receiving thread looks whether it is to end.
 const LOOK: Duration = Duration::from_millis(20);
 /// The receive buffer in bytes: what comes in seconds.
@@ -39,6 +41,8 @@ struct Flags {
     stop_all: AtomicBool,
     received: AtomicU64,
     answered: AtomicU64,
+    /// One more than the highest number that came back.
+    reached: AtomicU64,
 }
 
 /// What became of a stream's packets.
@@ -116,8 +120,11 @@ impl Stream {
     pub fn stop(mut self) -> Result<StreamReport, LabError> {
         self.flags.stop_sending.store(true, Ordering::SeqCst);
         let sent = join(self.sender.take())?.unwrap_or_default();
-        let deadline = Instant::now() + GRACE;
+        let mut deadline = Instant::now() + GRACE;
         while self.answered() < sent.len() as u64 && Instant::now() < deadline {
+            if self.flags.reached.load(Ordering::SeqCst) >= sent.len() as u64 {
+                deadline = deadline.min(Instant::now() + STRAGGLERS);
+            }
             thread::sleep(Duration::from_millis(1));
         }
         self.flags.stop_all.store(true, Ordering::SeqCst);
@@ -196,6 +203,7 @@ fn collect(socket: &UdpSocket, flags: &Flags) -> Vec<bool> {
         }
         if !answered[number] {
             answered[number] = true;
+            flags.reached.fetch_max(number as u64 + 1, Ordering::SeqCst);
             flags.answered.fetch_add(1, Ordering::SeqCst);
         }
     }
