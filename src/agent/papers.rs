@@ -131,6 +131,7 @@ mod tests {
 
     use tempfile::TempDir;
     use twill_backends::family::PerFamily;
+    use twill_backends::lease::Lease;
     use twill_backends::network::NetworkConfig;
 
     use super::*;
@@ -225,5 +226,15 @@ mod tests {
         fs::create_dir(dir.path().join("state")).unwrap();
         fs::write(&papers.snapshot, "junk").unwrap();
         assert_eq!(papers.recall(NODE), None);
+    }
+
+    #[test]
+    fn another_nodes_snapshot_counts_as_none() {
+        let (papers, _dir) = papers();
+        let own = Lease::decode("10.5.1.0-24", br#"{"PublicIP":"192.0.2.1","NodeID":"us"}"#).unwrap();
+        let memory = Memory { own: Some(own), ..memory().unwrap() };
+        memory.save(&papers.snapshot).unwrap();
+        assert_eq!(papers.recall("them"), None);
+        assert_eq!(papers.recall("us"), Some(memory));
     }
 }

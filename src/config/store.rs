@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
 
-use axum::http::uri::Authority;
+use http::uri::Authority;
 use uuid::Uuid;
 
 use super::ConfigError;
