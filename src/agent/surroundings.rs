@@ -62,11 +62,16 @@ impl<W: World> Agent<W> {
         for warning in warnings {
             tracing::warn!(%warning, "preflight");
         }
-        if refusals.is_empty() || self.config.force {
-            self.cleared = true;
-            return Ok(true);
+        // A host whose fabric runs already is not left without an agent for what came later: its pods need one.
+        let ran = self.memory.as_ref().is_some_and(|memory| memory.config.pools == network.pools);
+        if !refusals.is_empty() && !ran && !self.config.force {
+            return Err(AgentError::Preflight(refusals));
         }
-        Err(AgentError::Preflight(refusals))
+        for refusal in refusals {
+            tracing::warn!(%refusal, "preflight");
+        }
+        self.cleared = true;
+        Ok(true)
     }
 
     /// Whether flanneld ran on this host before Twill did: subnet.env names this network, or a lease with our address
