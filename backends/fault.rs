@@ -156,3 +156,20 @@ impl fmt::Display for Fault {
         write!(f, "{}: {cause}{NEXT}{next}", self.subject)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_one_next_step_and_the_cause_knows_better() {
+        let general = Fault::new(Code::StoreDown, "store", "no answer");
+        assert_eq!(
+            general.to_string(),
+            "store: no answer; next: bring the store back; packets flow meanwhile"
+        );
+        let own = Fault::new(Code::StoreDown, "store", "no answer; next: check the cable");
+        assert_eq!(own.cause_and_next(), ("no answer", "check the cable"));
+        assert_eq!(own.to_string(), "store: no answer; next: check the cable");
+    }
+}

@@ -207,7 +207,7 @@ fn a_pinned_claim_has_its_previous_subnets_or_none() {
     assert_eq!(first(&pinned("10.5.9.0-24"), &v4(), &[]), create("10.5.9.0-24"));
     assert_eq!(first(&pinned("10.9.9.0-24"), &config(DUAL), &[]), create("10.9.9.0-24"));
     let all = [other("10.5.9.0-24")];
-    assert_eq!(first(&pinned("10.5.9.0-24"), &v4(), &all), lost("10.5.9.0-24", "node you"));
+    assert_eq!(first(&pinned("10.5.9.0-24"), &v4(), &all), lost("10.5.9.0-24", "node you at 192.168.77.9"));
     let flanneld = [taken("10.5.8.0-23", "192.168.77.9", None)];
     assert_eq!(
         first(&pinned("10.5.9.0-24"), &v4(), &flanneld),

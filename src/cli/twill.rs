@@ -290,6 +290,14 @@ mod tests {
     }
 
     #[test]
+    fn of_a_flag_given_twice_the_last_counts() {
+        let typed = ["--subnet-file=/a", "--iface=a", "--subnet-file=/b", "--iface=b", "--v=1", "--v=2"];
+        let config = agent(&typed, &[]).unwrap();
+        assert_eq!((config.subnet_file.to_str(), config.verbosity), (Some("/b"), 2));
+        assert_eq!(config.interface.names, ["a", "b"]);
+    }
+
+    #[test]
     fn every_subcommand_is_understood() {
         let id = "6f1c1f0e-9a0f-4b3a-8a54-0d8d8a6f2d11";
         type Row<'a> = (&'a [&'a str], fn(&Command) -> bool);

@@ -8,10 +8,8 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use twill::lab::Process;
 
-use crate::fabric::{
-    CONFIG, Fabric, SOON, VXLAN, fabric, faults, key, nothing_lost, status, subnet, throughout, wait,
-    wait_fault, wait_ok, wait_status,
-};
+use crate::ask::{faults, status, throughout, wait, wait_fault, wait_ok, wait_status};
+use crate::fabric::{CONFIG, Fabric, SOON, VXLAN, fabric, key, nothing_lost, subnet};
 
 fn node(fabric: &Fabric, agent: usize) -> String {
     status(&fabric.agents[agent])["node"].as_str().unwrap().to_owned()

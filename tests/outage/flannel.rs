@@ -3,7 +3,8 @@
 use serde_json::Value;
 use twill::lab::PodSubnet;
 
-use crate::fabric::{VXLAN, fabric, flannels, key, subnet, wait_ok};
+use crate::ask::{wait, wait_ok};
+use crate::fabric::{VXLAN, fabric, flannels, key, subnet};
 
 const KEY: &str = "10.244.200.0-24";
 const MAC: &str = "0e:aa:bb:cc:dd:ee";
@@ -66,7 +67,7 @@ fn a_host_as_flanneld_sets_it_up_is_a_peer_and_has_peers() {
     assert_eq!(kv.lease_id(), grant);
     fabric.ctl(&["lease", "revoke", &grant]);
     for agent in 0..2 {
-        crate::fabric::wait("the peer forgotten", || {
+        wait("the peer forgotten", || {
             if fabric.has_route(agent, "10.244.200.0/24") { Err(fabric.logs()) } else { Ok(()) }
         });
     }

@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 use nix::sys::signal::Signal;
 use twill::lab::AgentOptions;
 
-use crate::fabric::{
-    Fabric, SOON, TWILL, VXLAN, ask_socket, fabric, faults, flannels, key, nothing_lost, socket, state,
-    status, subnet, wait, wait_fault, wait_ok, wait_status,
+use crate::ask::{
+    ask_socket, faults, socket, state, status, throughout, wait, wait_fault, wait_ok, wait_status,
 };
+use crate::fabric::{Fabric, SOON, TWILL, VXLAN, fabric, flannels, key, nothing_lost, subnet};
 
 /// The same VNI and port under another name: the kernel refuses to make ours.
 #[test]
@@ -214,7 +214,7 @@ fn a_disk_that_fills_up() {
     wait_status(&fabric.agents[0], "both files", |status| faults(status, "file-failed").len() == 2);
     fabric.wait_route(0, "10.244.250.0/24");
     let lines = fabric.agents[0].log().lines().count();
-    crate::fabric::throughout(std::time::Duration::from_secs(2), || {});
+    throughout(std::time::Duration::from_secs(2), || {});
     assert_eq!(fabric.agents[0].log().lines().count(), lines, "{}", fabric.agents[0].log());
     fs::remove_file(&hog).unwrap();
     wait_ok(&fabric.agents[0]);

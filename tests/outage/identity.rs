@@ -6,9 +6,8 @@ use std::path::Path;
 use nix::sys::signal::Signal;
 use twill::lab::AgentOptions;
 
-use crate::fabric::{
-    Fabric, SOON, TWILL, VXLAN, fabric, nothing_lost, state, status, wait, wait_fault, wait_log, wait_ok,
-};
+use crate::ask::{state, status, throughout, wait, wait_fault, wait_log, wait_ok};
+use crate::fabric::{Fabric, SOON, TWILL, VXLAN, fabric, nothing_lost};
 
 /// An agent that sees another `/etc/machine-id`: the hosts of a lab share one file system, machines do not.
 fn on_machine(fabric: &Fabric, id: &str) -> AgentOptions {
@@ -72,7 +71,7 @@ fn a_cloned_disk_waits_for_etcd_rather_than_take_the_originals_place() {
     fabric.start(&options);
     wait_fault(&fabric.agents[1], "store-down");
     wait_log(&fabric.agents[1], "the last snapshot is another node's");
-    crate::fabric::throughout(std::time::Duration::from_secs(3), || {
+    throughout(std::time::Duration::from_secs(3), || {
         assert_eq!(status(&fabric.agents[1])["lease"], serde_json::Value::Null);
     });
     assert!(!fabric.agents[1].files.subnet.exists());
@@ -108,7 +107,7 @@ fn one_state_directory_on_two_hosts() {
     fabric.agents[2].wait_ready(SOON).unwrap();
     let taken = fabric.kv(&own).unwrap();
     assert_eq!(taken.json()["PublicIP"], "192.168.77.3");
-    crate::fabric::throughout(std::time::Duration::from_secs(2), || {
+    throughout(std::time::Duration::from_secs(2), || {
         assert_eq!(fabric.kv(&own).unwrap().revision, taken.revision);
     });
     let after = fabric.kernel(0);

@@ -8,6 +8,7 @@
     reason = "helpers of tests fail by panicking, and tests print what they measured"
 )]
 
+mod ask;
 mod fabric;
 
 mod etcd;
@@ -15,4 +16,5 @@ mod fencing;
 mod flannel;
 mod host;
 mod identity;
+mod start;
 mod store;

@@ -5,10 +5,8 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::fabric::{
-    CONFIG, Fabric, SOON, TWILL, VXLAN, ask_status, fabric, faults, flannels, key, nothing_lost, run, status,
-    subnet, throughout, wait, wait_fault, wait_log, wait_ok, wait_status,
-};
+use crate::ask::{ask_status, faults, status, throughout, wait, wait_fault, wait_log, wait_ok, wait_status};
+use crate::fabric::{CONFIG, Fabric, SOON, TWILL, VXLAN, fabric, flannels, key, nothing_lost, run, subnet};
 
 const GOOD: &str = "10.244.210.0-24";
 const BAD_KEYS: [&str; 6] =

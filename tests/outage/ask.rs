@@ -1,0 +1,143 @@
+//! What tests ask of agents and of etcd, and how they wait for it.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use twill::lab::{AgentProcess, Cancel, Seen, until};
+
+use crate::fabric::SOON;
+
+/// Looks until there is a value; the error of the last look is shown when the time is over.
+pub(crate) fn wait<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
+    let seen = |looked: Result<T, String>| looked.map_or_else(Seen::NotYet, Seen::Yes);
+    until(what, SOON, &Cancel::default(), || Ok(seen(look()))).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Lets the time pass while looking at something that must stay true.
+pub(crate) fn throughout(time: Duration, mut look: impl FnMut()) {
+    let end = Instant::now() + time;
+    while Instant::now() < end {
+        look();
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// What `twill status --json` prints, asked for without a process: tests look often.
+pub(crate) fn ask_status(agent: &AgentProcess) -> Result<Value, String> {
+    let answer = ask_socket(agent, b"{\"version\":1,\"request\":\"status\"}\n")?;
+    let mut answer: Value = serde_json::from_str(&answer).map_err(|error| format!("{error}: {answer}"))?;
+    Ok(answer["ok"].take())
+}
+
+/// Writes bytes to an agent's socket and reads one line.
+pub(crate) fn ask_socket(agent: &AgentProcess, bytes: &[u8]) -> Result<String, String> {
+    let exchange = || -> std::io::Result<String> {
+        let mut stream = UnixStream::connect(socket(agent))?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        stream.write_all(bytes)?;
+        let mut answer = String::new();
+        BufReader::new(stream).read_line(&mut answer)?;
+        Ok(answer)
+    };
+    exchange().map_err(|error| format!("the agent's socket: {error}"))
+}
+
+/// Where an agent's socket is: there is one instance in each run directory.
+pub(crate) fn socket(agent: &AgentProcess) -> PathBuf {
+    let instance = std::fs::read_dir(&agent.files.run).into_iter().flatten().flatten().next();
+    instance.map(|dir| dir.path().join("agent.sock")).unwrap_or_default()
+}
+
+/// The state directory of an agent's instance.
+pub(crate) fn state(agent: &AgentProcess) -> PathBuf {
+    std::fs::read_dir(&agent.files.state).unwrap().flatten().next().unwrap().path()
+}
+
+pub(crate) fn status(agent: &AgentProcess) -> Value {
+    wait("an answer of the agent", || ask_status(agent))
+}
+
+/// Waits until the status is as wanted.
+pub(crate) fn wait_status(agent: &AgentProcess, what: &str, is: impl Fn(&Value) -> bool) -> Value {
+    wait(what, || {
+        let status = ask_status(agent)?;
+        if is(&status) { Ok(status) } else { Err(format!("{status:#}{}", twill::lab::tail(&agent.log()))) }
+    })
+}
+
+/// The faults of a status with this code.
+pub(crate) fn faults<'a>(status: &'a Value, code: &str) -> Vec<&'a Value> {
+    status["faults"].as_array().unwrap().iter().filter(|fault| fault["code"] == code).collect()
+}
+
+/// Waits for a fault, and returns it as `subject: cause; next: …`.
+pub(crate) fn wait_fault(agent: &AgentProcess, code: &str) -> String {
+    let status = wait_status(agent, code, |status| !faults(status, code).is_empty());
+    let fault = faults(&status, code)[0];
+    let text = |field: &str| fault[field].as_str().unwrap().to_owned();
+    assert!(!text("next").is_empty(), "{fault:#}");
+    format!("{}: {}; next: {}", text("subject"), text("cause"), text("next"))
+}
+
+/// Waits until an agent has nothing to complain of.
+pub(crate) fn wait_ok(agent: &AgentProcess) -> Value {
+    wait_status(agent, "no faults", |status| status["state"] == "ok")
+}
+
+pub(crate) fn wait_log(agent: &AgentProcess, text: &str) {
+    wait(text, || {
+        let log = agent.log();
+        if log.contains(text) { Ok(()) } else { Err(twill::lab::tail(&log)) }
+    });
+}
+
+/// A key of etcd.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Kv {
+    pub(crate) key: String,
+    pub(crate) value: String,
+    pub(crate) revision: u64,
+    /// The etcd lease; 0 is none.
+    pub(crate) lease: i64,
+}
+
+impl Kv {
+    pub(crate) fn read(kv: &Value) -> Self {
+        let text = |field: &str| String::from_utf8(base64(kv[field].as_str().unwrap_or_default())).unwrap();
+        Self {
+            key: text("key"),
+            value: text("value"),
+            revision: kv["mod_revision"].as_u64().unwrap(),
+            lease: kv["lease"].as_i64().unwrap_or(0),
+        }
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.value).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    /// The etcd lease as etcdctl wants it.
+    pub(crate) fn lease_id(&self) -> String {
+        format!("{:x}", self.lease)
+    }
+}
+
+fn base64(text: &str) -> Vec<u8> {
+    let digit = |byte: u8| match byte {
+        b'A'..=b'Z' => byte - b'A',
+        b'a'..=b'z' => byte - b'a' + 26,
+        b'0'..=b'9' => byte - b'0' + 52,
+        b'+' => 62,
+        _ => 63,
+    };
+    let digits: Vec<u8> = text.bytes().filter(|byte| *byte != b'=').map(digit).collect();
+    let group = |group: &[u8]| {
+        let bits = group.iter().fold(0_u32, |bits, digit| bits << 6 | u32::from(*digit));
+        let bits = bits << (6 * (4 - group.len()));
+        bits.to_be_bytes()[1..group.len()].to_vec()
+    };
+    digits.chunks(4).flat_map(group).collect()
+}
