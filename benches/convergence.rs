@@ -80,7 +80,6 @@ fn start(size: &Size) {
 /// Ends the agent, which cleans its host up, and starts it again.
 fn one_start(host: &Host, agent: &mut AgentProcess, leases: u32) -> Start {
     agent.kill(Signal::SIGTERM).unwrap();
-    std::fs::remove_file(&agent.files.subnet).unwrap();
     assert_eq!(routes(host), 0, "the host is clean");
     let begin = Instant::now();
     agent.restart().unwrap();
@@ -132,17 +131,25 @@ fn wait_for_route(host: &Host, n: u32, listening: mpsc::Sender<()>) -> JoinHandl
             listening.send(()).unwrap();
             let scope = scope();
             loop {
-                if let Change::Did(ops) = kernel.changed(&scope).await
-                    && ops
-                        .iter()
-                        .any(|op| matches!(op, Op::SetRoute(RouteKey { dst, .. }, _) if *dst == subnet(n)))
-                {
+                let there = match kernel.changed(&scope).await {
+                    Change::Did(ops) => ops.iter().any(|op| sets_route(op, subnet(n))),
+                    // Something else changed as well, and swallowed the operations.
+                    Change::Unknown(_) | Change::Underlay => {
+                        let routes = kernel.observe(&scope).await.unwrap().net.routes;
+                        routes.keys().any(|key| key.dst == subnet(n))
+                    }
+                };
+                if there {
                     return Instant::now();
                 }
             }
         })
     });
     thread.unwrap()
+}
+
+fn sets_route(op: &Op, subnet: ipnet::IpNet) -> bool {
+    matches!(op, Op::SetRoute(RouteKey { dst, .. }, _) if *dst == subnet)
 }
 
 fn agent(host: &Host, etcd: &EtcdProcess, args: &[&str]) -> AgentProcess {
@@ -189,6 +196,7 @@ fn scope() -> Scope {
     Scope {
         links: BTreeSet::from(["flannel.1".try_into().unwrap()]),
         networks: vec![("10.0.0.0/8".parse().unwrap(), 24)],
+        underlay: Some("eth0".try_into().unwrap()),
         ..Scope::default()
     }
 }
