@@ -18,6 +18,7 @@ pub mod diff;
 pub mod family;
 pub mod fault;
 pub mod filter;
+pub mod frame;
 pub mod host;
 pub mod host_gw;
 mod index;
