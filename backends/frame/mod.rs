@@ -39,9 +39,14 @@ pub mod flow;
 pub mod group;
 pub mod parse;
 pub mod path;
+#[cfg(test)]
+mod samples;
 pub mod segment;
 pub mod table;
 pub mod virtio;
 pub mod vxlan;
 
 pub use dropped::Dropped;
+
+#[cfg(test)]
+mod tests;
