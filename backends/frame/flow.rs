@@ -46,3 +46,63 @@ fn word8(frame: &[u8], at: usize) -> u64 {
 fn word4(frame: &[u8], at: usize) -> u64 {
     array(frame, at).map_or(0, |bytes| u64::from(u32::from_le_bytes(bytes)))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::frame::bytes::put16;
+    use crate::frame::samples::{PEER, Sample, US};
+
+    fn of(frame: &[u8]) -> u32 {
+        hash(frame, &Layout::of(frame).unwrap())
+    }
+
+    #[test]
+    fn all_packets_of_a_flow_have_one_hash() {
+        for (v6, udp) in [(false, false), (false, true), (true, false), (true, true)] {
+            let first = Sample::of(v6, udp, 10);
+            let later = Sample { id: 99, seq: 12, ack: 13, flags: 0x18, ttl: 3, ..Sample::of(v6, udp, 900) };
+            assert_eq!(of(&first.frame()), of(&later.frame()));
+        }
+    }
+
+    #[test]
+    fn flows_spread_over_the_ports_and_over_a_small_table() {
+        for v6 in [false, true] {
+            let hashes =
+                (0..4096).map(|n| of(&Sample { port: 32_768 + n, ..Sample::of(v6, false, 1) }.frame()));
+            let ports: BTreeSet<u16> = hashes.clone().map(crate::frame::vxlan::source_port).collect();
+            assert!(ports.len() > 3400, "16384 ports, {} taken by 4096 flows", ports.len());
+            let mut slots = [0; 64];
+            hashes.for_each(|hash| slots[hash as usize % 64] += 1);
+            assert!(slots.iter().all(|n| (32..=110).contains(n)), "{slots:?}");
+        }
+    }
+
+    #[test]
+    fn all_fragments_of_a_datagram_have_one_hash() {
+        let mut first = Sample::of(false, true, 100).frame();
+        put16(&mut first, 20, 0x2000);
+        let mut last = Sample { port: 1, ..Sample::of(false, true, 50) }.frame();
+        put16(&mut last, 20, 0x0010);
+        assert_eq!(of(&first), of(&last));
+        let fragment6 = |port, offset: u8| {
+            let mut frame = Sample { port, ..Sample::of(true, true, 100) }.frame();
+            frame[20] = 44;
+            frame.splice(54..54, [17, 0, 0, offset, 0, 0, 0, 9]);
+            let len = frame.len() as u16 - 54;
+            put16(&mut frame, 18, len);
+            frame
+        };
+        assert_eq!(of(&fragment6(1, 1)), of(&fragment6(2, 8)));
+    }
+
+    #[test]
+    fn frames_without_ip_are_told_apart_by_their_addresses() {
+        let frame = |to: [u8; 6]| [&to[..], &US, &[0x88, 0xcc], &[0; 20]].concat();
+        assert_eq!(of(&frame(PEER)), of(&frame(PEER)));
+        assert_ne!(of(&frame(PEER)), of(&frame(US)));
+    }
+}

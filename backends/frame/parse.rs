@@ -189,3 +189,111 @@ fn transport(frame: &[u8], layout: Layout) -> Layout {
         _ => layout,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::bytes::put16;
+    use crate::frame::samples::Sample;
+
+    fn kind(frame: &[u8]) -> Kind {
+        Layout::of(frame).unwrap().kind
+    }
+
+    /// A UDP packet behind these IPv6 extension headers, the first of which is of type `first`.
+    fn extended(first: u8, headers: &[u8]) -> Vec<u8> {
+        let mut frame = Sample::of(true, true, 20).frame();
+        frame[20] = first;
+        frame.splice(54..54, headers.iter().copied());
+        let len = frame.len() as u16 - 54;
+        put16(&mut frame, 18, len);
+        frame
+    }
+
+    #[test]
+    fn extension_headers_are_passed_over() {
+        let options = |next: u8| [next, 0, 1, 4, 0, 0, 0, 0];
+        let authentication = [17, 1, 0, 0, 0, 0, 0, 9, 0, 0, 0, 1];
+        for (first, headers) in [
+            (0, options(17).to_vec()),
+            (60, options(17).to_vec()),
+            (43, options(17).to_vec()),
+            (51, authentication.to_vec()),
+            (0, [&options(60)[..], &options(51), &authentication].concat()),
+            (60, [17, 1].into_iter().chain([0; 14]).collect()),
+        ] {
+            let frame = extended(first, &headers);
+            let layout = Layout::of(&frame).unwrap();
+            assert_eq!((layout.kind, usize::from(layout.l4)), (Kind::Udp, 54 + headers.len()));
+            assert_eq!((layout.protocol, layout.payload()), (UDP, frame.len() - 20..frame.len()));
+        }
+    }
+
+    #[test]
+    fn fragments_are_fragments_of_whatever_they_carry() {
+        assert_eq!(kind(&extended(44, &[17, 0, 0, 1, 0, 0, 0, 9])), Kind::Fragment);
+        assert_eq!(kind(&extended(0, &[44, 0, 1, 4, 0, 0, 0, 0, 6, 0, 0, 8, 0, 0, 0, 9])), Kind::Fragment);
+        for (field, want) in
+            [(0x2000, Kind::Fragment), (0x0001, Kind::Fragment), (0x4000, Kind::Udp), (0, Kind::Udp)]
+        {
+            let mut frame = Sample::of(false, true, 10).frame();
+            put16(&mut frame, 20, field);
+            assert_eq!(kind(&frame), want, "{field:#x}");
+        }
+    }
+
+    #[test]
+    fn chains_of_extension_headers_end() {
+        let endless: Vec<u8> = [60, 0, 1, 4, 0, 0, 0, 0].repeat(200);
+        assert_eq!(kind(&extended(60, &endless)), Kind::Other);
+        let mut beyond = extended(60, &[17, 255, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(Layout::of(&beyond).map(|l| (l.kind, l.l4 as usize)), Ok((Kind::Other, beyond.len())));
+        beyond.truncate(55);
+        put16(&mut beyond, 18, 1);
+        assert_eq!(kind(&beyond), Kind::Other);
+    }
+
+    #[test]
+    fn transports_that_make_no_sense_are_others() {
+        let mut short_tcp = Sample::of(false, false, 10).frame();
+        short_tcp[34 + 12] = 0x40;
+        let mut long_tcp = Sample::of(false, false, 10).frame();
+        long_tcp[34 + 12] = 0xf0;
+        let mut udp_len = Sample::of(false, true, 10).frame();
+        udp_len[39] += 1;
+        let mut icmp = Sample::of(false, true, 10).frame();
+        icmp[23] = 1;
+        for frame in [short_tcp, long_tcp, udp_len, icmp] {
+            let layout = Layout::of(&frame).unwrap();
+            assert_eq!((layout.kind, layout.l4, layout.payload), (Kind::Other, 34, 34));
+        }
+    }
+
+    #[test]
+    fn headers_that_contradict_themselves_are_refused() {
+        for (at, value) in [(14, 0x44), (14, 0x35), (14, 0x65), (17, 19)] {
+            let mut frame = Sample::of(false, true, 10).frame();
+            frame[at] = value;
+            assert_eq!(Layout::of(&frame), Err(Dropped::BadInner), "byte {at} is {value:#x}");
+        }
+        let mut frame = Sample::of(true, true, 10).frame();
+        frame[14] = 0x45;
+        assert_eq!(Layout::of(&frame), Err(Dropped::BadInner));
+    }
+
+    #[test]
+    fn tags_are_passed_over_up_to_two() {
+        let plain = Sample::of(false, false, 10).frame();
+        for (tags, want) in [
+            (&[0x81, 0, 0, 1][..], Kind::Tcp),
+            (&[0x88, 0xa8, 0, 1, 0x81, 0, 0, 2], Kind::Tcp),
+            (&[0x88, 0xa8, 0, 1, 0x81, 0, 0, 2, 0x81, 0, 0, 3], Kind::Foreign),
+        ] {
+            let mut frame = plain.clone();
+            frame.splice(12..12, tags.iter().copied());
+            let layout = Layout::of(&frame).unwrap();
+            assert_eq!((layout.kind, usize::from(layout.l3)), (want, 14 + tags.len().min(8)));
+            assert_eq!(Layout::of(&frame[..14 + tags.len().min(8) - 1]), Err(Dropped::Truncated));
+        }
+    }
+}

@@ -241,8 +241,7 @@ pub(super) fn segment(frame: &[u8], virtio: &Header, arena: usize) -> Result<Vec
 /// The frames that a [`Coalescer`] makes of one batch, with their virtio headers.
 pub(super) fn coalesce(coalescer: &mut Coalescer, frames: &[Vec<u8>]) -> Vec<(Header, Vec<u8>)> {
     // Each datagram has its VXLAN header before it, and something behind it.
-    let mut slab: Vec<u8> =
-        frames.iter().flat_map(|frame| [&VXLAN[..], frame, &[0xaa]].concat()).collect();
+    let mut slab: Vec<u8> = frames.iter().flat_map(|frame| [&VXLAN[..], frame, &[0xaa]].concat()).collect();
     let before = slab.clone();
     let mut at = 0;
     for frame in frames {

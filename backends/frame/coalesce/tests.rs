@@ -168,7 +168,8 @@ fn damaged_packets_are_not_vouched_for() {
                     frames[bad][at] ^= 0x10;
                     let damaged = frames[bad].clone();
                     let joined = join(&frames);
-                    let alone = joined.iter().filter(|(header, frame)| *header == Header::PLAIN && *frame == damaged);
+                    let alone =
+                        joined.iter().filter(|(header, frame)| *header == Header::PLAIN && *frame == damaged);
                     assert_eq!(alone.count(), 1, "frame {bad}, byte {at}");
                     let vouched = joined.iter().filter(|(header, _)| header.gso.is_some()).count();
                     assert_eq!(vouched, usize::from(bad != 1), "the other two, if they follow each other");

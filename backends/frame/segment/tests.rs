@@ -149,7 +149,8 @@ fn what_is_not_cut_passes_as_it_is() {
 
 #[test]
 fn a_frame_that_is_not_what_its_header_says_is_refused() {
-    let (tcp, udp, v6) = (Sample::of(false, false, 99), Sample::of(false, true, 99), Sample::of(true, false, 99));
+    let (tcp, udp, v6) =
+        (Sample::of(false, false, 99), Sample::of(false, true, 99), Sample::of(true, false, 99));
     let mut fragment = tcp.frame();
     fragment[20] = 0x20;
     let elsewhere = |start, offset| Header { partial: Some(Partial { start, offset }), ..tcp.virtio(50) };
@@ -236,6 +237,9 @@ fn the_largest_frame_is_cut() {
         let sample = Sample::of(v6, false, most);
         let cut = segment(&sample.frame(), &sample.virtio(1348), 9999).unwrap();
         assert_eq!(cut, sample.cut(1348));
-        assert_eq!(cut.iter().map(|frame| frame.len() - sample.l4() - 32).sum::<usize>(), payload(most).len());
+        assert_eq!(
+            cut.iter().map(|frame| frame.len() - sample.l4() - 32).sum::<usize>(),
+            payload(most).len()
+        );
     }
 }
