@@ -135,6 +135,7 @@ fn v6(frame: &[u8], l3: usize) -> Result<Layout, Dropped> {
     let end = l3 + 40 + usize::from(u16::from_be_bytes([header[4], header[5]]));
     let packet = frame.get(..end).ok_or(Dropped::Truncated)?;
     let (mut kind, mut protocol, mut l4) = (Kind::Other, header[6], l3 + 40);
+    let mut rerouted = false;
     for left in (0..=MAX_EXTENSIONS).rev() {
         // Hop-by-hop, routing, fragment, authentication, destination options (RFC 8200, section 4).
         if !matches!(protocol, 0 | 43 | 44 | 51 | 60) {
@@ -151,6 +152,8 @@ fn v6(frame: &[u8], l3: usize) -> Result<Layout, Dropped> {
             kind = Kind::Fragment;
             break;
         }
+        // With stops left, the checksum is over the last of them, not over the destination (RFC 8200, section 8.1).
+        rerouted |= protocol == 43 && packet.get(l4 + 3) != Some(&0);
         let words = usize::from(*len);
         l4 += if protocol == 51 { (words + 2) * 4 } else { (words + 1) * 8 };
         protocol = *next;
@@ -166,7 +169,7 @@ fn v6(frame: &[u8], l3: usize) -> Result<Layout, Dropped> {
         payload: l4 as u16,
         end: end as u32,
     };
-    Ok(transport(frame, layout))
+    Ok(if rerouted { layout } else { transport(frame, layout) })
 }
 
 #[inline]
@@ -217,7 +220,7 @@ mod tests {
         for (first, headers) in [
             (0, options(17).to_vec()),
             (60, options(17).to_vec()),
-            (43, options(17).to_vec()),
+            (43, vec![17, 0, 4, 0, 0, 0, 0, 0]),
             (51, authentication.to_vec()),
             (0, [&options(60)[..], &options(51), &authentication].concat()),
             (60, [17, 1].into_iter().chain([0; 14]).collect()),
@@ -227,6 +230,11 @@ mod tests {
             assert_eq!((layout.kind, usize::from(layout.l4)), (Kind::Udp, 54 + headers.len()));
             assert_eq!((layout.protocol, layout.payload()), (UDP, frame.len() - 20..frame.len()));
         }
+    }
+
+    #[test]
+    fn a_route_with_stops_left_hides_the_transport() {
+        assert_eq!(kind(&extended(43, &[17, 0, 4, 1, 0, 0, 0, 0])), Kind::Other);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::ops::Range;
 /// The part of a frame that goes into one `sendmsg`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Chunk {
-    /// How many segments, at least one, at most [`MAX_SEGMENTS`].
+    /// How many segments, at least one, at most [`super::MAX_SEGMENTS`].
     pub count: usize,
     /// Bytes of headers of each segment; those of segment 0 begin the arena, the others follow without a gap.
     pub header_len: usize,
