@@ -1,6 +1,7 @@
 //! Replays the committed corpus of each fuzz target, every prefix of each input, and many changes of each.
 //!
 //! `cargo test -p twill-backends --test fuzz -- --ignored` writes the seeds again.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
