@@ -2,7 +2,7 @@
 //! none. Sizes are those of the inner frames; from 1,400 bytes on, cutting and joining make packets of 1,348 bytes of
 //! payload.
 #![allow(missing_docs, reason = "criterion's macros define undocumented items")]
-#![allow(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a benchmark fails by panicking")]
 
 use std::alloc::{GlobalAlloc, Layout as Memory, System};
 use std::hint::black_box;
