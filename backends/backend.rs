@@ -8,16 +8,22 @@ use crate::host::{Fact, Host, Own};
 use crate::host_gw::HostGw;
 use crate::lease::{Attrs, Endpoint};
 use crate::network::NetworkConfig;
-use crate::state::{Desired, LinkName, PeerState};
+use crate::state::{Datapath, Desired, LinkName, PeerState};
+use crate::udp;
 use crate::vxlan::Vxlan;
 
 /// The types that flannel knows and that are refused by name rather than as unknown.
-const UNSUPPORTED: [&str; 7] = ["udp", "wireguard", "ipip", "ipsec", "alloc", "extension", "tencent-vpc"];
+const UNSUPPORTED: [&str; 6] = ["wireguard", "ipip", "ipsec", "alloc", "extension", "tencent-vpc"];
 
 /// One way of carrying pod traffic between hosts. Pure: no I/O, no clock, no randomness.
 pub trait Backend: Debug + Send + Sync {
     /// What `Backend.Type` and the leases call it.
     fn kind(&self) -> &'static str;
+
+    /// Who carries its frames unless the operator says otherwise; `None` if it has no tunnel.
+    fn datapath(&self) -> Option<Datapath> {
+        None
+    }
 
     /// Its tunnel device of each family in use, so that one that exists can be adopted with its Ethernet address.
     fn links(&self) -> PerFamily<LinkName>;
@@ -56,6 +62,7 @@ pub fn from_config(config: &NetworkConfig) -> Result<Box<dyn Backend>, Fault> {
     }
     match config.options().kind().as_deref() {
         Some("vxlan") => Ok(Box::new(Vxlan::new(config).map_err(|fault| refused(fault.cause))?)),
+        Some("udp") => Ok(Box::new(udp::new(config).map_err(|fault| refused(fault.cause))?)),
         Some("host-gw") => Ok(Box::new(HostGw::new(config))),
         Some(known) if UNSUPPORTED.contains(&known) => {
             Err(refused(format!("the backend type `{known}` is not supported")))

@@ -8,7 +8,7 @@ use std::fmt;
 use ipnet::IpNet;
 
 use crate::mac::Mac;
-use crate::state::{Fdb, Link, LinkName, NeighKey, NetState, Route, RouteKey, RouteKind};
+use crate::state::{Fdb, Link, LinkKind, LinkName, NeighKey, NetState, Route, RouteKey, RouteKind};
 
 /// One change of a host's network stack.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -212,7 +212,10 @@ fn write_link(f: &mut fmt::Formatter<'_>, name: &LinkName, link: &Link) -> fmt::
         link.mtu,
         if link.up { "up" } else { "down" }
     )?;
-    if let Some(vxlan) = &link.vxlan {
+    if link.kind == LinkKind::Tap {
+        f.write_str(" type tun mode tap")?;
+    }
+    if let Some(vxlan) = link.vxlan() {
         let learning = if vxlan.learning { "learning" } else { "nolearning" };
         write!(f, " type vxlan id {} local {} dstport {} {learning}", vxlan.vni, vxlan.local, vxlan.port)?;
         f.write_str(if vxlan.gbp { " gbp" } else { "" })?;
@@ -268,10 +271,11 @@ mod tests {
     }
 
     prop_compose! {
-        fn link()(vxlan in any::<Option<(u8, bool, bool)>>(), local in ip(), mac in mac(), mtu in 1400_u32..1403,
+        fn link()(vxlan in any::<Option<(u8, bool, bool)>>(), tap in any::<bool>(), local in ip(), mac in mac(), mtu in 1400_u32..1403,
                   up in any::<bool>(), addrs in btree_set(ip().prop_map(IpNet::from), 0..2)) -> Link {
             let vxlan = vxlan.map(|(vni, learning, gbp)| Vxlan { vni: vni.into(), port: 8472, local, learning, gbp });
-            Link { vxlan, mac, mtu, up, alias: "twill:x".to_owned(), addrs }
+            let kind = vxlan.map_or(if tap { LinkKind::Tap } else { LinkKind::Other }, LinkKind::Vxlan);
+            Link { kind, mac, mtu, up, alias: "twill:x".to_owned(), addrs }
         }
     }
 

@@ -54,6 +54,8 @@ pub enum Code {
     FirewallFailed,
     /// The kernel refused an operation.
     KernelRefused,
+    /// The userspace datapath does not carry frames.
+    DatapathFailed,
     /// A file could not be written.
     FileFailed,
     /// The underlay interface or its address is missing.
@@ -118,6 +120,7 @@ impl Code {
             Self::ForwardDropped => "run: iptables -P FORWARD ACCEPT, or start with --firewall iptables",
             Self::FirewallFailed => "see the cause; Twill tries again by itself",
             Self::KernelRefused => "see the cause; Twill tries again by itself",
+            Self::DatapathFailed => "see the cause; Twill tries again by itself",
             Self::FileFailed => "make the path writable; Twill tries again by itself",
             Self::NoUnderlay => {
                 "bring the interface up and give it an address, or choose another with --iface"

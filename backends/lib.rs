@@ -31,4 +31,5 @@ pub mod plan;
 #[cfg(test)]
 mod samples;
 pub mod state;
+mod udp;
 pub mod vxlan;

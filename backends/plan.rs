@@ -17,11 +17,12 @@ use crate::diff::Key;
 use crate::family::{Family, PerFamily};
 use crate::fault::{Code, Fault};
 use crate::filter::Filter;
+use crate::frame::table::{self, Table};
 use crate::host::{Host, Own};
 use crate::index::{Index, Mark};
 use crate::lease::{Lease, LeaseKey};
 use crate::leases::Leases;
-use crate::state::{Desired, NetState, PeerState};
+use crate::state::{Desired, NetState, PeerState, Tunnel};
 
 mod claim;
 
@@ -114,6 +115,19 @@ impl Plan {
     #[must_use]
     pub const fn filter(&self) -> &Filter {
         &self.base.filter
+    }
+
+    /// What the userspace datapath has to serve, each with where its frames go.
+    pub fn tunnels(&self) -> impl Iterator<Item = (&Tunnel, Table)> {
+        self.base.tunnels.iter().map(|tunnel| {
+            let to = |state: &PeerState| {
+                let fdb = state.fdb.filter(|entry| entry.dev == tunnel.dev)?;
+                let (key, route) = &state.route;
+                let mtu = route.mtu.map_or(tunnel.mtu, |least| least.min(tunnel.mtu));
+                Some(table::Peer { mac: fdb.mac, addr: fdb.dst, subnet: key.dst, mtu })
+            };
+            (tunnel, Table::new(self.programmed().filter_map(to)))
+        })
     }
 
     /// What could not be planned: the host's own faults, then those of leases in the order of their keys.

@@ -10,6 +10,7 @@ use crate::host::{Address, Host, Own, Policy};
 use crate::lease::{Attrs, Lease, LeaseKey, Subnets};
 use crate::mac::Mac;
 use crate::network::{NetworkConfig, Pool};
+use crate::state::Datapath;
 
 pub(crate) type Families = PerFamily<()>;
 pub(crate) const V4: Families = PerFamily { v4: Some(()), v6: None };
@@ -49,6 +50,7 @@ pub(crate) fn host() -> Host {
         mtu: 1500,
         addrs: PerFamily { v4: Some(address("192.0.2.1")), v6: Some(address("2001:db8:1::1")) },
         on_link: vec![net("192.0.2.0/24"), net("2001:db8:1::/64")],
+        datapath: Datapath::Kernel,
         macs: PerFamily { v4: Some(Mac([2, 0, 0, 0, 0, 1])), v6: Some(Mac([2, 0, 0, 0, 6, 1])) },
     }
 }

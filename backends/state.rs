@@ -41,11 +41,49 @@ pub struct Vxlan {
     pub gbp: bool,
 }
 
+/// What a link of ours is.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LinkKind {
+    /// The kernel carries the fabric.
+    Vxlan(Vxlan),
+    /// The userspace datapath does: frames leave and enter through a TAP device.
+    Tap,
+    /// The name is ours, the kind is not. Only in an observed state.
+    #[default]
+    Other,
+}
+
+/// Which program moves frames between a tunnel device and the underlay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Datapath {
+    /// The kernel's VXLAN device.
+    #[default]
+    Kernel,
+    /// This program, on a TAP device. On the wire there is no difference.
+    Userspace,
+}
+
+/// One tunnel device that the userspace datapath serves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Tunnel {
+    /// The TAP device.
+    pub dev: LinkName,
+    /// What the VXLAN device in its place would be.
+    pub vxlan: Vxlan,
+    /// The MTU of the device in bytes.
+    pub mtu: u32,
+    /// The largest packet in bytes that pods take, which is less where another family's device carries less.
+    pub pods: u32,
+}
+
 /// A link of ours, with the addresses and settings that belong to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Link {
-    /// What kind of device carries the fabric. `None` in an observed state: the name is ours, the kind is not.
-    pub vxlan: Option<Vxlan>,
+    /// What it is.
+    #[serde(flatten)]
+    pub kind: LinkKind,
     /// Its Ethernet address.
     pub mac: Mac,
     /// Its MTU in bytes.
@@ -146,6 +184,8 @@ pub struct Desired {
     pub net: NetState,
     /// The firewall.
     pub filter: Filter,
+    /// What the userspace datapath has to serve.
+    pub tunnels: Vec<Tunnel>,
     /// Complaints about leases that are left out.
     pub faults: Vec<Fault>,
 }
@@ -204,24 +244,37 @@ impl std::error::Error for BadLinkName {}
 
 impl Link {
     /// Whether making `have` into this link means deleting it and creating it again: the kernel cannot change the
-    /// VNI, the port, the group policy flag, nor the address family of a VXLAN device.
+    /// VNI, the port, the group policy flag, nor the address family of a VXLAN device, nor the kind of any.
     #[must_use]
     pub fn replaces(&self, have: &Self) -> bool {
-        match (&self.vxlan, &have.vxlan) {
-            (Some(want), Some(have)) => {
+        match (&self.kind, &have.kind) {
+            (LinkKind::Vxlan(want), LinkKind::Vxlan(have)) => {
                 (want.vni, want.port, want.gbp) != (have.vni, have.port, have.gbp)
                     || want.local.is_ipv4() != have.local.is_ipv4()
             }
-            (None, None) => false,
-            (Some(_), None) | (None, Some(_)) => true,
+            (want, have) => want != have,
         }
+    }
+
+    /// The VXLAN device, if it is one.
+    #[must_use]
+    pub const fn vxlan(&self) -> Option<&Vxlan> {
+        if let LinkKind::Vxlan(vxlan) = &self.kind { Some(vxlan) } else { None }
+    }
+
+    /// The VXLAN device, if it is one, to be changed.
+    pub const fn vxlan_mut(&mut self) -> Option<&mut Vxlan> {
+        if let LinkKind::Vxlan(vxlan) = &mut self.kind { Some(vxlan) } else { None }
     }
 }
 
 impl NetState {
-    /// Adds what one peer needs. An entry that is there already stays as it is.
+    /// Adds what one peer needs. An entry that is there already stays as it is. A TAP device has no FDB: where its
+    /// frames go is in the table that the userspace datapath has.
     pub fn add_peer(&mut self, peer: &PeerState) {
-        self.fdb.extend(peer.fdb);
+        let links = &self.links;
+        let is_tap = |entry: &Fdb| links.get(&entry.dev).is_some_and(|link| link.kind == LinkKind::Tap);
+        self.fdb.extend(peer.fdb.filter(|entry| !is_tap(entry)));
         if let Some((key, mac)) = peer.neigh {
             self.neighs.entry(key).or_insert(mac);
         }

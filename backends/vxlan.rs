@@ -1,4 +1,5 @@
-//! Packets between hosts travel in VXLAN (RFC 7348), by the kernel's device; see the crate's description for the walk
+//! Packets between hosts travel in VXLAN (RFC 7348), by the kernel's device or, on the same wire, by the userspace
+//! datapath through a TAP device in its place; see the crate's description for the walk
 //! of one packet. Between hosts on one network a plain route is enough, if the configuration allows it.
 
 use std::collections::BTreeSet;
@@ -15,7 +16,9 @@ use crate::json::scalar;
 use crate::lease::{Attrs, Endpoint};
 use crate::mac::Mac;
 use crate::network::NetworkConfig;
-use crate::state::{self, Desired, Fdb, Link, LinkName, NeighKey, PeerState, Route};
+use crate::state::{
+    self, Datapath, Desired, Fdb, Link, LinkKind, LinkName, NeighKey, PeerState, Route, Tunnel,
+};
 
 /// The port that the kernel and flannel use unless told another; the IANA number is 4789.
 const DEFAULT_PORT: u16 = 8472;
@@ -23,9 +26,23 @@ const DEFAULT_PORT: u16 = 8472;
 /// The largest VNI: it has 24 bits.
 const MAX_VNI: u32 = (1 << 24) - 1;
 
+/// What tells the backends on this plan apart.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Flavour {
+    /// What the configuration and the leases call it.
+    pub(crate) kind: &'static str,
+    /// The port, unless the configuration says another.
+    pub(crate) port: u16,
+    /// Who carries frames, unless the operator says otherwise.
+    pub(crate) datapath: Datapath,
+}
+
+const VXLAN: Flavour = Flavour { kind: "vxlan", port: DEFAULT_PORT, datapath: Datapath::Kernel };
+
 /// The vxlan backend.
 #[derive(Debug, Clone)]
 pub struct Vxlan {
+    flavour: Flavour,
     vni: u32,
     port: u16,
     gbp: bool,
@@ -41,6 +58,10 @@ pub struct Vxlan {
 impl Vxlan {
     /// Reads the options. An error says which one is wrong.
     pub(crate) fn new(config: &NetworkConfig) -> Result<Self, Fault> {
+        Self::flavoured(config, VXLAN)
+    }
+
+    pub(crate) fn flavoured(config: &NetworkConfig, flavour: Flavour) -> Result<Self, Fault> {
         let options = config.options();
         let vni = options.uint("VNI", 1)?;
         if vni > MAX_VNI {
@@ -57,8 +78,9 @@ impl Vxlan {
             links.set(family, Some(link_name(family, vni)?));
         }
         Ok(Self {
+            flavour,
             vni,
-            port: Some(options.uint("Port", 0)?).filter(|port| *port != 0).unwrap_or(DEFAULT_PORT),
+            port: Some(options.uint("Port", 0)?).filter(|port| *port != 0).unwrap_or(flavour.port),
             gbp: options.bool("GBP", false)?,
             learning: options.bool("Learning", false)?,
             mtu,
@@ -73,17 +95,24 @@ impl Vxlan {
         self.mtu.unwrap_or(host.mtu).min(host.mtu).saturating_sub(overhead(family))
     }
 
-    fn link(&self, host: &Host, subnet: &IpNet) -> Option<(LinkName, Link)> {
-        let family = Family::of_net(subnet);
-        let vxlan = state::Vxlan {
+    fn device(&self, host: &Host, family: Family) -> Option<state::Vxlan> {
+        Some(state::Vxlan {
             vni: self.vni,
             port: self.port,
             local: host.addrs.get(family)?.local,
             learning: self.learning,
             gbp: self.gbp,
-        };
+        })
+    }
+
+    fn link(&self, host: &Host, subnet: &IpNet) -> Option<(LinkName, Link)> {
+        let family = Family::of_net(subnet);
+        let vxlan = self.device(host, family)?;
         let link = Link {
-            vxlan: Some(vxlan),
+            kind: match host.datapath {
+                Datapath::Kernel => LinkKind::Vxlan(vxlan),
+                Datapath::Userspace => LinkKind::Tap,
+            },
             mac: *host.macs.get(family)?,
             mtu: self.link_mtu(host, family),
             up: true,
@@ -126,7 +155,11 @@ impl Vxlan {
 
 impl Backend for Vxlan {
     fn kind(&self) -> &'static str {
-        "vxlan"
+        self.flavour.kind
+    }
+
+    fn datapath(&self) -> Option<Datapath> {
+        Some(self.flavour.datapath)
     }
 
     fn links(&self) -> PerFamily<LinkName> {
@@ -155,9 +188,15 @@ impl Backend for Vxlan {
 
     fn base(&self, host: &Host, own: &Own) -> Desired {
         let mut desired = base::desired(self.fits(host), own);
-        for (name, link) in own.parts().filter_map(|(subnet, _)| self.link(host, &subnet)) {
+        let links = own.parts().filter_map(|(subnet, _)| Some((subnet, self.link(host, &subnet)?)));
+        for (subnet, (name, link)) in links {
             // A router advertisement from a pod must not configure the tunnel.
             desired.net.sysctls.insert(format!("net/ipv6/conf/{name}/accept_ra"), "0".to_owned());
+            if link.kind == LinkKind::Tap {
+                let vxlan = self.device(host, Family::of_net(&subnet));
+                let tunnel = |vxlan| Tunnel { dev: name, vxlan, mtu: link.mtu, pods: self.mtu(host) };
+                desired.tunnels.extend(vxlan.map(tunnel));
+            }
             desired.net.links.insert(name, link);
         }
         if let Some(mtu) = self.mtu.filter(|mtu| *mtu > host.mtu) {

@@ -16,7 +16,7 @@ use twill_backends::leases::{LeaseEvent, Leases};
 use twill_backends::mac::Mac;
 use twill_backends::network::NetworkConfig;
 use twill_backends::plan::Plan;
-use twill_backends::state::NetState;
+use twill_backends::state::{Datapath, NetState};
 
 const SIZES: [u32; 4] = [100, 1000, 5000, 20_000];
 
@@ -42,6 +42,7 @@ fn plan() -> Plan {
         addrs: PerFamily { v4: Some(address), v6: None },
         on_link: vec!["172.16.0.0/12".parse().unwrap()],
         macs: PerFamily { v4: Some(Mac([2, 0, 0, 0, 0, 0])), v6: None },
+        datapath: Datapath::Kernel,
     };
     let key = LeaseKey::new("10.0.0.0-24");
     let subnets = key.subnets().unwrap();

@@ -21,6 +21,8 @@ pub struct Config {
     pub interface: InterfaceConfig,
     /// What the firewall has to do.
     pub filter: FilterConfig,
+    /// Who carries frames, and how.
+    pub datapath: DatapathConfig,
     /// The file CNI plugins read; `/run/flannel/subnet.env` unless told otherwise.
     pub subnet_file: PathBuf,
     /// How long before its expiry a lease is renewed at the latest; 1 to 1439 minutes.
@@ -87,6 +89,28 @@ pub struct FilterConfig {
     pub forward: bool,
     /// Which program's rules.
     pub mode: FirewallMode,
+}
+
+/// Who carries frames between this host's tunnel devices and the underlay, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DatapathConfig {
+    /// Who.
+    pub mode: DatapathMode,
+    /// Whether the userspace datapath drops packets whose inner source is not in the subnet of the host that sent them.
+    pub check_source: bool,
+}
+
+/// Who carries frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DatapathMode {
+    /// What the backend prefers, if it can: the kernel for vxlan, this program for udp.
+    Auto,
+    /// The kernel's VXLAN device.
+    Kernel,
+    /// This program, leaving as much to the kernel's offloads as it offers.
+    Userspace,
+    /// This program, frame by frame: for kernels whose offloads are at fault.
+    Plain,
 }
 
 /// Which firewall carries the rules.

@@ -7,7 +7,7 @@
 //! store --watch--> StoreEvent --Leases::apply--> Leases --+
 //!                                    Facts (measured) ----+-- Backend::base / peer          pure
 //!                                                         v
-//!                  Desired { net, filter, faults } --> faults: logged, counted, shown in status
+//!                  Desired { net, filter, tunnels, faults } --> faults: logged, counted, shown in status
 //!                     |        +-- filter --> one transaction, if it differs
 //!                     |  diff(want, have)                                                   pure
 //!                     v
@@ -21,6 +21,7 @@ pub mod agent;
 pub mod cli;
 pub mod commands;
 pub mod config;
+pub mod datapath;
 pub mod files;
 pub mod filter;
 pub mod kernel;

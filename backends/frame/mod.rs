@@ -43,6 +43,7 @@ pub mod path;
 mod samples;
 pub mod segment;
 pub mod table;
+pub mod undone;
 pub mod virtio;
 pub mod vxlan;
 

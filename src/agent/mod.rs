@@ -5,6 +5,7 @@
 //! back and an address that changes are one code path.
 
 mod adoption;
+mod carrying;
 mod filtering;
 pub mod identity;
 mod input;
@@ -36,6 +37,7 @@ use twill_backends::leases::Leases;
 use twill_backends::network::NetworkConfig;
 use twill_backends::plan::Plan;
 
+use self::carrying::Carrying;
 use self::filtering::Filtering;
 use self::identity::Identity;
 use self::input::Input;
@@ -131,6 +133,7 @@ pub struct Agent<W: World> {
     repairs: u64,
     firewall: Option<W::Firewall>,
     filtering: Filtering,
+    carrying: Carrying,
     papers: Papers,
     ready: watch::Sender<bool>,
 }
@@ -181,6 +184,7 @@ impl<W: World> Agent<W> {
             repairs: 0,
             firewall: None,
             filtering: Filtering::default(),
+            carrying: Carrying::new(config.datapath),
             papers,
             ready,
             world,

@@ -109,6 +109,7 @@ impl<W: World> Agent<W> {
                 .as_ref()
                 .map(|firewall| firewall.engine().to_string())
                 .unwrap_or_default(),
+            datapath: plan.backend().datapath().map(|_| self.carrying.status()),
         })
     }
 
@@ -164,6 +165,7 @@ impl<W: World> Agent<W> {
         faults.extend(planned.cloned());
         faults.extend(self.reconciler.faults().iter().cloned());
         faults.extend(self.filtering.faults().iter().cloned());
+        faults.extend(self.carrying.faults().iter().cloned());
         faults.extend(self.papers.faults().cloned());
         faults
     }

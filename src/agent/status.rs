@@ -1,5 +1,6 @@
 //! What an agent says of itself.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -89,6 +90,31 @@ pub struct NetworkStatus {
     pub mtu: u32,
     /// Which firewall carries the rules.
     pub firewall: String,
+    /// Who carries frames; `None` where there is no tunnel.
+    #[serde(default)]
+    pub datapath: Option<DatapathStatus>,
+}
+
+/// Who carries frames between tunnel devices and the underlay.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DatapathStatus {
+    /// `kernel` or `userspace`.
+    pub kind: String,
+    /// Why it, and not the other.
+    pub because: String,
+    /// What the userspace datapath serves.
+    pub tunnels: Vec<TunnelStatus>,
+}
+
+/// A tunnel device that the userspace datapath serves.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TunnelStatus {
+    /// The device.
+    pub device: String,
+    /// Whether the kernel's offloads are in use.
+    pub offload: bool,
+    /// Frames since it was opened: carried, and dropped by reason.
+    pub frames: BTreeMap<String, u64>,
 }
 
 /// The own lease.
@@ -173,6 +199,9 @@ impl fmt::Display for Status {
                 "network", network.backend, network.mtu, network.firewall
             )?;
         }
+        if let Some(datapath) = self.network.as_ref().and_then(|network| network.datapath.as_ref()) {
+            write!(f, "{datapath}")?;
+        }
         if let Some(underlay) = &self.underlay {
             let public = underlay.public.join(", ");
             writeln!(
@@ -205,6 +234,19 @@ impl fmt::Display for Status {
                 "fault     {} {}: {}\n          next: {}",
                 fault.code, fault.subject, fault.cause, fault.next
             )?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for DatapathStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{:<10}{}: {}", "datapath", self.kind, self.because)?;
+        for tunnel in &self.tunnels {
+            let counts: Vec<_> =
+                tunnel.frames.iter().map(|(name, count)| format!("{name} {count}")).collect();
+            let mode = if tunnel.offload { "offload" } else { "plain" };
+            writeln!(f, "  {:<24}{mode}: {}", tunnel.device, counts.join(", "))?;
         }
         Ok(())
     }

@@ -77,6 +77,7 @@ impl<W: World> Agent<W> {
             Ok(backend) => backend,
             Err(fault) => return Err(AgentError::Refused(fault)),
         };
+        self.carrying.choose(&*backend, self.world.kernel()).await;
         let Some(host) = self.host(&*backend).await else { return Ok(()) };
         backend.fits(&host).map_err(AgentError::Refused)?;
         if !self.preflight(&*backend, &host, &network).await? {
@@ -103,6 +104,7 @@ impl<W: World> Agent<W> {
         plan.reset(&self.leases);
         self.changed.clear();
         self.scope = self.scope_of(&plan);
+        self.carrying.want(&plan);
         self.filtering.want(plan.filter());
         self.reconciler.touch_all();
         self.reconciler.doubt(crate::now());
@@ -135,6 +137,7 @@ impl<W: World> Agent<W> {
         }
         if let Some(plan) = &mut self.plan {
             let keys = plan.update(&self.leases, &std::mem::take(&mut self.changed));
+            self.carrying.want(plan);
             self.reconciler.touch(keys);
         }
     }
@@ -151,6 +154,7 @@ impl<W: World> Agent<W> {
             let done = self.reconciler.pass(self.world.kernel(), goal).await;
             self.account(&done);
         }
+        self.carrying.pass(now, self.reconciler.established());
         if let Some(firewall) = &self.firewall
             && self.filtering.due(now).is_some_and(|at| at <= now)
         {
@@ -223,7 +227,7 @@ impl<W: World> Agent<W> {
     /// Whether the links of the fabric stand, and whatever could be put on them was: what a single peer breaks must
     /// not keep this host's containers from starting.
     fn established(&self) -> bool {
-        self.plan.is_some() && self.reconciler.established()
+        self.plan.is_some() && self.reconciler.established() && self.carrying.established()
     }
 
     /// Whether the kernel is believed to be as wanted.

@@ -99,6 +99,7 @@ impl<W: World> Agent<W> {
             addrs: underlay.addrs.map(|family, local| Address { local, public: public(family, local) }),
             on_link: underlay.on_link.clone(),
             macs,
+            datapath: self.carrying.datapath(),
         })
     }
 

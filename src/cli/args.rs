@@ -228,6 +228,10 @@ pub(super) struct AgentArgs {
     pub(super) v: i64,
     #[arg(long)]
     pub(super) firewall: String,
+    #[arg(long)]
+    pub(super) datapath: String,
+    #[arg(long)]
+    pub(super) inner_source_check: String,
     #[arg(long, action = ArgAction::Set, value_parser = go::boolean)]
     pub(super) force: bool,
     #[arg(long, action = ArgAction::Set, value_parser = go::boolean)]

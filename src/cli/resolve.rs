@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::args::{AgentArgs, SiteArgs};
 use crate::config::{
-    Config, ConfigError, Dirs, EtcdConfig, FilterConfig, FirewallMode, InterfaceConfig, Site, StoreConfig,
-    TlsFiles, endpoints,
+    Config, ConfigError, DatapathConfig, DatapathMode, Dirs, EtcdConfig, FilterConfig, FirewallMode,
+    InterfaceConfig, Site, StoreConfig, TlsFiles, endpoints,
 };
 
 /// A network config that works as it stands, quoted for a shell.
@@ -27,6 +27,7 @@ pub(super) fn config(args: AgentArgs, mut warnings: Vec<String>) -> Result<Confi
         forward: args.iptables_forward_rules,
         mode: firewall(&args.firewall)?,
     };
+    let datapath = datapath(&args)?;
     let health = health(&args.healthz_ip, args.healthz_port)?;
     let minutes =
         number("subnet-lease-renew-margin", args.subnet_lease_renew_margin, 1..=1439, "1 to 1439 (minutes)")?;
@@ -39,6 +40,7 @@ pub(super) fn config(args: AgentArgs, mut warnings: Vec<String>) -> Result<Confi
         site,
         interface,
         filter,
+        datapath,
         subnet_file: file("subnet-file", &args.subnet_file)?,
         renew_margin: Duration::from_secs(minutes * 60),
         blackhole: args.ip_blackhole_route,
@@ -107,6 +109,23 @@ fn firewall(text: &str) -> Result<FirewallMode, ConfigError> {
             Err(ConfigError::Word { flag: "firewall", value: text.to_owned(), expected })
         }
     }
+}
+
+fn datapath(args: &AgentArgs) -> Result<DatapathConfig, ConfigError> {
+    let word = |flag, value: &str, expected| ConfigError::Word { flag, value: value.to_owned(), expected };
+    let mode = match args.datapath.as_str() {
+        "auto" => DatapathMode::Auto,
+        "kernel" => DatapathMode::Kernel,
+        "userspace" => DatapathMode::Userspace,
+        "plain" => DatapathMode::Plain,
+        other => return Err(word("datapath", other, "auto, kernel, userspace, plain")),
+    };
+    let check_source = match args.inner_source_check.as_str() {
+        "on" => true,
+        "off" => false,
+        other => return Err(word("inner-source-check", other, "on, off")),
+    };
+    Ok(DatapathConfig { mode, check_source })
 }
 
 fn health(ip: &str, port: i64) -> Result<Option<SocketAddr>, ConfigError> {

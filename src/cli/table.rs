@@ -131,6 +131,18 @@ pub const TWILL_FLAGS: &[FlagRow] = &[
     row("state-dir", Kind::Text, "/var/lib/twill", "directory for the node's identity and snapshots"),
     row("run-dir", Kind::Text, "/run/twill", "directory for the lock and the agent's socket"),
     row("firewall", Kind::Text, "auto", "whose rules to load: auto, nftables or iptables"),
+    row(
+        "datapath",
+        Kind::Text,
+        "auto",
+        "who carries VXLAN frames: auto, kernel, userspace, or plain (userspace without offloads)",
+    ),
+    row(
+        "inner-source-check",
+        Kind::Text,
+        "on",
+        "on: the userspace datapath drops packets whose source is outside their host's subnet; off: it does not",
+    ),
     row("force", Kind::Bool, "false", "start although the preflight checks object"),
     row("cleanup-on-exit", Kind::Bool, "false", "remove every object of ours from this host on a clean exit"),
     row("delete-hold", Kind::Int, "300", "hold back suspicious mass deletions for this many seconds"),

@@ -147,6 +147,11 @@ pub trait Kernel: Send + Sync {
         }
     }
 
+    /// Whether it can make VXLAN devices; the error says why not.
+    fn vxlan(&self) -> impl Future<Output = Result<(), String>> + Send {
+        std::future::ready(Ok(()))
+    }
+
     /// The Ethernet address of an existing link.
     fn mac_of(&self, link: LinkName) -> impl Future<Output = Option<Mac>> + Send {
         async move { self.facts(None).await.ok()?.link(link)?.mac }

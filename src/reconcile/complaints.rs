@@ -10,7 +10,7 @@ use crate::kernel::ForeignRoute;
 pub(super) fn never_settles(name: &LinkName, want: &Link, have: &Link) -> Fault {
     let found = format!("{have:?}");
     let attribute = [
-        ("kind", want.vxlan != have.vxlan, format!("{:?}, wanted {:?}", have.vxlan, want.vxlan)),
+        ("kind", want.kind != have.kind, format!("{:?}, wanted {:?}", have.kind, want.kind)),
         ("address", want.mac != have.mac, format!("{}, wanted {}", have.mac, want.mac)),
         ("mtu", want.mtu != have.mtu, format!("{}, wanted {}", have.mtu, want.mtu)),
         ("up", want.up != have.up, format!("{}, wanted {}", have.up, want.up)),

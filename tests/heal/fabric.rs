@@ -73,11 +73,16 @@ pub(crate) struct Fabric {
 impl Fabric {
     /// Three hosts with leases in files, every agent started with `flags`, all pods reaching each other.
     pub(crate) fn new(families: Families, backend: &str, flags: &[&str]) -> Self {
+        Self::mixed(families, backend, [flags; 3])
+    }
+
+    /// [`Fabric::new`] with flags for each host's agent.
+    pub(crate) fn mixed(families: Families, backend: &str, flags: [&[&str]; 3]) -> Self {
         let lab = lab(3, families);
         let store = files(&lab);
         write_config(&lab, &store, &families.config(backend));
-        let options = options(store, flags);
-        let agents: Vec<AgentProcess> = lab.hosts.iter().map(|host| host.agent(&options).unwrap()).collect();
+        let start = |(host, flags): (&Host, &[&str])| host.agent(&options(store.clone(), flags)).unwrap();
+        let agents: Vec<AgentProcess> = lab.hosts.iter().zip(flags).map(start).collect();
         let mut fabric = Self { agents, pods: Vec::new(), lab, families };
         fabric.wait_ready();
         fabric.add_pods();

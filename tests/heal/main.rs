@@ -9,6 +9,7 @@
 )]
 
 mod commands;
+mod datapath;
 mod dump;
 mod fabric;
 mod faults;

@@ -22,7 +22,7 @@ use twill_backends::leases::{LeaseEvent, Leases};
 use twill_backends::mac::Mac;
 use twill_backends::network::NetworkConfig;
 use twill_backends::plan::Plan;
-use twill_backends::state::NetState;
+use twill_backends::state::{Datapath, NetState};
 
 /// A host in few words.
 #[derive(Deserialize)]
@@ -39,6 +39,8 @@ struct Described {
     own: String,
     #[serde(default)]
     former: Vec<IpNet>,
+    #[serde(default)]
+    userspace: bool,
     #[serde(default)]
     masquerade: bool,
     #[serde(default)]
@@ -58,6 +60,7 @@ impl Described {
             addrs: PerFamily { v4: self.v4.as_ref().map(address), v6: self.v6.as_ref().map(address) },
             on_link: self.on_link.clone(),
             macs: self.macs,
+            datapath: if self.userspace { Datapath::Userspace } else { Datapath::Kernel },
         };
         let key = LeaseKey::new(self.own.as_str());
         let policy = Policy {

@@ -249,7 +249,7 @@ mod tests {
     use twill_backends::diff::diff;
     use twill_backends::family::PerFamily;
     use twill_backends::mac::Mac;
-    use twill_backends::state::{Fdb, NeighKey, Vxlan};
+    use twill_backends::state::{Fdb, LinkKind, NeighKey, Vxlan};
 
     use super::*;
     use crate::kernel::UnderlayChoice;
@@ -266,7 +266,7 @@ mod tests {
         let local = "192.168.77.1".parse().unwrap();
         let vxlan = Vxlan { vni: 1, port: 8472, local, learning: false, gbp: false };
         let link = Link {
-            vxlan: Some(vxlan),
+            kind: LinkKind::Vxlan(vxlan),
             mac: Mac([2, 0, 0, 0, 0, 1]),
             mtu: 1450,
             up: true,
@@ -304,7 +304,7 @@ mod tests {
         link.mac = Mac([2, 0, 0, 0, 0, 9]);
         kernel.apply(&[Op::SetLink(name(), link.clone())]).await;
         assert!(kernel.net().neighs.is_empty() && !kernel.net().fdb.is_empty());
-        link.vxlan.as_mut().unwrap().port = 4789;
+        link.vxlan_mut().unwrap().port = 4789;
         kernel.apply(&[Op::SetLink(name(), link)]).await;
         assert!(kernel.net().fdb.is_empty());
     }

@@ -47,7 +47,7 @@ impl Inner {
         }
         if let Op::SetLink(name, link) = op
             && self.port_taken
-            && link.vxlan.is_some()
+            && link.vxlan().is_some()
             && link.up
         {
             self.carry_out(&Op::SetLink(*name, Link { up: false, ..link.clone() }));

@@ -1,16 +1,26 @@
 //! Makes a link as wanted: in place where the kernel can, by replacing it where it cannot.
 
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkFlags};
 use nix::errno::Errno;
-use twill_backends::state::{Link, LinkName, Vxlan};
+use twill_backends::mac::Mac;
+use twill_backends::state::{Link, LinkKind, LinkName, Vxlan};
 
 use super::build;
 use super::observe::addrs_of;
 use super::parse::SeenLink;
 use super::request::{Refusal, Requests};
+use crate::datapath::tap;
 use crate::kernel::ownership::ALIAS_PREFIX;
+
+/// A name, a VNI and a port that nobody uses.
+const PROBE: &str = "twill-probe";
+const PROBE_VNI: u32 = 0xff_fffe;
+const PROBE_PORT: u16 = 8471;
 
 /// Creates, changes or replaces the link. The error is the cause, with the next step.
 pub(super) async fn set(requests: &Requests, name: LinkName, want: &Link) -> Result<(), String> {
@@ -38,23 +48,59 @@ pub(super) async fn set(requests: &Requests, name: LinkName, want: &Link) -> Res
 }
 
 async fn create(requests: &Requests, name: LinkName, want: &Link) -> Result<SeenLink, String> {
-    let Some(vxlan) = &want.vxlan else {
-        return Err("there is no such link, and only VXLAN devices are made here".to_owned());
-    };
-    let message = RouteNetlinkMessage::NewLink(build::create(name, want, vxlan));
-    match requests.ask(message, NLM_F_CREATE | NLM_F_EXCL).await {
-        Err(refusal) if refusal.errno == Errno::EEXIST => return Err(taken(requests, vxlan).await),
-        answer => drop(answer.map_err(text)?),
+    match &want.kind {
+        LinkKind::Vxlan(vxlan) => {
+            let message = RouteNetlinkMessage::NewLink(build::create(name, want, vxlan));
+            match requests.ask(message, NLM_F_CREATE | NLM_F_EXCL).await {
+                Err(refusal) if refusal.errno == Errno::EEXIST => return Err(taken(requests, vxlan).await),
+                answer => drop(answer.map_err(text)?),
+            }
+        }
+        LinkKind::Tap => tap::make(name).map_err(|error| error.to_string())?,
+        LinkKind::Other => return Err("there is no such link, and none of its kind is made here".to_owned()),
     }
     let seen = requests.link(name).await.map_err(text)?;
     seen.ok_or_else(|| "it went away as soon as it was made; something else manages this device".to_owned())
 }
 
+/// Whether VXLAN devices can be made here: makes one that never goes up, and takes it away again. `Err` says why not;
+/// a lack of privilege says nothing about the kernel.
+pub(super) async fn probe_vxlan(requests: &Requests) -> Result<(), String> {
+    let Ok(name) = LinkName::try_from(PROBE) else { return Ok(()) };
+    let vxlan = Vxlan {
+        vni: PROBE_VNI,
+        port: PROBE_PORT,
+        local: Ipv4Addr::LOCALHOST.into(),
+        learning: false,
+        gbp: false,
+    };
+    let link = Link {
+        kind: LinkKind::Vxlan(vxlan.clone()),
+        mac: Mac([2, 0, 0, 0, 0, 1]),
+        mtu: 1280,
+        up: false,
+        alias: String::new(),
+        addrs: BTreeSet::new(),
+    };
+    let message = RouteNetlinkMessage::NewLink(build::create(name, &link, &vxlan));
+    match requests.ask(message, NLM_F_CREATE | NLM_F_EXCL).await {
+        Err(refusal) if matches!(refusal.errno, Errno::EOPNOTSUPP | Errno::ENODEV | Errno::EAFNOSUPPORT) => {
+            return Err(refusal.to_string());
+        }
+        Err(refusal) => tracing::debug!(%refusal, "could not try whether the kernel has VXLAN"),
+        Ok(_) => {}
+    }
+    if let Ok(Some(seen)) = requests.link(name).await {
+        let gone = requests.ask(RouteNetlinkMessage::DelLink(build::link(seen.index)), 0).await;
+        gone.map(drop).unwrap_or_else(|refusal| tracing::warn!(%refusal, %name, "a device is left over"));
+    }
+    Ok(())
+}
+
 /// Who has the VNI and the port that were refused.
 async fn taken(requests: &Requests, want: &Vxlan) -> String {
     let links = requests.links().await.unwrap_or_default();
-    let same =
-        |link: &Link| link.vxlan.as_ref().is_some_and(|have| (have.vni, have.port) == (want.vni, want.port));
+    let same = |link: &Link| link.vxlan().is_some_and(|have| (have.vni, have.port) == (want.vni, want.port));
     let Vxlan { vni, port, .. } = want;
     match links.values().find(|seen| same(&seen.link)) {
         Some(other) => {
@@ -70,7 +116,7 @@ async fn taken(requests: &Requests, want: &Vxlan) -> String {
 /// What the kernel changes on a live device. The message about the tunnel comes first: what follows (`up`) opens its
 /// socket.
 async fn change(requests: &Requests, have: &SeenLink, want: &Link) -> Result<(), String> {
-    if let (Some(w), Some(h)) = (&want.vxlan, &have.link.vxlan)
+    if let (Some(w), Some(h)) = (want.vxlan(), have.link.vxlan())
         && (w.local, w.learning) != (h.local, h.learning)
     {
         let message = RouteNetlinkMessage::NewLink(build::change(have.index, w));
@@ -96,7 +142,7 @@ async fn change(requests: &Requests, have: &SeenLink, want: &Link) -> Result<(),
     message.header.change_mask = LinkFlags::Up;
     message.header.flags = if want.up { LinkFlags::Up } else { LinkFlags::empty() };
     let answer = requests.ask(RouteNetlinkMessage::SetLink(message), 0).await;
-    answer.map(drop).map_err(|refusal| match (&want.vxlan, refusal.errno) {
+    answer.map(drop).map_err(|refusal| match (want.vxlan(), refusal.errno) {
         (Some(Vxlan { port, .. }), Errno::EADDRINUSE) => format!(
             "a UDP socket on this host has port {port} already: find it with `ss -ulpn sport = :{port}` and stop it, or choose another Port"
         ),

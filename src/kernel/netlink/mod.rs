@@ -69,6 +69,10 @@ impl Kernel for Netlink {
         self.monitor.lock().await.changed(scope, &self.known).await
     }
 
+    async fn vxlan(&self) -> Result<(), String> {
+        link::probe_vxlan(&self.requests).await
+    }
+
     async fn facts(&self, reach: Option<IpAddr>) -> Result<HostFacts, KernelError> {
         observe::facts(&self.requests, reach).await
     }

@@ -118,7 +118,7 @@ async fn neighbours(
             observed.net.neighs.insert(NeighKey { dev, ip: seen.ip }, mac);
         }
     }
-    if link.link.vxlan.is_none() {
+    if link.link.vxlan().is_none() {
         return Ok(());
     }
     for seen in entries(requests, AddressFamily::Bridge, link.index).await? {

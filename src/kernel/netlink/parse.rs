@@ -15,7 +15,7 @@ use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric,
 };
 use twill_backends::mac::Mac;
-use twill_backends::state::{Link, LinkName, Vxlan};
+use twill_backends::state::{Link, LinkKind, LinkName, Vxlan};
 
 use crate::kernel::facts::{AddrFact, RouteFact};
 
@@ -49,7 +49,7 @@ pub(super) fn link(message: &LinkMessage) -> Option<SeenLink> {
     let mut name = None;
     let mut ethernet = None;
     let mut link = Link {
-        vxlan: None,
+        kind: LinkKind::Other,
         mac: Mac([0; 6]),
         mtu: 0,
         up: flags.contains(LinkFlags::Up),
@@ -62,7 +62,7 @@ pub(super) fn link(message: &LinkMessage) -> Option<SeenLink> {
             LinkAttribute::Address(bytes) => ethernet = mac(bytes),
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
             LinkAttribute::IfAlias(alias) => link.alias.clone_from(alias),
-            LinkAttribute::LinkInfo(info) => link.vxlan = vxlan(info),
+            LinkAttribute::LinkInfo(info) => link.kind = kind(info),
             _ => {}
         }
     }
@@ -71,10 +71,17 @@ pub(super) fn link(message: &LinkMessage) -> Option<SeenLink> {
     Some(SeenLink { index: message.header.index, name: name?, link, running, ethernet: ethernet.is_some() })
 }
 
-fn vxlan(info: &[LinkInfo]) -> Option<Vxlan> {
-    if !info.contains(&LinkInfo::Kind(InfoKind::Vxlan)) {
-        return None;
+fn kind(info: &[LinkInfo]) -> LinkKind {
+    let kind = info.iter().find_map(|part| if let LinkInfo::Kind(kind) = part { Some(kind) } else { None });
+    match kind {
+        Some(InfoKind::Vxlan) => LinkKind::Vxlan(vxlan(info)),
+        // A TUN device, of the same kind, has no Ethernet address, so that it never reads back as wanted.
+        Some(InfoKind::Tun) => LinkKind::Tap,
+        _ => LinkKind::Other,
     }
+}
+
+fn vxlan(info: &[LinkInfo]) -> Vxlan {
     let unspecified = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
     let mut vxlan = Vxlan { vni: 0, port: 0, local: unspecified, learning: false, gbp: false };
     let attributes = info.iter().find_map(|part| match part {
@@ -92,7 +99,7 @@ fn vxlan(info: &[LinkInfo]) -> Option<Vxlan> {
             _ => {}
         }
     }
-    Some(vxlan)
+    vxlan
 }
 
 pub(super) fn addr(message: &AddressMessage) -> Option<AddrFact> {

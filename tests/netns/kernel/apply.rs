@@ -75,7 +75,7 @@ fn links_change_in_place() {
         link.mtu = 1350;
         link.mac = Mac([2, 0, 0, 0, 0, 7]);
         link.addrs = ["10.5.7.0/32".parse().unwrap()].into();
-        let vxlan = link.vxlan.as_mut().unwrap();
+        let vxlan = link.vxlan_mut().unwrap();
         vxlan.local = addr("192.168.77.9");
         vxlan.learning = true;
         converge(&kernel, &want).await;
@@ -101,10 +101,10 @@ fn what_cannot_change_is_replaced() {
     in_namespace(async |kernel| {
         let mut want = want();
         converge(&kernel, &want).await;
-        want.links.get_mut(&name("flannel.1")).unwrap().vxlan.as_mut().unwrap().port = 8473;
+        want.links.get_mut(&name("flannel.1")).unwrap().vxlan_mut().unwrap().port = 8473;
         let link = want.links.get_mut(&name("flannel-v6.1")).unwrap();
-        link.vxlan.as_mut().unwrap().gbp = true;
-        link.vxlan.as_mut().unwrap().vni = 7;
+        link.vxlan_mut().unwrap().gbp = true;
+        link.vxlan_mut().unwrap().vni = 7;
         let done = converge(&kernel, &want).await;
         assert!(
             done.iter().any(|op| matches!(op, Op::SetRoute(..))),
@@ -120,7 +120,7 @@ fn what_cannot_change_is_replaced() {
 
     fn link_of(local: &str, vni: u32) -> Link {
         let mut link = link(local, "fd05:0:0:1::/128");
-        link.vxlan.as_mut().unwrap().vni = vni;
+        link.vxlan_mut().unwrap().vni = vni;
         link
     }
 }

@@ -16,7 +16,7 @@ use twill::kernel::{Change, Kernel, Scope};
 use twill_backends::diff::{Op, diff};
 use twill_backends::mac::Mac;
 use twill_backends::state::{
-    Fdb, Link, LinkName, NeighKey, NetState, ROUTE_PROTOCOL, Route, RouteKey, RouteKind, Vxlan,
+    Fdb, Link, LinkKind, LinkName, NeighKey, NetState, ROUTE_PROTOCOL, Route, RouteKey, RouteKind, Vxlan,
 };
 
 /// Runs a test in a network namespace of its own, which has `eth0` with an address of each family. It goes away with
@@ -97,7 +97,7 @@ fn scope() -> Scope {
 fn link(local: &str, address: &str) -> Link {
     let vxlan = Vxlan { vni: 1, port: 8472, local: addr(local), learning: false, gbp: false };
     Link {
-        vxlan: Some(vxlan),
+        kind: LinkKind::Vxlan(vxlan),
         mac: MAC,
         mtu: 1400,
         up: true,

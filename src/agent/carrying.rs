@@ -1,0 +1,184 @@
+//! Who carries frames, and the userspace datapath where that is this program.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use twill_backends::backend::Backend;
+use twill_backends::fault::{Code, Fault};
+use twill_backends::frame::table::Table;
+use twill_backends::plan::Plan;
+use twill_backends::state::{Datapath as Who, LinkName, Tunnel};
+
+use super::status::{DatapathStatus, TunnelStatus};
+use crate::config::{DatapathConfig, DatapathMode};
+use crate::datapath::{Datapath, Settings};
+use crate::kernel::Kernel;
+use crate::reconcile::backoff;
+
+/// Keeps each tunnel device that the plan gives to this program served.
+#[derive(Debug)]
+pub(super) struct Carrying {
+    config: DatapathConfig,
+    who: Who,
+    because: String,
+    /// What the kernel was found to lack, once it was asked.
+    kernel: Option<Result<(), String>>,
+    /// What is to be served, and where its frames go.
+    want: BTreeMap<LinkName, (Tunnel, Table)>,
+    /// Whether the tables changed since they were handed on.
+    changed: bool,
+    running: BTreeMap<LinkName, Datapath>,
+    retry: Option<Instant>,
+    failures: u32,
+    faults: Vec<Fault>,
+}
+
+impl Carrying {
+    pub(super) fn new(config: DatapathConfig) -> Self {
+        Self {
+            config,
+            who: Who::Kernel,
+            because: String::new(),
+            kernel: None,
+            want: BTreeMap::new(),
+            changed: false,
+            running: BTreeMap::new(),
+            retry: None,
+            failures: 0,
+            faults: Vec::new(),
+        }
+    }
+
+    /// Decides who carries the frames of a backend. The kernel is asked once whether it can.
+    pub(super) async fn choose<K: Kernel>(&mut self, backend: &dyn Backend, kernel: &K) {
+        let Some(preferred) = backend.datapath() else { return };
+        let (who, because) = match (self.config.mode, preferred) {
+            (DatapathMode::Kernel, _) => (Who::Kernel, "--datapath kernel".to_owned()),
+            (DatapathMode::Userspace, _) => (Who::Userspace, "--datapath userspace".to_owned()),
+            (DatapathMode::Plain, _) => (Who::Userspace, "--datapath plain".to_owned()),
+            (DatapathMode::Auto, Who::Userspace) => {
+                (Who::Userspace, format!("what the {} backend prefers", backend.kind()))
+            }
+            (DatapathMode::Auto, Who::Kernel) => {
+                if self.kernel.is_none() {
+                    self.kernel = Some(kernel.vxlan().await);
+                }
+                match &self.kernel {
+                    Some(Err(cause)) => {
+                        (Who::Userspace, format!("the kernel makes no VXLAN devices here: {cause}"))
+                    }
+                    Some(Ok(())) | None => (Who::Kernel, "the kernel has VXLAN".to_owned()),
+                }
+            }
+        };
+        if because != self.because {
+            tracing::info!(datapath = ?who, %because, "datapath");
+        }
+        (self.who, self.because) = (who, because);
+    }
+
+    /// Who carries frames.
+    pub(super) const fn datapath(&self) -> Who {
+        self.who
+    }
+
+    /// This is to be served from the next pass on.
+    pub(super) fn want(&mut self, plan: &Plan) {
+        self.want = plan.tunnels().map(|(tunnel, table)| (tunnel.dev, (tunnel.clone(), table))).collect();
+        self.changed = true;
+        self.retry = None;
+    }
+
+    /// When to try again what failed.
+    pub(super) const fn due(&self) -> Option<Instant> {
+        self.retry
+    }
+
+    /// Whether everything is served.
+    pub(super) fn established(&self) -> bool {
+        self.want.keys().all(|dev| self.running.contains_key(dev))
+    }
+
+    /// What fails.
+    pub(super) fn faults(&self) -> &[Fault] {
+        &self.faults
+    }
+
+    /// Serves what is to be served, and nothing else. `links`: whether the devices are as planned.
+    pub(super) fn pass(&mut self, now: Instant, links: bool) {
+        self.bury();
+        let want = &self.want;
+        self.running.retain(|dev, datapath| {
+            want.get(dev).is_some_and(|(tunnel, _)| tunnel.vxlan == datapath.tunnel().vxlan)
+        });
+        if std::mem::take(&mut self.changed) {
+            for (dev, datapath) in &self.running {
+                want.get(dev).into_iter().for_each(|(_, table)| datapath.set_table(table.clone()));
+            }
+        }
+        if !links || self.retry.is_some_and(|at| at > now) {
+            return;
+        }
+        let settings = Settings {
+            offload: self.config.mode != DatapathMode::Plain,
+            check_source: self.config.check_source,
+        };
+        self.retry = None;
+        let mut faults = Vec::new();
+        for (dev, (tunnel, table)) in &self.want {
+            if self.running.contains_key(dev) {
+                continue;
+            }
+            match Datapath::open(tunnel, settings, table.clone()) {
+                Ok(datapath) => {
+                    tracing::info!(%dev, port = tunnel.vxlan.port, offload = datapath.offload(), "carrying frames");
+                    self.running.insert(*dev, datapath);
+                }
+                Err(error) => {
+                    faults.push(Fault::new(Code::DatapathFailed, dev.to_string(), error.to_string()));
+                }
+            }
+        }
+        self.settle(faults, now);
+    }
+
+    /// Takes note of threads that ended.
+    fn bury(&mut self) {
+        self.running.retain(|dev, datapath| {
+            let Some(cause) = datapath.ended() else { return true };
+            tracing::warn!(%dev, %cause, "the datapath ended; starting it again");
+            false
+        });
+    }
+
+    fn settle(&mut self, faults: Vec<Fault>, now: Instant) {
+        if faults.is_empty() {
+            self.failures = 0;
+        } else {
+            if self.failures == 0 {
+                tracing::warn!(cause = %faults[0], "the datapath does not run; trying again");
+            }
+            self.retry = Some(now + backoff(self.failures));
+            self.failures = self.failures.saturating_add(1);
+        }
+        self.faults = faults;
+    }
+
+    /// For `status`.
+    pub(super) fn status(&self) -> DatapathStatus {
+        let tunnels = self.running.iter().map(|(dev, datapath)| TunnelStatus {
+            device: dev.to_string(),
+            offload: datapath.offload(),
+            frames: datapath.counters().named(),
+        });
+        DatapathStatus {
+            kind: match self.who {
+                Who::Kernel => "kernel",
+                Who::Userspace => "userspace",
+            }
+            .to_owned(),
+            because: self.because.clone(),
+            tunnels: tunnels.collect(),
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! What a datapath did: counted by its thread, read by everybody.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use twill_backends::frame::Dropped;
+
+use super::batch::Refused;
+
+/// What is counted besides the reasons of [`Dropped`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Count {
+    /// Frames sent to peers, as they are on the wire.
+    Sent,
+    /// Frames from peers that were let in, as they were on the wire.
+    Received,
+    /// Frames written into the TAP, of which one may be many joined.
+    Delivered,
+    /// Questions for neighbours that were answered.
+    Answered,
+    /// Senders that were told that a packet is too large.
+    Told,
+    /// Frames that the underlay did not take: too large for it.
+    UnderlayTooBig,
+    /// Frames that the underlay did not take: its queues were full.
+    UnderlayFull,
+    /// Frames that the underlay did not take: no route, or a device that is down.
+    UnderlayRefused,
+    /// Frames that the TAP did not take.
+    TapRefused,
+}
+
+const COUNTS: [(Count, &str); 9] = [
+    (Count::Sent, "sent"),
+    (Count::Received, "received"),
+    (Count::Delivered, "delivered"),
+    (Count::Answered, "answered"),
+    (Count::Told, "told_too_big"),
+    (Count::UnderlayTooBig, "underlay_too_big"),
+    (Count::UnderlayFull, "underlay_full"),
+    (Count::UnderlayRefused, "underlay_refused"),
+    (Count::TapRefused, "tap_refused"),
+];
+const ALL: usize = COUNTS.len() + Dropped::ALL.len();
+
+/// Counts since the datapath was opened, as of the end of its last batch.
+#[derive(Debug)]
+pub struct Counters([AtomicU64; ALL]);
+
+/// The thread's own counts.
+#[derive(Debug, Clone)]
+pub(super) struct Tally([u64; ALL]);
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| AtomicU64::new(0)))
+    }
+}
+
+impl Counters {
+    /// How often something happened.
+    #[must_use]
+    pub fn count(&self, what: Count) -> u64 {
+        self.0[what as usize].load(Ordering::Relaxed)
+    }
+
+    /// How many frames were dropped for a reason.
+    #[must_use]
+    pub fn dropped(&self, reason: Dropped) -> u64 {
+        self.0[COUNTS.len() + reason.index()].load(Ordering::Relaxed)
+    }
+
+    /// Everything by name; drops as `dropped_<reason>`, those that never happened left out.
+    #[must_use]
+    pub fn named(&self) -> BTreeMap<String, u64> {
+        let counts = COUNTS.iter().map(|(what, name)| ((*name).to_owned(), self.count(*what)));
+        let drops = Dropped::ALL.iter().map(|reason| (format!("dropped_{reason}"), self.dropped(*reason)));
+        counts.chain(drops.filter(|(_, count)| *count > 0)).collect()
+    }
+
+    pub(super) fn publish(&self, tally: &Tally) {
+        for (shared, own) in self.0.iter().zip(&tally.0) {
+            shared.store(*own, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Tally {
+    pub(super) const fn new() -> Self {
+        Self([0; ALL])
+    }
+
+    #[inline]
+    pub(super) const fn add(&mut self, what: Count, count: u64) {
+        self.0[what as usize] += count;
+    }
+
+    #[inline]
+    pub(super) const fn drop(&mut self, reason: Dropped) {
+        self.0[COUNTS.len() + reason.index()] += 1;
+    }
+
+    pub(super) const fn refused_by_underlay(&mut self, refused: Refused) {
+        self.add(Count::UnderlayTooBig, refused.too_big);
+        self.add(Count::UnderlayFull, refused.full);
+        self.add(Count::UnderlayRefused, refused.other);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_count_has_its_place_and_its_name() {
+        for (at, (what, _)) in COUNTS.iter().enumerate() {
+            assert_eq!(*what as usize, at);
+        }
+        let (counters, mut tally) = (Counters::default(), Tally::new());
+        tally.add(Count::Sent, 3);
+        tally.drop(Dropped::Oversize);
+        counters.publish(&tally);
+        assert_eq!((counters.count(Count::Sent), counters.dropped(Dropped::Oversize)), (3, 1));
+        let named = counters.named();
+        assert_eq!((named["sent"], named["received"], named["dropped_oversize"]), (3, 0, 1));
+        assert!(!named.contains_key("dropped_no_lease"));
+    }
+}

@@ -1,0 +1,356 @@
+//! The UDP socket of one tunnel, in batches: `sendmmsg` with `UDP_SEGMENT`, `recvmmsg` with `UDP_GRO`.
+#![allow(
+    unsafe_code,
+    reason = "messages with control data in batches, without allocation, have no safe form"
+)]
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{setsockopt, sockopt};
+use socket2::{Domain, Protocol, SockAddr, Type};
+
+use super::batch::{Batch, FrameIo, Message, Received, Refused, SLOT};
+
+/// How many receives make a batch. Each may be many datagrams.
+const RECEIVES: usize = 16;
+/// How many messages make one `sendmmsg`.
+const SENDS: usize = 64;
+/// Both buffers of the kernel, in bytes.
+const BUFFER: usize = 8 << 20;
+/// How long to wait for room in the send buffer before a message is given up, in milliseconds.
+const PATIENCE: u8 = 2;
+/// `IP_PMTUDISC_DO` and `IPV6_PMTUDISC_DO`: never fragment.
+const NEVER_FRAGMENT: libc::c_int = 2;
+
+/// The socket.
+#[derive(Debug)]
+pub struct Socket {
+    socket: socket2::Socket,
+    /// Whether `UDP_SEGMENT` works; found out by trying.
+    gso: bool,
+    parts: Vec<Message>,
+    split: Vec<Message>,
+    sending: Arrays,
+    receiving: Arrays,
+}
+
+/// What the kernel is shown in one call. Filled before each, of fixed length.
+struct Arrays {
+    headers: Vec<libc::mmsghdr>,
+    vectors: Vec<libc::iovec>,
+    names: Vec<libc::sockaddr_storage>,
+    peers: Vec<SockAddr>,
+    controls: Vec<Control>,
+}
+
+// SAFETY: the pointers are written before each system call and not read after it; no other thread sees them.
+unsafe impl Send for Arrays {}
+
+/// Room for one control message of a number.
+#[derive(Clone, Copy)]
+#[repr(C, align(8))]
+struct Control([u8; 64]);
+
+/// What to do about an error of opening a socket.
+pub(super) fn hint(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EADDRINUSE) => {
+            "; find who has the port with `ss -ulpn` and stop it, or choose another Port"
+        }
+        Some(libc::EADDRNOTAVAIL) => "; the address is not on this host",
+        _ => "",
+    }
+}
+
+impl Socket {
+    /// Binds the socket.
+    ///
+    /// # Errors
+    /// The kernel's, see [`hint`].
+    pub fn open(addr: SocketAddr) -> io::Result<Self> {
+        let socket = socket2::Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
+        socket.set_nonblocking(true)?;
+        if addr.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        // The underlay may get its address only later, or lose it for a while.
+        match addr {
+            SocketAddr::V4(_) => socket.set_freebind_v4(true)?,
+            SocketAddr::V6(_) => socket.set_freebind_v6(true)?,
+        }
+        let (level, option) = match addr {
+            SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER),
+            SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER),
+        };
+        set(&socket, level, option, NEVER_FRAGMENT)?;
+        // Beyond the host's limit where we may, up to it where we may not.
+        setsockopt(&socket, sockopt::RcvBufForce, &BUFFER)
+            .or_else(|_| setsockopt(&socket, sockopt::RcvBuf, &BUFFER))?;
+        setsockopt(&socket, sockopt::SndBufForce, &BUFFER)
+            .or_else(|_| setsockopt(&socket, sockopt::SndBuf, &BUFFER))?;
+        if let Err(error) = set(&socket, libc::SOL_UDP, libc::UDP_GRO, 1) {
+            tracing::debug!(%error, "datagrams are received one by one");
+        }
+        socket.bind(&addr.into())?;
+        Ok(Self {
+            socket,
+            gso: true,
+            parts: Vec::with_capacity(256),
+            split: Vec::with_capacity(256),
+            sending: Arrays::new(SENDS),
+            receiving: Arrays::new(RECEIVES),
+        })
+    }
+
+    /// One call of the kernel for the parts from `next` on: how many it took.
+    fn send_some(&mut self, batch: &Batch, next: usize) -> io::Result<usize> {
+        let Self { socket, parts, sending, .. } = self;
+        sending.vectors.clear();
+        let count = (parts.len() - next).min(SENDS);
+        let parts = &parts[next..next + count];
+        for part in parts {
+            let bytes = batch.pieces_of(part).iter().map(|piece| batch.bytes_of(*piece));
+            sending.vectors.extend(bytes.map(|bytes| libc::iovec {
+                iov_base: bytes.as_ptr().cast_mut().cast(),
+                iov_len: bytes.len(),
+            }));
+        }
+        let mut vector = 0;
+        for (i, part) in parts.iter().enumerate() {
+            sending.peers[i] = SockAddr::from(part.to);
+            let control = &mut sending.controls[i];
+            let control_len = if part.segment == 0 { 0 } else { control.segment(part.segment) };
+            let header = &mut sending.headers[i].msg_hdr;
+            header.msg_name = sending.peers[i].as_ptr().cast_mut().cast();
+            header.msg_namelen = sending.peers[i].len();
+            header.msg_iov = sending.vectors[vector..].as_mut_ptr();
+            header.msg_iovlen = (part.last - part.first) as usize;
+            header.msg_control =
+                if control_len == 0 { std::ptr::null_mut() } else { control.0.as_mut_ptr().cast() };
+            header.msg_controllen = control_len;
+            header.msg_flags = 0;
+            vector += header.msg_iovlen;
+        }
+        // SAFETY: `count` headers were filled above; names, vectors, control data and the batch's bytes that they point
+        // to live through the call.
+        let sent = unsafe {
+            libc::sendmmsg(
+                socket.as_raw_fd(),
+                sending.headers.as_mut_ptr(),
+                count as libc::c_uint,
+                libc::MSG_DONTWAIT,
+            )
+        };
+        if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(sent as usize) }
+    }
+
+    /// Sends datagrams one by one from here on: makes the parts from `next` on such.
+    fn give_up_segmenting(&mut self, next: usize) {
+        self.gso = false;
+        self.split.clear();
+        self.split.extend(self.parts[next..].iter().flat_map(datagrams));
+        std::mem::swap(&mut self.parts, &mut self.split);
+    }
+
+    /// Waits for room in the send buffer, for moments. Whether there is some, the next try shows.
+    fn wait_for_room(&self) {
+        let mut fds = [PollFd::new(self.socket.as_fd(), PollFlags::POLLOUT)];
+        poll(&mut fds, PollTimeout::from(PATIENCE)).ok();
+    }
+}
+
+/// The datagrams of a message as messages of their own.
+fn datagrams(message: &Message) -> impl Iterator<Item = Message> + use<> {
+    let message = *message;
+    let each = if message.segment == 0 { message.last - message.first } else { message.pieces_each.into() };
+    (message.first..message.last).step_by(each.max(1) as usize).map(move |first| Message {
+        segment: 0,
+        first,
+        last: (first + each).min(message.last),
+        ..message
+    })
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl FrameIo for Socket {
+    fn recv(&mut self, batch: &mut Batch) -> io::Result<()> {
+        let arrays = &mut self.receiving;
+        arrays.vectors.clear();
+        for slot in batch.slab().chunks_exact_mut(SLOT).take(RECEIVES) {
+            arrays.vectors.push(libc::iovec { iov_base: slot.as_mut_ptr().cast(), iov_len: SLOT });
+        }
+        let count = arrays.vectors.len();
+        for i in 0..count {
+            let header = &mut arrays.headers[i].msg_hdr;
+            header.msg_name = (&raw mut arrays.names[i]).cast();
+            header.msg_namelen = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+            header.msg_iov = &raw mut arrays.vectors[i];
+            header.msg_iovlen = 1;
+            header.msg_control = arrays.controls[i].0.as_mut_ptr().cast();
+            header.msg_controllen = size_of::<Control>();
+            header.msg_flags = 0;
+        }
+        // SAFETY: `count` headers were filled above; names, vectors, control data and the slots of the batch that they
+        // point to live through the call, and nothing else refers to them.
+        let got = unsafe {
+            libc::recvmmsg(
+                self.socket.as_raw_fd(),
+                arrays.headers.as_mut_ptr(),
+                count as libc::c_uint,
+                libc::MSG_DONTWAIT,
+                std::ptr::null_mut(),
+            )
+        };
+        // Errors of earlier sends are reported here too, and pass.
+        for i in 0..usize::try_from(got).unwrap_or(0) {
+            let header = &arrays.headers[i];
+            let (start, len) = (i * SLOT, (header.msg_len as usize).min(SLOT));
+            batch.received.push(Received {
+                start,
+                end: start + len,
+                from: arrays.sender(i),
+                segment: arrays.segment(i),
+                cut: header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
+            });
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, batch: &Batch) -> Refused {
+        let mut refused = Refused::default();
+        self.parts.clear();
+        if self.gso {
+            self.parts.extend_from_slice(&batch.messages);
+        } else {
+            self.parts.extend(batch.messages.iter().flat_map(datagrams));
+        }
+        let (mut next, mut waited) = (0, false);
+        while let Some(part) = self.parts.get(next).copied() {
+            let error = match self.send_some(batch, next) {
+                Ok(sent) => {
+                    next += sent;
+                    waited = false;
+                    continue;
+                }
+                Err(error) => error.raw_os_error().unwrap_or(0),
+            };
+            match error {
+                libc::EINTR => continue,
+                libc::EAGAIN if !waited => {
+                    self.wait_for_room();
+                    waited = true;
+                    continue;
+                }
+                // A device without checksums, or a kernel without the option.
+                libc::EIO | libc::EINVAL | libc::EOPNOTSUPP if part.segment != 0 => {
+                    tracing::info!(
+                        errno = error,
+                        "the kernel does not cut datagrams here; sending one by one"
+                    );
+                    self.give_up_segmenting(next);
+                    next = 0;
+                    continue;
+                }
+                libc::EMSGSIZE => refused.too_big += part.count(),
+                libc::EAGAIN | libc::ENOBUFS => refused.full += part.count(),
+                _ => refused.other += part.count(),
+            }
+            next += 1;
+            waited = false;
+        }
+        refused
+    }
+}
+
+impl Arrays {
+    fn new(count: usize) -> Self {
+        // SAFETY: all bytes zero is an `mmsghdr` that points nowhere, and an address of no family.
+        let (header, name) = unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
+        let nobody = SockAddr::from(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0));
+        Self {
+            headers: vec![header; count],
+            vectors: Vec::with_capacity(4096),
+            names: vec![name; count],
+            peers: vec![nobody; count],
+            controls: vec![Control([0; 64]); count],
+        }
+    }
+
+    /// Who sent message `i`.
+    fn sender(&self, i: usize) -> IpAddr {
+        let name = &raw const self.names[i];
+        match libc::c_int::from(self.names[i].ss_family) {
+            libc::AF_INET => {
+                // SAFETY: the kernel wrote an address of this family, and the storage is large enough for any.
+                let name = unsafe { &*name.cast::<libc::sockaddr_in>() };
+                Ipv4Addr::from(name.sin_addr.s_addr.to_ne_bytes()).into()
+            }
+            libc::AF_INET6 => {
+                // SAFETY: as above.
+                let name = unsafe { &*name.cast::<libc::sockaddr_in6>() };
+                Ipv6Addr::from(name.sin6_addr.s6_addr).into()
+            }
+            _ => Ipv4Addr::UNSPECIFIED.into(),
+        }
+    }
+
+    /// The length of each datagram of message `i`, if it is several.
+    fn segment(&self, i: usize) -> usize {
+        let header = &raw const self.headers[i].msg_hdr;
+        // SAFETY: the kernel filled header and control data, both of which live in `self`; the macros walk what it
+        // wrote, and the number is read without alignment.
+        unsafe {
+            let mut control = libc::CMSG_FIRSTHDR(header);
+            while !control.is_null() {
+                if (*control).cmsg_level == libc::SOL_UDP && (*control).cmsg_type == libc::UDP_GRO {
+                    let size = libc::CMSG_DATA(control).cast::<libc::c_int>().read_unaligned();
+                    return usize::try_from(size).unwrap_or(0);
+                }
+                control = libc::CMSG_NXTHDR(header, control);
+            }
+        }
+        0
+    }
+}
+
+impl Control {
+    /// `UDP_SEGMENT`; returns the length.
+    fn segment(&mut self, size: u16) -> usize {
+        let header = self.0.as_mut_ptr().cast::<libc::cmsghdr>();
+        // SAFETY: the buffer is aligned for the header and has room for it and for the number.
+        unsafe {
+            (*header).cmsg_len = libc::CMSG_LEN(size_of::<u16>() as u32) as usize;
+            (*header).cmsg_level = libc::SOL_UDP;
+            (*header).cmsg_type = libc::UDP_SEGMENT;
+            libc::CMSG_DATA(header).cast::<u16>().write_unaligned(size);
+            libc::CMSG_SPACE(size_of::<u16>() as u32) as usize
+        }
+    }
+}
+
+impl std::fmt::Debug for Arrays {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Arrays").field("count", &self.headers.len()).finish()
+    }
+}
+
+fn set(
+    socket: &socket2::Socket,
+    level: libc::c_int,
+    option: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
+    let len = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the value lives through the call and is as long as said.
+    let done = unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const value).cast(), len) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
