@@ -299,6 +299,7 @@ mod tests {
                 backend: "vxlan".to_owned(),
                 mtu: 1430,
                 firewall: "nftables".to_owned(),
+                datapath: None,
             }),
             lease: Some(LeaseStatus {
                 key: "10.5.1.0-24".to_owned(),

@@ -29,7 +29,7 @@ async fn another_address_is_published_in_the_same_lease() {
     agent.is_well().await;
     other.is_well().await;
     assert_eq!(name(&host.lease().unwrap()), name(&lease));
-    let local = host.kernel.net().links[&tunnel()].vxlan.clone().unwrap().local;
+    let local = host.kernel.net().links[&tunnel()].vxlan().unwrap().local;
     assert_eq!(local.to_string(), "192.168.77.111");
     assert_eq!(host.table.records().len(), 2);
 }

@@ -18,7 +18,9 @@ use twill::agent::identity::Identity;
 use twill::agent::socket::{Ask, Request};
 use twill::agent::status::{State, Status};
 use twill::agent::{Agent, AgentError, World};
-use twill::config::{Config, Dirs, FilterConfig, FirewallMode, InterfaceConfig, Site, StoreConfig};
+use twill::config::{
+    Config, DatapathConfig, DatapathMode, Dirs, FilterConfig, FirewallMode, InterfaceConfig, Site, StoreConfig,
+};
 use twill::filter::Options;
 use twill::filter::fake::FakeFirewall;
 use twill::kernel::facts::{AddrFact, LinkFact};
@@ -91,6 +93,7 @@ impl Host {
                 warnings: Vec::new(),
             },
             interface: InterfaceConfig::default(),
+            datapath: DatapathConfig { mode: DatapathMode::Auto, check_source: true },
             filter: FilterConfig {
                 masquerade: true,
                 random_fully: false,
