@@ -25,6 +25,7 @@ mod index;
 mod json;
 pub mod lease;
 pub mod leases;
+pub mod link_name;
 pub mod mac;
 pub mod network;
 pub mod plan;

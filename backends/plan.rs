@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::backend::Backend;
 use crate::diff::Key;
 use crate::family::{Family, PerFamily};
-use crate::fault::{Code, Fault};
+use crate::fault::Fault;
 use crate::filter::Filter;
 use crate::frame::table::{self, Table};
 use crate::host::{Host, Own};
@@ -26,7 +26,7 @@ use crate::state::{Desired, NetState, PeerState, Tunnel};
 
 mod claim;
 
-use claim::Claim;
+use claim::{Claim, conflict};
 
 /// What this host must be, kept up to date lease by lease.
 #[derive(Debug)]
@@ -281,24 +281,6 @@ fn decide(
     programmed
 }
 
-fn conflict(key: &LeaseKey, winner: &LeaseKey, mark: &Mark, family: Family) -> Fault {
-    let (code, cause) = match mark {
-        Mark::Net(net) => (Code::OverlappingLease, format!("its subnet {net} overlaps the lease {winner}")),
-        Mark::Vtep(dev, mac) => (
-            Code::DuplicateVtep,
-            format!("its {family} tunnel address {mac} on {dev} is also that of the lease {winner}"),
-        ),
-        Mark::Address(address) => (
-            Code::DuplicateAddress,
-            format!("its host announces {address}, as that of the lease {winner} does"),
-        ),
-        Mark::Node(node) => {
-            (Code::DuplicateIdentity, format!("its node {node} also wrote the lease {winner}"))
-        }
-    };
-    Fault::new(code, key.as_str(), cause)
-}
-
 fn keys(state: &PeerState) -> impl Iterator<Item = Key> + use<> {
     let neigh = state.neigh.map(|(key, _)| Key::Neigh(key));
     neigh.into_iter().chain(state.fdb.map(Key::Fdb)).chain([Key::Route(state.route.0)])
@@ -315,6 +297,7 @@ mod tests {
     use super::*;
     use crate::backend::from_config;
     use crate::diff::{diff, diff_keys};
+    use crate::fault::Code;
     use crate::leases::LeaseEvent;
     use crate::mac::Mac;
     use crate::samples;

@@ -5,7 +5,7 @@ use crate::family::{Family, PerFamily};
 use crate::fault::{Code, Fault};
 use crate::host::{Fact, Host, Own};
 use crate::index::Mark;
-use crate::lease::{Endpoint, Lease};
+use crate::lease::{Endpoint, Lease, LeaseKey};
 use crate::state::PeerState;
 
 /// What one lease asks of a host.
@@ -106,4 +106,23 @@ fn objection(peer: &Endpoint<'_>, host: &Host, own: &Own) -> Option<(Code, Strin
 
 fn is_broadcast(peer: &Endpoint<'_>) -> bool {
     peer.family == Family::V4 && peer.public == std::net::IpAddr::V4(std::net::Ipv4Addr::BROADCAST)
+}
+
+/// The complaint about a lease that lost a claim to another one.
+pub(super) fn conflict(key: &LeaseKey, winner: &LeaseKey, mark: &Mark, family: Family) -> Fault {
+    let (code, cause) = match mark {
+        Mark::Net(net) => (Code::OverlappingLease, format!("its subnet {net} overlaps the lease {winner}")),
+        Mark::Vtep(dev, mac) => (
+            Code::DuplicateVtep,
+            format!("its {family} tunnel address {mac} on {dev} is also that of the lease {winner}"),
+        ),
+        Mark::Address(address) => (
+            Code::DuplicateAddress,
+            format!("its host announces {address}, as that of the lease {winner} does"),
+        ),
+        Mark::Node(node) => {
+            (Code::DuplicateIdentity, format!("its node {node} also wrote the lease {winner}"))
+        }
+    };
+    Fault::new(code, key.as_str(), cause)
 }

@@ -5,7 +5,7 @@
 )]
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use nix::libc;
@@ -13,6 +13,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, SockAddr, Type};
 
+use super::arrays::{Arrays, Control};
 use super::batch::{Batch, FrameIo, Message, Received, Refused, SLOT};
 
 /// How many receives make a batch. Each may be many datagrams.
@@ -38,23 +39,6 @@ pub struct Socket {
     receiving: Arrays,
 }
 
-/// What the kernel is shown in one call. Filled before each, of fixed length.
-struct Arrays {
-    headers: Vec<libc::mmsghdr>,
-    vectors: Vec<libc::iovec>,
-    names: Vec<libc::sockaddr_storage>,
-    peers: Vec<SockAddr>,
-    controls: Vec<Control>,
-}
-
-// SAFETY: the pointers are written before each system call and not read after it; no other thread sees them.
-unsafe impl Send for Arrays {}
-
-/// Room for one control message of a number.
-#[derive(Clone, Copy)]
-#[repr(C, align(8))]
-struct Control([u8; 64]);
-
 /// What to do about an error of opening a socket.
 pub(super) fn hint(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
@@ -70,7 +54,7 @@ impl Socket {
     /// Binds the socket.
     ///
     /// # Errors
-    /// The kernel's, see [`hint`].
+    /// The kernel's, with a hint at the next step.
     pub fn open(addr: SocketAddr) -> io::Result<Self> {
         let socket = socket2::Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
         socket.set_nonblocking(true)?;
@@ -268,78 +252,6 @@ impl FrameIo for Socket {
             waited = false;
         }
         refused
-    }
-}
-
-impl Arrays {
-    fn new(count: usize) -> Self {
-        // SAFETY: all bytes zero is an `mmsghdr` that points nowhere, and an address of no family.
-        let (header, name) = unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
-        let nobody = SockAddr::from(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0));
-        Self {
-            headers: vec![header; count],
-            vectors: Vec::with_capacity(4096),
-            names: vec![name; count],
-            peers: vec![nobody; count],
-            controls: vec![Control([0; 64]); count],
-        }
-    }
-
-    /// Who sent message `i`.
-    fn sender(&self, i: usize) -> IpAddr {
-        let name = &raw const self.names[i];
-        match libc::c_int::from(self.names[i].ss_family) {
-            libc::AF_INET => {
-                // SAFETY: the kernel wrote an address of this family, and the storage is large enough for any.
-                let name = unsafe { &*name.cast::<libc::sockaddr_in>() };
-                Ipv4Addr::from(name.sin_addr.s_addr.to_ne_bytes()).into()
-            }
-            libc::AF_INET6 => {
-                // SAFETY: as above.
-                let name = unsafe { &*name.cast::<libc::sockaddr_in6>() };
-                Ipv6Addr::from(name.sin6_addr.s6_addr).into()
-            }
-            _ => Ipv4Addr::UNSPECIFIED.into(),
-        }
-    }
-
-    /// The length of each datagram of message `i`, if it is several.
-    fn segment(&self, i: usize) -> usize {
-        let header = &raw const self.headers[i].msg_hdr;
-        // SAFETY: the kernel filled header and control data, both of which live in `self`; the macros walk what it
-        // wrote, and the number is read without alignment.
-        unsafe {
-            let mut control = libc::CMSG_FIRSTHDR(header);
-            while !control.is_null() {
-                if (*control).cmsg_level == libc::SOL_UDP && (*control).cmsg_type == libc::UDP_GRO {
-                    let size = libc::CMSG_DATA(control).cast::<libc::c_int>().read_unaligned();
-                    return usize::try_from(size).unwrap_or(0);
-                }
-                control = libc::CMSG_NXTHDR(header, control);
-            }
-        }
-        0
-    }
-}
-
-impl Control {
-    /// `UDP_SEGMENT`; returns the length.
-    fn segment(&mut self, size: u16) -> usize {
-        let header = self.0.as_mut_ptr().cast::<libc::cmsghdr>();
-        // SAFETY: the buffer is aligned for the header and has room for it and for the number.
-        unsafe {
-            (*header).cmsg_len = libc::CMSG_LEN(size_of::<u16>() as u32) as usize;
-            (*header).cmsg_level = libc::SOL_UDP;
-            (*header).cmsg_type = libc::UDP_SEGMENT;
-            libc::CMSG_DATA(header).cast::<u16>().write_unaligned(size);
-            libc::CMSG_SPACE(size_of::<u16>() as u32) as usize
-        }
-    }
-}
-
-impl std::fmt::Debug for Arrays {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Arrays").field("count", &self.headers.len()).finish()
     }
 }
 

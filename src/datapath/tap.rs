@@ -58,7 +58,7 @@ unsafe impl Send for Vectors {}
 /// Makes a TAP device that outlives its maker, in the network namespace of the calling thread. One that is there stays.
 ///
 /// # Errors
-/// The kernel's, see [`hint`].
+/// The kernel's, with a hint at the next step.
 pub fn make(dev: LinkName) -> Result<(), super::DatapathError> {
     Tap::open(dev, false).map(drop).map_err(|cause| super::DatapathError::Tap { dev: dev.to_string(), cause })
 }
@@ -83,7 +83,7 @@ impl Tap {
     /// frames and unfinished checksums are asked for, and done without if the kernel does not offer them.
     ///
     /// # Errors
-    /// The kernel's, see [`hint`].
+    /// The kernel's, with a hint at the next step.
     pub fn open(dev: LinkName, offload: bool) -> io::Result<Self> {
         if offload && let Some(tap) = Self::offloading(dev)? {
             return Ok(tap);

@@ -25,7 +25,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("axum", &["src/telemetry/"]),
     ("tracing_subscriber", &["src/telemetry/"]),
     ("sd_notify", &["src/commands/"]),
-    ("socket2", &["src/lab/"]),
+    ("socket2", &["src/datapath/", "src/lab/"]),
     ("anyhow", &["src/main.rs"]),
     ("crate::cli", &["src/cli/", "src/commands/", "src/agent/report.rs", "src/main.rs"]),
     ("crate::lab", &["src/lab/", "src/commands/"]),
@@ -36,7 +36,13 @@ const LAYERS: &[(&str, &[&str])] = &[
 ];
 
 /// The only files with `unsafe` in them.
-const UNSAFE: &[&str] = &["benches/frame.rs", "src/lab/process.rs"];
+const UNSAFE: &[&str] = &[
+    "benches/frame.rs",
+    "src/datapath/arrays.rs",
+    "src/datapath/socket.rs",
+    "src/datapath/tap.rs",
+    "src/lab/process.rs",
+];
 
 /// All that `backends` is built of.
 const PURE: &[&str] = &["ipnet", "serde", "serde_json", "etherparse"];

@@ -19,7 +19,8 @@ use twill::agent::socket::{Ask, Request};
 use twill::agent::status::{State, Status};
 use twill::agent::{Agent, AgentError, World};
 use twill::config::{
-    Config, DatapathConfig, DatapathMode, Dirs, FilterConfig, FirewallMode, InterfaceConfig, Site, StoreConfig,
+    Config, DatapathConfig, DatapathMode, Dirs, FilterConfig, FirewallMode, InterfaceConfig, Site,
+    StoreConfig,
 };
 use twill::filter::Options;
 use twill::filter::fake::FakeFirewall;

@@ -192,7 +192,7 @@ async fn a_corrupt_memory_is_none() {
 
 #[tokio::test(start_paused = true)]
 async fn an_unsupported_backend_is_refused_with_nothing_touched() {
-    for backend in [r#","Backend":{"Type":"udp"}"#, r#","Backend":{"Type":"wireguard"}"#, ""] {
+    for backend in [r#","Backend":{"Type":"ipip"}"#, r#","Backend":{"Type":"wireguard"}"#, ""] {
         let host = Host::alone();
         host.table.set_config(Some(&format!(r#"{{"Network":"10.5.0.0/16"{backend}}}"#)));
         let error = host.start().ended().await.unwrap_err();
