@@ -63,9 +63,13 @@ async fn create(requests: &Requests, name: LinkName, want: &Link) -> Result<Seen
     seen.ok_or_else(|| "it went away as soon as it was made; something else manages this device".to_owned())
 }
 
-/// Whether VXLAN devices can be made here: makes one that never goes up, and takes it away again. `Err` says why not;
-/// a lack of privilege says nothing about the kernel.
+/// Whether VXLAN devices can be made here: there is one, or one that never goes up is made and taken away again. `Err`
+/// says why not; a lack of privilege says nothing about the kernel.
 pub(super) async fn probe_vxlan(requests: &Requests) -> Result<(), String> {
+    let links = requests.links().await.unwrap_or_default();
+    if links.values().any(|seen| seen.link.vxlan().is_some()) {
+        return Ok(());
+    }
     let Ok(name) = LinkName::try_from(PROBE) else { return Ok(()) };
     let vxlan = Vxlan {
         vni: PROBE_VNI,
