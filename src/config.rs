@@ -35,6 +35,8 @@ pub struct Config {
     pub health: Option<SocketAddr>,
     /// How long suspicious mass deletions are held back.
     pub delete_hold: Duration,
+    /// Take over from the agent that runs, if one does.
+    pub take_over: bool,
     /// Start although the preflight checks object.
     pub force: bool,
     /// Remove everything of ours on a clean exit.

@@ -11,6 +11,7 @@ use twill_backends::state::{Datapath as Who, LinkName, Tunnel};
 
 use super::status::{DatapathStatus, TunnelStatus};
 use crate::config::{DatapathConfig, DatapathMode};
+use crate::datapath::parts::Parts;
 use crate::datapath::{Datapath, Settings};
 use crate::kernel::Kernel;
 use crate::reconcile::backoff;
@@ -119,10 +120,7 @@ impl Carrying {
         if !links || self.retry.is_some_and(|at| at > now) {
             return;
         }
-        let settings = Settings {
-            offload: self.config.mode != DatapathMode::Plain,
-            check_source: self.config.check_source,
-        };
+        let settings = self.settings();
         self.retry = None;
         let mut faults = Vec::new();
         for (dev, (tunnel, table)) in &self.want {
@@ -140,6 +138,33 @@ impl Carrying {
             }
         }
         self.settle(faults, now);
+    }
+
+    /// Serves what is to be served through the descriptors of another process, as far as they fit. What they do not
+    /// fit is opened once that process has let go of it.
+    pub(super) fn adopt(&mut self, mut parts: BTreeMap<LinkName, Parts>) {
+        let settings = self.settings();
+        for (dev, (tunnel, table)) in &self.want {
+            let Some(parts) = parts.remove(dev) else { continue };
+            match Datapath::adopt(tunnel, settings, table.clone(), parts) {
+                Ok(datapath) => {
+                    tracing::info!(%dev, offload = datapath.offload(), "carrying frames through what was handed over");
+                    self.running.insert(*dev, datapath);
+                }
+                Err(error) => {
+                    tracing::warn!(%dev, %error, "what was handed over does not fit; frames will wait for moments");
+                }
+            }
+        }
+    }
+
+    /// The descriptors of each device that is served, for a process that takes over.
+    pub(super) fn parts(&self) -> impl Iterator<Item = (&LinkName, &Parts)> {
+        self.running.iter().map(|(dev, datapath)| (dev, datapath.parts()))
+    }
+
+    fn settings(&self) -> Settings {
+        Settings { offload: self.config.mode != DatapathMode::Plain, check_source: self.config.check_source }
     }
 
     /// Takes note of threads that ended.

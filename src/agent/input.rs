@@ -13,7 +13,8 @@ use twill_backends::leases::LeaseEvent;
 use twill_backends::network::NetworkConfig;
 
 use super::adoption::adopt;
-use super::socket::Request;
+use super::handover::Heir;
+use super::socket::{Request, Visit};
 use super::{Agent, Calling, StoreState, TICK, World};
 use crate::filter::Firewall;
 use crate::kernel::{Change, Kernel};
@@ -32,6 +33,8 @@ pub(super) enum Input {
     Firewall,
     /// Somebody asks.
     Ask(Request),
+    /// A process asks to take over.
+    Heir(Heir),
     /// Something is due.
     Time,
     /// The end.
@@ -44,7 +47,7 @@ impl<W: World> Agent<W> {
         &self,
         events: &mut Pin<&mut (impl Stream<Item = StoreEvent> + Send)>,
         calling: &mut Option<Calling>,
-        requests: &mut mpsc::Receiver<Request>,
+        visits: &mut mpsc::Receiver<Visit>,
         stop: &CancellationToken,
     ) -> Input {
         let answer = async {
@@ -65,7 +68,10 @@ impl<W: World> Agent<W> {
             answer = answer => Input::Answer(answer),
             change = self.world.kernel().changed(&self.scope) => Input::Kernel(change),
             () = firewall => Input::Firewall,
-            Some(request) = requests.recv() => Input::Ask(request),
+            Some(visit) = visits.recv() => match visit {
+                Visit::Asks(request) => Input::Ask(request),
+                Visit::Succeeds(heir) => Input::Heir(heir),
+            },
             () = tokio::time::sleep_until(self.due(crate::now()).into()) => Input::Time,
         }
     }

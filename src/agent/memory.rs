@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -52,7 +52,15 @@ impl Memory {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
-        let stored: Stored = serde_json::from_slice(&bytes)?;
+        Self::decode(&bytes).map(Some)
+    }
+
+    /// Reads what [`Memory::encode`] wrote.
+    ///
+    /// # Errors
+    /// It is corrupt, or of another version.
+    pub fn decode(bytes: &[u8]) -> io::Result<Self> {
+        let stored: Stored = serde_json::from_slice(bytes)?;
         if stored.version != VERSION {
             return Err(io::Error::other(format!("version {} is not {VERSION}", stored.version)));
         }
@@ -60,13 +68,13 @@ impl Memory {
             Lease::decode(key, value.to_string().as_bytes())
                 .map_err(|fault| io::Error::other(fault.to_string()))
         };
-        Ok(Some(Self {
+        Ok(Self {
             own: stored.own.as_ref().map(|(key, value)| lease((key, value))).transpose()?,
             expires: stored.expires.map(|seconds| UNIX_EPOCH + Duration::from_secs(seconds)),
             leases: stored.leases.iter().map(lease).collect::<io::Result<_>>()?,
             config: stored.config,
             revision: stored.revision,
-        }))
+        })
     }
 
     /// Replaces the file.
@@ -74,6 +82,14 @@ impl Memory {
     /// # Errors
     /// As the file system answers.
     pub fn save(&self, path: &Path) -> io::Result<()> {
+        files::replace(path, &self.encode()?, 0o600)
+    }
+
+    /// The content of the file.
+    ///
+    /// # Errors
+    /// A lease has no JSON.
+    pub fn encode(&self) -> io::Result<Vec<u8>> {
         let entry = |lease: &Lease| {
             io::Result::Ok((lease.key.to_string(), serde_json::from_slice(&lease.attrs.encode())?))
         };
@@ -88,7 +104,13 @@ impl Memory {
             leases: self.leases.iter().map(entry).collect::<io::Result<_>>()?,
             revision: self.revision,
         };
-        files::replace(path, &serde_json::to_vec(&stored)?, 0o600)
+        Ok(serde_json::to_vec(&stored)?)
+    }
+
+    /// When the own lease ends, on this process's clock.
+    #[must_use]
+    pub fn expires_at(&self, now: Instant) -> Option<Instant> {
+        self.expires.map(|at| now + at.duration_since(SystemTime::now()).unwrap_or_default())
     }
 
     /// Whether the own lease has ended by now.

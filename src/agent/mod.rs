@@ -6,7 +6,9 @@
 
 mod adoption;
 mod carrying;
+mod early;
 mod filtering;
+pub mod handover;
 pub mod identity;
 mod input;
 mod leaving;
@@ -39,12 +41,13 @@ use twill_backends::plan::Plan;
 
 use self::carrying::Carrying;
 use self::filtering::Filtering;
+use self::handover::{Heir, TakeOverError};
 use self::identity::Identity;
 use self::input::Input;
 use self::leaving::Leaving;
 use self::memory::Memory;
 use self::papers::Papers;
-use self::socket::Request;
+use self::socket::Visit;
 use self::tenure::{Call, Tenure};
 use self::underlay::Found;
 use crate::config::Config;
@@ -87,6 +90,18 @@ pub enum AgentError {
     /// The host is not fit for the network.
     #[error("refusing to touch this host:\n  {}\nnext: choose another Network, or start with --force", .0.join("\n  "))]
     Preflight(Vec<String>),
+    /// Another process does not let this one take over.
+    #[error(transparent)]
+    TakeOver(#[from] TakeOverError),
+}
+
+/// How an agent ends that was told to.
+#[derive(Debug)]
+pub enum End {
+    /// By a signal, or because its lease was released.
+    Told,
+    /// This process took over. It waits for the end of its connection.
+    HandedOver(Heir),
 }
 
 /// One host's agent.
@@ -193,15 +208,16 @@ impl<W: World> Agent<W> {
         }
     }
 
-    /// Runs until `stop` is called or an operator asks it to let go of its lease. The data plane stays.
+    /// Runs until `stop` is called, an operator asks it to let go of its lease, or another process takes over. The data
+    /// plane stays.
     ///
     /// # Errors
     /// At start only: the configuration or the host is refused.
     pub async fn run(
         mut self,
-        mut requests: mpsc::Receiver<Request>,
+        mut visits: mpsc::Receiver<Visit>,
         stop: CancellationToken,
-    ) -> Result<(), AgentError> {
+    ) -> Result<End, AgentError> {
         let store = self.world.store();
         let mut events = std::pin::pin!(store.watch());
         let mut calling: Option<Calling> = None;
@@ -210,11 +226,16 @@ impl<W: World> Agent<W> {
             if calling.is_none() {
                 calling = self.tenure.next_call(crate::now()).map(|call| self.call(call));
             }
-            match self.wait(&mut events, &mut calling, &mut requests, &stop).await {
+            match self.wait(&mut events, &mut calling, &mut visits, &stop).await {
                 Input::Stop => break,
                 Input::Ask(request) => {
                     if self.answer(request).await {
                         break;
+                    }
+                }
+                Input::Heir(heir) => {
+                    if let Some(end) = self.hand_over(heir, &mut calling, &mut visits, &stop).await {
+                        return Ok(end);
                     }
                 }
                 Input::Answer(answer) => {
@@ -236,7 +257,7 @@ impl<W: World> Agent<W> {
         if self.config.cleanup_on_exit {
             self.clean_up().await;
         }
-        Ok(())
+        Ok(End::Told)
     }
 
     fn call(&self, call: Call) -> Calling {

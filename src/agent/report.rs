@@ -24,7 +24,7 @@ const DELIVERY: Duration = Duration::from_secs(1);
 
 impl<W: World> Agent<W> {
     /// Answers a request. Returns whether the agent is to end.
-    pub(super) async fn answer(&mut self, request: Request) -> bool {
+    pub(super) async fn answer(&self, request: Request) -> bool {
         let (answer, end) = match request.ask {
             Ask::Status => (serde_json::to_value(self.status()).map_err(|error| error.to_string()), false),
             Ask::Release => match self.release().await {
@@ -42,7 +42,7 @@ impl<W: World> Agent<W> {
     }
 
     /// Lets go of the lease. The data plane stays; an agent that runs on would claim the lease again, so it ends.
-    async fn release(&mut self) -> Result<String, String> {
+    async fn release(&self) -> Result<String, String> {
         let Standing::Held(held) = self.tenure.standing() else {
             return Err("this host holds no lease".to_owned());
         };

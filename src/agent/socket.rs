@@ -1,12 +1,13 @@
 //! The agent's unix socket: one JSON line per request, one JSON line back.
 //!
 //! A request is `{"version":1,"request":"status"}`. The answer is `{"version":1,"ok":…}` or
-//! `{"version":1,"error":"…"}`.
+//! `{"version":1,"error":"…"}`. What follows on `hand-over` is told in [`handover`].
 
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -15,6 +16,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 
+use super::handover::{self, Doors, Heir};
 use super::status::VERSION;
 
 /// The longest request line in bytes: whoever sends more is not one of ours.
@@ -30,6 +32,15 @@ pub enum Ask {
     Status,
     /// To let go of the own lease, and end.
     Release,
+}
+
+/// Who comes to the agent's loop.
+#[derive(Debug)]
+pub enum Visit {
+    /// Somebody with a question.
+    Asks(Request),
+    /// A process that is to take over.
+    Succeeds(Heir),
 }
 
 /// A question, and where the answer goes.
@@ -64,11 +75,11 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Hands requests to the agent's loop until that is gone.
-pub async fn serve(listener: UnixListener, requests: mpsc::Sender<Request>) {
-    while !requests.is_closed() {
+/// Hands requests to the agent's loop until that is gone. `doors` is what a process that takes over is given.
+pub async fn serve(listener: UnixListener, visits: mpsc::Sender<Visit>, doors: Arc<Doors>) {
+    while !visits.is_closed() {
         match listener.accept().await {
-            Ok((stream, _)) => drop(tokio::spawn(answer(stream, requests.clone()))),
+            Ok((stream, _)) => drop(tokio::spawn(answer(stream, visits.clone(), Arc::clone(&doors)))),
             Err(error) => {
                 tracing::warn!(%error, "cannot accept on the agent's socket");
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -77,27 +88,31 @@ pub async fn serve(listener: UnixListener, requests: mpsc::Sender<Request>) {
     }
 }
 
-async fn answer(mut stream: UnixStream, requests: mpsc::Sender<Request>) {
-    let (read, mut write) = stream.split();
+async fn answer(mut stream: UnixStream, visits: mpsc::Sender<Visit>, doors: Arc<Doors>) {
     let mut line = Vec::new();
-    let mut read = BufReader::new(read.take(LONGEST));
+    let mut read = BufReader::new((&mut stream).take(LONGEST));
     if !matches!(tokio::time::timeout(PATIENCE, read.read_until(b'\n', &mut line)).await, Ok(Ok(_))) {
+        return;
+    }
+    if handover::is_asked(&line) {
+        // If the agent ends, the connection ends, and that is an answer.
+        visits.send(Visit::Succeeds(Heir { stream, doors })).await.ok();
         return;
     }
     // Dropped when all is written.
     let (_delivery, delivered) = oneshot::channel();
-    let answer = match ask_loop(&line, &requests, delivered).await {
+    let answer = match ask_loop(&line, &visits, delivered).await {
         Ok(value) => json!({ "version": VERSION, "ok": value }),
         Err(error) => json!({ "version": VERSION, "error": error }),
     };
-    if let Err(error) = write.write_all(format!("{answer}\n").as_bytes()).await {
+    if let Err(error) = stream.write_all(format!("{answer}\n").as_bytes()).await {
         tracing::debug!(%error, "the caller did not wait for its answer");
     }
 }
 
 async fn ask_loop(
     line: &[u8],
-    requests: &mpsc::Sender<Request>,
+    visits: &mpsc::Sender<Visit>,
     delivered: oneshot::Receiver<()>,
 ) -> Result<Value, String> {
     let line: Line = serde_json::from_slice(line).map_err(|error| format!("not a request: {error}"))?;
@@ -106,7 +121,8 @@ async fn ask_loop(
     }
     let (reply, answer) = oneshot::channel();
     let gone = || "the agent is ending".to_owned();
-    requests.send(Request { ask: line.request, reply, delivered }).await.map_err(|_| gone())?;
+    let request = Request { ask: line.request, reply, delivered };
+    visits.send(Visit::Asks(request)).await.map_err(|_| gone())?;
     answer.await.map_err(|_| gone())?
 }
 
@@ -162,10 +178,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("agent.sock");
         let listener = bind(&path).unwrap();
-        let (send, mut requests) = mpsc::channel(1);
-        tokio::spawn(serve(listener, send));
+        let (send, mut visits) = mpsc::channel(1);
+        let door = || fs::File::open("/dev/null").unwrap().into();
+        let doors = Doors { lock: door(), socket: door(), health: None };
+        tokio::spawn(serve(listener, send, Arc::new(doors)));
         let answering = async {
-            let request = requests.recv().await.unwrap();
+            let Some(Visit::Asks(request)) = visits.recv().await else { panic!("no question") };
             assert_eq!(request.ask, Ask::Status);
             request.reply.send(Ok(json!({ "state": "ok" }))).unwrap();
         };

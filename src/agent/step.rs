@@ -58,20 +58,26 @@ impl<W: World> Agent<W> {
             leases = memory.leases.len(),
             "the store does not answer; starting from the last run's snapshot"
         );
-        let expires = memory.expires.map(|at| now + at.duration_since(SystemTime::now()).unwrap_or_default());
+        let own = memory.own.clone();
+        let expires = memory.expires_at(now);
+        self.know(memory, now);
+        if let Some(own) = own {
+            self.tenure.remember(own, expires);
+        }
+    }
+
+    /// Takes what an earlier process knew for known, as long as the store says nothing else.
+    pub(super) fn know(&mut self, memory: Memory, now: Instant) {
         self.changed =
             self.leases.apply(LeaseEvent::Snapshot { leases: memory.leases, faults: Vec::new() }, now);
         self.store.revision = memory.revision;
         self.network = Some(memory.config);
         self.replan = true;
-        if let Some(own) = memory.own {
-            self.tenure.remember(own, expires);
-        }
     }
 
     /// Makes the plan, as far as is known what of.
     pub(super) async fn prepare(&mut self) -> Result<(), AgentError> {
-        let informed = self.snapshot || matches!(self.tenure.standing(), Standing::Remembered(_));
+        let informed = self.snapshot || self.tenure.lease().is_some();
         let Some(network) = self.network.clone().filter(|_| informed) else { return Ok(()) };
         let backend = match from_config(&network) {
             Ok(backend) => backend,
@@ -121,7 +127,7 @@ impl<W: World> Agent<W> {
         }
         let fault = match error {
             AgentError::Refused(fault) => fault,
-            AgentError::Preflight(_) => return Ok(()),
+            AgentError::Preflight(_) | AgentError::TakeOver(_) => return Ok(()),
         };
         if self.obstacle.as_ref() != Some(&fault) {
             tracing::warn!(%fault, "cannot follow the change; everything stays as it is");
@@ -190,19 +196,22 @@ impl<W: World> Agent<W> {
                 tracing::info!(file = %self.config.subnet_file.display(), "subnet file written");
             }
         }
-        if self.is_worth_keeping() {
-            let memory = || {
-                let left = self.tenure.expires_at().map(|at| at.saturating_duration_since(now));
-                Some(Memory {
-                    config: self.network.clone()?,
-                    own: self.tenure.lease().cloned(),
-                    expires: left.map(|left| SystemTime::now() + left),
-                    leases: self.leases.iter().cloned().collect(),
-                    revision: self.store.revision,
-                })
-            };
-            self.papers.keep_snapshot(now, memory);
+        if self.is_worth_keeping() && self.papers.due().is_some_and(|at| at <= now) {
+            let memory = self.known(now);
+            self.papers.keep_snapshot(now, || memory);
         }
+    }
+
+    /// What is known, for the next start or for a process that takes over.
+    pub(super) fn known(&self, now: Instant) -> Option<Memory> {
+        let left = self.tenure.expires_at().map(|at| at.saturating_duration_since(now));
+        Some(Memory {
+            config: self.network.clone()?,
+            own: self.tenure.lease().cloned(),
+            expires: left.map(|left| SystemTime::now() + left),
+            leases: self.leases.iter().cloned().collect(),
+            revision: self.store.revision,
+        })
     }
 
     /// Whether what is known is good for the next start. While deletions are held the store is not trusted, so the

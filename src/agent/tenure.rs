@@ -46,6 +46,17 @@ pub enum Call {
     Publish(Box<Held>, Box<Attrs>),
 }
 
+/// A lease that is held, and its term: what another process needs to go on with it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Holding {
+    /// The lease.
+    pub held: Held,
+    /// When to renew it; `None` for a reservation.
+    pub renew_at: Option<Instant>,
+    /// When it ends unless it is renewed.
+    pub expires_at: Option<Instant>,
+}
+
 /// What a call under way is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Errand {
@@ -108,6 +119,30 @@ impl Tenure {
         self.previous = lease.subnets;
         self.expires_at = expires;
         self.standing = Standing::Remembered(lease);
+    }
+
+    /// The lease held, for a process that takes over.
+    #[must_use]
+    pub fn holding(&self) -> Option<Holding> {
+        let Standing::Held(held) = &self.standing else { return None };
+        Some(Holding { held: held.clone(), renew_at: self.renew_at, expires_at: self.expires_at })
+    }
+
+    /// Goes on with a lease that another process of this host held.
+    pub fn go_on(&mut self, holding: Holding) {
+        let Holding { held, renew_at, expires_at } = holding;
+        (self.renew_at, self.expires_at) = (renew_at, expires_at);
+        self.previous = held.lease.subnets;
+        self.settled = true;
+        self.standing = Standing::Held(held);
+    }
+
+    /// Goes on from a lease that another process of this host lost: it is claimed again.
+    pub fn go_on_without(&mut self, lease: Lease, now: Instant) {
+        self.previous = lease.subnets;
+        self.settled = true;
+        self.retry_at = Some(now);
+        self.standing = Standing::Lost(lease);
     }
 
     /// Where this host stands.

@@ -51,7 +51,7 @@ impl<W: World> Agent<W> {
     /// be back in a moment, and packets that cannot leave are lost either way.
     pub(super) async fn find_underlay(&mut self, now: Instant) {
         let Some(network) = self.network.as_ref().filter(|_| self.found.stale(now)) else { return };
-        let choice = choice(&self.config.interface, network);
+        let choice = self.underlay_choice(network);
         match self.world.kernel().underlay(&choice).await {
             Ok(underlay) => {
                 if self.found.underlay.as_ref() != Some(&underlay) {
@@ -78,6 +78,11 @@ impl<W: World> Agent<W> {
                 self.found.retry = Some(now + AGAIN);
             }
         }
+    }
+
+    /// How the underlay of a network is chosen.
+    pub(super) fn underlay_choice(&self, network: &NetworkConfig) -> UnderlayChoice {
+        choice(&self.config.interface, network)
     }
 
     /// This host, as backends see it.

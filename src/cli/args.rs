@@ -233,6 +233,8 @@ pub(super) struct AgentArgs {
     #[arg(long)]
     pub(super) inner_source_check: String,
     #[arg(long, action = ArgAction::Set, value_parser = go::boolean)]
+    pub(super) take_over: bool,
+    #[arg(long, action = ArgAction::Set, value_parser = go::boolean)]
     pub(super) force: bool,
     #[arg(long, action = ArgAction::Set, value_parser = go::boolean)]
     pub(super) cleanup_on_exit: bool,

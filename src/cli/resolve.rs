@@ -47,6 +47,7 @@ pub(super) fn config(args: AgentArgs, mut warnings: Vec<String>) -> Result<Confi
         resync: Duration::from_secs(resync),
         health,
         delete_hold: Duration::from_secs(delete_hold),
+        take_over: args.take_over,
         force: args.force,
         cleanup_on_exit: args.cleanup_on_exit,
         verbosity: u8::try_from(args.v.clamp(0, 255)).unwrap_or(u8::MAX),

@@ -143,6 +143,12 @@ pub const TWILL_FLAGS: &[FlagRow] = &[
         "on",
         "on: the userspace datapath drops packets whose source is outside their host's subnet; off: it does not",
     ),
+    row(
+        "take-over",
+        Kind::Bool,
+        "false",
+        "take over from the agent that runs, without a gap; start as usual if none does",
+    ),
     row("force", Kind::Bool, "false", "start although the preflight checks object"),
     row("cleanup-on-exit", Kind::Bool, "false", "remove every object of ours from this host on a clean exit"),
     row("delete-hold", Kind::Int, "300", "hold back suspicious mass deletions for this many seconds"),

@@ -1,22 +1,44 @@
 //! `twill agent`, and flanneld.
 
 use std::error::Error;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Duration;
 
+use sd_notify::NotifyState;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::world::Real;
-use super::{Outcome, with_store};
+use super::{Outcome, successor, with_store};
+use crate::agent::handover::{self, Doors, Inheritance, TakeOverError};
 use crate::agent::identity::{Identity, Origin, machine_id};
 use crate::agent::lock::{Lock, no_flanneld};
 use crate::agent::privilege::may_change_network;
-use crate::agent::{Agent, socket};
+use crate::agent::{Agent, End, socket};
 use crate::config::{Config, StoreConfig};
+use crate::store::LeaseStore;
 use crate::telemetry::{self, http};
 
 /// How many requests may wait for the loop.
 const WAITING: usize = 16;
+
+/// How long those who have asked for health may take to read their answer.
+const CLOSING: Duration = Duration::from_secs(1);
+
+type Failure = Box<dyn Error + Send + Sync>;
+
+/// What an agent holds before it does anything.
+struct Post {
+    lock: Lock,
+    socket: UnixListener,
+    health: Option<TcpListener>,
+    identity: Identity,
+    /// What is left to take over, where another process runs.
+    inheritance: Option<Inheritance>,
+}
 
 /// Runs the agent until it is told to end.
 pub(super) async fn run(config: Config) -> Outcome {
@@ -25,21 +47,102 @@ pub(super) async fn run(config: Config) -> Outcome {
         tracing::warn!("{warning}");
     }
     may_change_network()?;
-    let _lock = Lock::take(&config.site.run_dir())?;
+    let running = if config.take_over { handover::ask(&config.site.socket()).await? } else { None };
+    let post = match running {
+        Some(inheritance) => Post::take_over(&config, inheritance).await?,
+        None => Post::take_up(&config).await?,
+    };
     if let StoreConfig::Etcd(etcd) = &config.site.store {
         no_flanneld(&etcd.prefix)?;
     }
-    let identity = identify(&config)?;
-    let (ready, is_ready) = watch::channel(false);
-    let requests = listen(&config, is_ready).await?;
-    let stop = stop_on_signal()?;
-    with_store!(&config.site.store, |store| {
-        Agent::new(Real::open(store)?, config.clone(), identity, ready).run(requests, stop).await?;
-    });
+    with_store!(&config.site.store, |store| live(store, config.clone(), post).await?);
     Ok(String::new())
 }
 
-fn identify(config: &Config) -> Result<Identity, Box<dyn Error + Send + Sync>> {
+impl Post {
+    async fn take_up(config: &Config) -> Result<Self, Failure> {
+        let lock = Lock::take(&config.site.run_dir())?;
+        let identity = identify(config)?;
+        let socket = socket::bind(&config.site.socket())?;
+        let health = match config.health {
+            Some(addr) => Some(http::bind(addr).await?),
+            None => None,
+        };
+        Ok(Self { lock, socket, health, identity, inheritance: None })
+    }
+
+    async fn take_over(config: &Config, mut inheritance: Inheritance) -> Result<Self, Failure> {
+        let node = identify(config)?.node;
+        let identity = inheritance.identity.clone();
+        if node != identity.node {
+            let why = format!("it is node {}, and --state-dir says {node}", identity.node);
+            return Err(TakeOverError::Unfit(why).into());
+        }
+        let lock = Lock::inherit(inheritance.lock.try_clone()?, &config.site.run_dir())?;
+        let socket = inheritance.socket.try_clone()?;
+        socket.set_nonblocking(true)?;
+        let given = inheritance.health.take();
+        let health = match (config.health, given) {
+            (Some(addr), Some(given)) if given.local_addr()? == addr => {
+                given.set_nonblocking(true)?;
+                Some(TcpListener::from_std(given)?)
+            }
+            (Some(addr), _) => Some(http::bind(addr).await?),
+            (None, _) => None,
+        };
+        let socket = UnixListener::from_std(socket)?;
+        Ok(Self { lock, socket, health, identity, inheritance: Some(inheritance) })
+    }
+
+    /// What a process that takes over is given of it.
+    fn doors(&self) -> std::io::Result<Doors> {
+        let health = self.health.as_ref().map(|health| health.as_fd().try_clone_to_owned());
+        Ok(Doors {
+            lock: self.lock.as_fd().try_clone_to_owned()?,
+            socket: self.socket.as_fd().try_clone_to_owned()?,
+            health: health.transpose()?,
+        })
+    }
+}
+
+/// Lives with a store, from the first step to the last.
+async fn live<S: LeaseStore + 'static>(store: S, config: Config, mut post: Post) -> Result<(), Failure> {
+    let stop = stop_on_signal()?;
+    let (ready, is_ready) = watch::channel(false);
+    let mut agent = Agent::new(Real::open(store)?, config, post.identity.clone(), ready);
+    match post.inheritance.take() {
+        Some(inheritance) => tokio::select! {
+            done = agent.succeed(inheritance) => done?,
+            () = stop.cancelled() => return Ok(()),
+        },
+        None => agent.carry_early().await,
+    }
+    if let Err(error) = post.lock.sign() {
+        tracing::warn!(%error, "the lock file names another process");
+    }
+    successor::start_on_signal()?;
+    let doors = Arc::new(post.doors()?);
+    let (send, visits) = mpsc::channel(WAITING);
+    tokio::spawn(socket::serve(post.socket, send, doors));
+    let closing = CancellationToken::new();
+    let health = post.health.map(|listener| http::serve(listener, is_ready.clone(), closing.clone()));
+    let health = health.map(tokio::spawn);
+    tokio::spawn(notify(is_ready));
+    let end = agent.run(visits, stop).await?;
+    if let End::HandedOver(heir) = &end {
+        // Only this process may tell the service manager who comes after it.
+        heir.pid().into_iter().for_each(|pid| tell(&[NotifyState::MainPid(pid)]));
+        closing.cancel();
+        if let Some(health) = health {
+            drop(tokio::time::timeout(CLOSING, health).await);
+        }
+    }
+    // The successor waits for the end of its connection, which is among what ends here.
+    drop(end);
+    Ok(())
+}
+
+fn identify(config: &Config) -> Result<Identity, Failure> {
     let (identity, origin) = Identity::load(&config.site.state_dir(), &machine_id())?;
     let (node, store, instance) = (identity.node, &config.site.store, config.site.instance());
     match origin {
@@ -50,28 +153,16 @@ fn identify(config: &Config) -> Result<Identity, Box<dyn Error + Send + Sync>> {
     Ok(identity)
 }
 
-/// Opens everything others talk to the agent through.
-async fn listen(
-    config: &Config,
-    ready: watch::Receiver<bool>,
-) -> Result<mpsc::Receiver<socket::Request>, Box<dyn Error + Send + Sync>> {
-    let listener = socket::bind(&config.site.socket())?;
-    let (send, requests) = mpsc::channel(WAITING);
-    tokio::spawn(socket::serve(listener, send));
-    if let Some(addr) = config.health {
-        let listener = http::bind(addr).await?;
-        tokio::spawn(http::serve(listener, ready.clone()));
-    }
-    tokio::spawn(notify(ready));
-    Ok(requests)
-}
-
 /// Tells the service manager once containers can be started.
 async fn notify(mut ready: watch::Receiver<bool>) {
-    if ready.wait_for(|ready| *ready).await.is_ok()
-        && let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready])
-    {
-        tracing::warn!(%error, "the service manager could not be told that the agent is ready");
+    if ready.wait_for(|ready| *ready).await.is_ok() {
+        tell(&[NotifyState::Ready]);
+    }
+}
+
+fn tell(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!(?state, %error, "the service manager could not be told");
     }
 }
 

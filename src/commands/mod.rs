@@ -5,6 +5,7 @@ mod lease;
 mod network;
 mod preview;
 mod status;
+mod successor;
 mod world;
 
 use std::error::Error;

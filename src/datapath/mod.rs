@@ -23,11 +23,13 @@ pub mod batch;
 pub mod counters;
 mod egress;
 mod ingress;
+pub mod parts;
 pub mod pump;
 pub mod socket;
 pub mod tap;
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -36,6 +38,7 @@ use twill_backends::frame::table::Table;
 use twill_backends::state::Tunnel;
 
 use self::counters::Counters;
+use self::parts::Parts;
 use self::pump::{Pump, Stop};
 use self::socket::Socket;
 use self::tap::Tap;
@@ -64,7 +67,7 @@ pub enum DatapathError {
     #[error("UDP {addr}: {cause}{}", socket::hint(.cause))]
     Socket {
         /// Where it was to be bound.
-        addr: std::net::SocketAddr,
+        addr: SocketAddr,
         /// The kernel's error.
         cause: io::Error,
     },
@@ -80,6 +83,8 @@ pub struct Datapath {
     offload: bool,
     table: Arc<ArcSwap<Table>>,
     counters: Arc<Counters>,
+    /// What another process needs to take over.
+    parts: Parts,
     stop: Arc<Stop>,
     thread: Option<JoinHandle<io::Result<()>>>,
 }
@@ -91,10 +96,34 @@ impl Datapath {
     /// # Errors
     /// [`DatapathError`] says what could not be had.
     pub fn open(tunnel: &Tunnel, settings: Settings, table: Table) -> Result<Self, DatapathError> {
-        let tap = Tap::open(tunnel.dev, settings.offload)
-            .map_err(|cause| DatapathError::Tap { dev: tunnel.dev.to_string(), cause })?;
-        let addr = std::net::SocketAddr::new(tunnel.vxlan.local, tunnel.vxlan.port);
-        let socket = Socket::open(addr).map_err(|cause| DatapathError::Socket { addr, cause })?;
+        let tap = Tap::open(tunnel.dev, settings.offload).map_err(|cause| no_tap(tunnel, cause))?;
+        let socket = Socket::open(addr(tunnel)).map_err(|cause| no_socket(tunnel, cause))?;
+        Self::start(tunnel, settings, table, (tap, socket))
+    }
+
+    /// Serves a tunnel through what another process serves it through, which may go on doing so meanwhile.
+    ///
+    /// # Errors
+    /// [`DatapathError`] says what does not fit the tunnel or the settings.
+    pub fn adopt(
+        tunnel: &Tunnel,
+        settings: Settings,
+        table: Table,
+        parts: Parts,
+    ) -> Result<Self, DatapathError> {
+        let (tap, socket) = parts.pair().map_err(|cause| no_tap(tunnel, cause))?;
+        let tap = Tap::adopt(tap, tunnel.dev, settings.offload).map_err(|cause| no_tap(tunnel, cause))?;
+        let socket = Socket::adopt(socket, addr(tunnel)).map_err(|cause| no_socket(tunnel, cause))?;
+        Self::start(tunnel, settings, table, (tap, socket))
+    }
+
+    fn start(
+        tunnel: &Tunnel,
+        settings: Settings,
+        table: Table,
+        (tap, socket): (Tap, Socket),
+    ) -> Result<Self, DatapathError> {
+        let parts = Parts::of(&[&tap], &[&socket]).map_err(|cause| no_tap(tunnel, cause))?;
         let stop = Arc::new(Stop::new().map_err(DatapathError::Thread)?);
         let table = Arc::new(ArcSwap::from_pointee(table));
         let counters = Arc::new(Counters::default());
@@ -105,7 +134,13 @@ impl Datapath {
             .name(tunnel.dev.to_string())
             .spawn(move || pump.run(&told))
             .map_err(DatapathError::Thread)?;
-        Ok(Self { tunnel: tunnel.clone(), offload, table, counters, stop, thread: Some(thread) })
+        Ok(Self { tunnel: tunnel.clone(), offload, table, counters, parts, stop, thread: Some(thread) })
+    }
+
+    /// What another process needs to take over.
+    #[must_use]
+    pub const fn parts(&self) -> &Parts {
+        &self.parts
     }
 
     /// What it serves.
@@ -140,6 +175,18 @@ impl Datapath {
             Err(_) => "a panic, which is a bug; please report it".to_owned(),
         })
     }
+}
+
+fn addr(tunnel: &Tunnel) -> SocketAddr {
+    SocketAddr::new(tunnel.vxlan.local, tunnel.vxlan.port)
+}
+
+fn no_tap(tunnel: &Tunnel, cause: io::Error) -> DatapathError {
+    DatapathError::Tap { dev: tunnel.dev.to_string(), cause }
+}
+
+fn no_socket(tunnel: &Tunnel, cause: io::Error) -> DatapathError {
+    DatapathError::Socket { addr: addr(tunnel), cause }
 }
 
 impl Drop for Datapath {

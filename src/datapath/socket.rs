@@ -6,7 +6,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -80,14 +80,30 @@ impl Socket {
             tracing::debug!(%error, "datagrams are received one by one");
         }
         socket.bind(&addr.into())?;
-        Ok(Self {
+        Ok(Self::new(socket))
+    }
+
+    /// Takes a socket that another process serves, or served.
+    ///
+    /// # Errors
+    /// It is bound to another address.
+    pub fn adopt(socket: OwnedFd, addr: SocketAddr) -> io::Result<Self> {
+        let socket = socket2::Socket::from(socket);
+        match socket.local_addr()?.as_socket() {
+            Some(bound) if bound == addr => Ok(Self::new(socket)),
+            bound => Err(io::Error::other(format!("the socket is bound to {bound:?}"))),
+        }
+    }
+
+    fn new(socket: socket2::Socket) -> Self {
+        Self {
             socket,
             gso: true,
             parts: Vec::with_capacity(256),
             split: Vec::with_capacity(256),
             sending: Arrays::new(SENDS),
             receiving: Arrays::new(RECEIVES),
-        })
+        }
     }
 
     /// One call of the kernel for the parts from `next` on: how many it took.

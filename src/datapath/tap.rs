@@ -34,6 +34,11 @@ mod ioctl {
         nix::request_code_write!(b'T', 202, size_of::<libc::c_int>()),
         libc::ifreq
     );
+    nix::ioctl_read_bad!(
+        tungetiff,
+        nix::request_code_read!(b'T', 210, size_of::<libc::c_uint>()),
+        libc::ifreq
+    );
     nix::ioctl_write_int!(tunsetpersist, b'T', 203);
     nix::ioctl_write_int!(tunsetoffload, b'T', 208);
     nix::ioctl_write_ptr!(tunsetvnethdrsz, b'T', 216, libc::c_int);
@@ -105,6 +110,36 @@ impl Tap {
         request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as libc::c_short;
         // SAFETY: the request lives through the call; its name ends with a zero, being of at most 15 bytes.
         unsafe { ioctl::tunsetiff(file.as_raw_fd(), &raw const request) }?;
+        Self::with_headers(file)
+    }
+
+    /// Takes a queue of a device that another process serves, or served.
+    ///
+    /// # Errors
+    /// It is no queue of this device, or has virtio headers where no offload is wanted.
+    pub fn adopt(queue: OwnedFd, dev: LinkName, offload: bool) -> io::Result<Self> {
+        let file = File::from(queue);
+        // SAFETY: all bytes zero is an `ifreq`.
+        let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+        // SAFETY: the request lives through the call.
+        unsafe { ioctl::tungetiff(file.as_raw_fd(), &raw mut request) }?;
+        let name = request.ifr_name.iter().map(|byte| *byte as u8).take_while(|byte| *byte != 0);
+        if !name.eq(dev.as_str().bytes()) {
+            return Err(io::Error::other("the queue is another device's"));
+        }
+        // SAFETY: the call wrote the flags.
+        let flags = unsafe { request.ifr_ifru.ifru_flags };
+        if flags & libc::IFF_VNET_HDR as libc::c_short == 0 {
+            return Self::new(file, false, false);
+        }
+        if !offload {
+            return Err(io::Error::other("the queue was opened with offloads, and none are wanted"));
+        }
+        Self::with_headers(file)?.ok_or_else(|| io::Error::other("the queue lost its offloads"))
+    }
+
+    /// Asks for headers and offloads. `None` where the kernel does not offer them.
+    fn with_headers(file: File) -> io::Result<Option<Self>> {
         let header = HEADROOM as libc::c_int;
         // SAFETY: the number lives through the call.
         unsafe { ioctl::tunsetvnethdrsz(file.as_raw_fd(), &raw const header) }?;

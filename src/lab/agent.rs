@@ -220,6 +220,25 @@ impl AgentProcess {
         Ok(())
     }
 
+    /// Starts a process with the same files that is to take over, beside the one that runs.
+    pub fn successor(&self, options: &AgentOptions) -> Result<Process, LabError> {
+        let mut command = command(options, &self.files, self.healthz);
+        command.arg("--take-over");
+        Process::spawn(&self.net, &self.what, command, &self.files.log)
+    }
+
+    /// Has another process take over, and waits for the end of the one that ran. Returns how that ended.
+    pub fn take_over(&mut self, options: AgentOptions) -> Result<ExitStatus, LabError> {
+        let mut successor = self.successor(&options)?;
+        let what = format!("the end of {}, or of its successor", self.what);
+        let status = until(&what, Duration::from_secs(10), &self.site.cancel, || {
+            successor.check_alive()?;
+            Ok(self.process.exited()?.map_or_else(|| Seen::NotYet("both run".into()), Seen::Yes))
+        })?;
+        (self.process, self.options) = (successor, options);
+        Ok(status)
+    }
+
     /// Runs another `twill` command on the same host for the same store and folders (`status`, `plan`, …); `args` come
     /// last. Returns its stdout.
     pub fn twill(&self, command: &[&str], args: &[&str]) -> Result<String, LabError> {

@@ -8,6 +8,7 @@ use axum::http::StatusCode;
 use axum::routing::any;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 /// Binds the listener.
 ///
@@ -20,11 +21,15 @@ pub async fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
     })
 }
 
-/// Answers until the process ends. Ready is what `ready` says at the time of asking.
+/// Answers until `stop` is called, and then those who have asked. Ready is what `ready` says at the time of asking.
 ///
 /// # Errors
 /// The listener broke.
-pub async fn serve(listener: TcpListener, ready: watch::Receiver<bool>) -> io::Result<()> {
+pub async fn serve(
+    listener: TcpListener,
+    ready: watch::Receiver<bool>,
+    stop: CancellationToken,
+) -> io::Result<()> {
     let readyz = move || {
         let ready = *ready.borrow();
         async move {
@@ -39,7 +44,7 @@ pub async fn serve(listener: TcpListener, ready: watch::Receiver<bool>) -> io::R
         .route("/healthz", any(|| async { "flanneld is running" }))
         .route("/readyz", any(readyz))
         .fallback(|| async { (StatusCode::NOT_FOUND, "404 page not found\n") });
-    axum::serve(listener, routes).await
+    axum::serve(listener, routes).with_graceful_shutdown(stop.cancelled_owned()).await
 }
 
 #[cfg(test)]
@@ -63,7 +68,8 @@ mod tests {
         let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let addr = listener.local_addr().unwrap();
         let (say, ready) = watch::channel(false);
-        let server = tokio::spawn(serve(listener, ready));
+        let stop = CancellationToken::new();
+        let server = tokio::spawn(serve(listener, ready, stop.clone()));
         let health = ask(addr, "POST /healthz").await;
         assert!(
             health.starts_with("HTTP/1.1 200 ") && health.ends_with("\r\n\r\nflanneld is running"),
@@ -74,7 +80,9 @@ mod tests {
         say.send(true).unwrap();
         assert!(ask(addr, "GET /readyz").await.ends_with("\r\n\r\nflanneld is ready"));
         assert!(ask(addr, "GET /x").await.ends_with("\r\n\r\n404 page not found\n"));
-        server.abort();
+        stop.cancel();
+        server.await.unwrap().unwrap();
+        TcpStream::connect(addr).await.unwrap_err();
     }
 
     #[tokio::test]

@@ -14,6 +14,7 @@ mod dump;
 mod fabric;
 mod faults;
 mod flannel;
+mod handover;
 mod healing;
 mod life;
 mod restart;

@@ -15,9 +15,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use twill::agent::identity::Identity;
-use twill::agent::socket::{Ask, Request};
+use twill::agent::socket::{Ask, Request, Visit};
 use twill::agent::status::{State, Status};
-use twill::agent::{Agent, AgentError, World};
+use twill::agent::{Agent, AgentError, End, World};
 use twill::config::{
     Config, DatapathConfig, DatapathMode, Dirs, FilterConfig, FirewallMode, InterfaceConfig, Site,
     StoreConfig,
@@ -77,10 +77,10 @@ struct Host {
 
 /// An agent that runs.
 struct Running {
-    requests: mpsc::Sender<Request>,
+    visits: mpsc::Sender<Visit>,
     ready: watch::Receiver<bool>,
     stop: CancellationToken,
-    task: JoinHandle<Result<(), AgentError>>,
+    task: JoinHandle<Result<End, AgentError>>,
 }
 
 impl Host {
@@ -107,6 +107,7 @@ impl Host {
             resync: Duration::from_secs(5),
             health: None,
             delete_hold: HOLD,
+            take_over: false,
             force: false,
             cleanup_on_exit: false,
             verbosity: 0,
@@ -136,11 +137,11 @@ impl Host {
         };
         let identity = Identity { session: Uuid::new_v4(), ..self.identity.clone() };
         let (ready, is_ready) = watch::channel(false);
-        let (requests, asked) = mpsc::channel(1);
+        let (visits, came) = mpsc::channel(1);
         let stop = CancellationToken::new();
         let agent = Agent::new(world, self.config.clone(), identity, ready);
-        let task = tokio::spawn(agent.run(asked, stop.clone()));
-        Running { requests, ready: is_ready, stop, task }
+        let task = tokio::spawn(agent.run(came, stop.clone()));
+        Running { visits, ready: is_ready, stop, task }
     }
 
     /// Starts an agent and waits until it is ready.
@@ -208,7 +209,8 @@ impl Running {
     async fn ask(&self, ask: Ask) -> Result<serde_json::Value, String> {
         let (reply, answer) = oneshot::channel();
         let (_delivery, delivered) = oneshot::channel();
-        self.requests.send(Request { ask, reply, delivered }).await.unwrap();
+        let request = Request { ask, reply, delivered };
+        self.visits.send(Visit::Asks(request)).await.unwrap();
         answer.await.unwrap()
     }
 
@@ -251,7 +253,7 @@ impl Running {
         self.ended().await.unwrap();
     }
 
-    async fn ended(self) -> Result<(), AgentError> {
+    async fn ended(self) -> Result<End, AgentError> {
         tokio::time::timeout(PATIENCE, self.task).await.expect("the agent ends").unwrap()
     }
 }

@@ -1,0 +1,145 @@
+//! The side of the successor: what it is given, and the one who gives.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::net::UnixStream;
+use twill_backends::state::LinkName;
+
+use super::offer::{Known, Offer, Thing};
+use super::{ASK, PATIENCE, TAKEN, answer, line, request, wire};
+use crate::agent::identity::Identity;
+use crate::datapath::parts::Parts;
+
+/// How long an agent that handed over may take to end.
+const ENDING: Duration = Duration::from_secs(2);
+
+/// What a process that takes over is given.
+#[derive(Debug)]
+pub struct Inheritance {
+    /// The instance's lock.
+    pub lock: OwnedFd,
+    /// The listener of the agent's socket.
+    pub socket: UnixListener,
+    /// The listener for health, where there is one.
+    pub health: Option<TcpListener>,
+    /// Who the running agent is.
+    pub identity: Identity,
+    pub(super) ready: bool,
+    pub(super) known: Option<Known>,
+    pub(super) parts: BTreeMap<LinkName, Parts>,
+    pub(super) predecessor: Predecessor,
+}
+
+/// Why a process cannot take over. The running agent goes on as before.
+#[derive(Debug, thiserror::Error)]
+pub enum TakeOverError {
+    /// It does not hand over.
+    #[error(
+        "the running agent does not hand over: {0}; it goes on as before. Next: stop it, then start this one without --take-over"
+    )]
+    Refused(String),
+    /// It does not answer.
+    #[error("the running agent does not answer at {path}: {cause}; next: look at its log, or stop it first")]
+    Silent {
+        /// Its socket.
+        path: String,
+        /// How it failed.
+        cause: io::Error,
+    },
+    /// This process cannot go on from what it was given.
+    #[error(
+        "cannot go on from what the running agent knows: {0}; it goes on as before. Next: stop it, then start this one without --take-over"
+    )]
+    Unfit(String),
+}
+
+/// The running agent, as long as it may go on.
+#[derive(Debug)]
+pub(super) struct Predecessor(UnixStream);
+
+/// Asks the agent behind `path` to hand over. `None` if there is none.
+///
+/// # Errors
+/// It refuses, does not answer, or offers what this program does not understand.
+pub async fn ask(path: &Path) -> Result<Option<Inheritance>, TakeOverError> {
+    let silent = |cause: io::Error| TakeOverError::Silent { path: path.display().to_string(), cause };
+    let stream = match UnixStream::connect(path).await {
+        Ok(stream) => stream,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(silent(error)),
+    };
+    let exchange = async {
+        wire::send(&stream, &line(&request(ASK)), &[]).await?;
+        wire::receive(&stream).await
+    };
+    let received = tokio::time::timeout(PATIENCE, exchange).await;
+    let (line, fds) = received
+        .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no answer in time")))
+        .map_err(silent)?;
+    let value = answer(&line).map_err(silent)?.map_err(TakeOverError::Refused)?;
+    let offer = Offer::read(value).map_err(TakeOverError::Unfit)?;
+    Inheritance::new(offer, fds, Predecessor(stream)).map(Some).map_err(TakeOverError::Unfit)
+}
+
+impl Inheritance {
+    fn new(offer: Offer, fds: Vec<OwnedFd>, predecessor: Predecessor) -> Result<Self, String> {
+        let Offer { node, session, ready, known, things, .. } = offer;
+        if things.len() != fds.len() {
+            return Err(format!("{} descriptors came for {} things", fds.len(), things.len()));
+        }
+        let (mut lock, mut socket, mut health) = (None, None, None);
+        let mut parts: BTreeMap<LinkName, Parts> = BTreeMap::new();
+        for (thing, fd) in things.into_iter().zip(fds) {
+            match thing {
+                Thing::Lock => lock = Some(fd),
+                Thing::Socket => socket = Some(UnixListener::from(fd)),
+                Thing::Health => health = Some(TcpListener::from(fd)),
+                Thing::Tap(dev) => parts.entry(name(&dev)?).or_default().taps.push(fd),
+                Thing::Udp(dev) => parts.entry(name(&dev)?).or_default().sockets.push(fd),
+            }
+        }
+        let (Some(lock), Some(socket)) = (lock, socket) else {
+            return Err("the lock or the socket is missing".to_owned());
+        };
+        let identity = Identity { node, session };
+        Ok(Self { lock, socket, health, identity, ready, known, parts, predecessor })
+    }
+}
+
+fn name(dev: &str) -> Result<LinkName, String> {
+    LinkName::try_from(dev).map_err(|error| format!("{dev}: {error}"))
+}
+
+impl Predecessor {
+    /// Says that this process is able to go on, and waits until it may. However long the other takes, there is
+    /// nothing else to do: it may still go on.
+    pub(super) async fn let_go(&self) -> Result<(), TakeOverError> {
+        let sent = wire::send(&self.0, &line(&request(TAKEN)), &[]).await;
+        match (sent, wire::receive(&self.0).await) {
+            (_, Ok((line, _))) => {
+                let word = answer(&line).map_err(|error| TakeOverError::Refused(error.to_string()))?;
+                word.map(drop).map_err(TakeOverError::Refused)
+            }
+            // One that goes on says so before it hangs up.
+            (_, Err(_)) => {
+                tracing::warn!("the running agent ended before it let go");
+                Ok(())
+            }
+        }
+    }
+
+    /// Waits for its end, which frees what it did not hand over.
+    pub(super) async fn ended(self) {
+        if tokio::time::timeout(ENDING, wire::receive(&self.0)).await.is_err() {
+            tracing::warn!("the agent that handed over has not ended yet");
+        }
+    }
+}
