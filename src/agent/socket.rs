@@ -13,6 +13,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::SocketAddr;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 
@@ -23,6 +24,9 @@ use super::status::VERSION;
 const LONGEST: u64 = 4096;
 /// How long an agent may take to answer, and a caller to ask.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What an agent answers that ends.
+const ENDING: &str = "the agent is ending";
 
 /// What can be asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,14 +81,26 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
 
 /// Hands requests to the agent's loop until that is gone. `doors` is what a process that takes over is given.
 pub async fn serve(listener: UnixListener, visits: mpsc::Sender<Visit>, doors: Arc<Doors>) {
-    while !visits.is_closed() {
-        match listener.accept().await {
+    // Whoever comes once the loop is gone is for the process that took over, if one did.
+    while let Some(accepted) = accept(&listener, &visits).await {
+        match accepted {
             Ok((stream, _)) => drop(tokio::spawn(answer(stream, visits.clone(), Arc::clone(&doors)))),
             Err(error) => {
                 tracing::warn!(%error, "cannot accept on the agent's socket");
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
+    }
+}
+
+async fn accept(
+    listener: &UnixListener,
+    visits: &mpsc::Sender<Visit>,
+) -> Option<io::Result<(UnixStream, SocketAddr)>> {
+    tokio::select! {
+        biased;
+        () = visits.closed() => None,
+        accepted = listener.accept() => Some(accepted),
     }
 }
 
@@ -120,25 +136,44 @@ async fn ask_loop(
         return Err(format!("this agent speaks version {VERSION}, not {}", line.version));
     }
     let (reply, answer) = oneshot::channel();
-    let gone = || "the agent is ending".to_owned();
+    let gone = || ENDING.to_owned();
     let request = Request { ask: line.request, reply, delivered };
     visits.send(Visit::Asks(request)).await.map_err(|_| gone())?;
     answer.await.map_err(|_| gone())?
 }
 
-/// Asks the agent behind `path`.
+/// Asks the agent behind `path`. An agent that ends for another one to take over leaves the question to that.
 ///
 /// # Errors
 /// No agent listens there, it does not answer in time, or it answers with an error.
 pub async fn ask(path: &Path, request: Ask) -> Result<Value, AskError> {
+    match ask_once(path, request).await {
+        Err(AskError::Refused(why)) if why == ENDING => ask_once(path, request).await,
+        // It may have done what it was asked, and status may be asked twice.
+        Err(AskError::Unreachable { cause, .. }) if request == Ask::Status && is_cut(&cause) => {
+            ask_once(path, request).await
+        }
+        answer => answer,
+    }
+}
+
+/// Whether the agent was there, and ended before it answered.
+fn is_cut(cause: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(cause.kind(), UnexpectedEof | ConnectionReset | BrokenPipe)
+}
+
+async fn ask_once(path: &Path, request: Ask) -> Result<Value, AskError> {
     let unreachable = |cause: io::Error| AskError::Unreachable { path: path.display().to_string(), cause };
     let exchange = async {
         let mut stream = UnixStream::connect(path).await?;
         let line = serde_json::to_string(&Line { version: VERSION, request })?;
         stream.write_all(format!("{line}\n").as_bytes()).await?;
         let mut answer = String::new();
-        BufReader::new(stream).read_line(&mut answer).await?;
-        io::Result::Ok(answer)
+        if BufReader::new(stream).read_line(&mut answer).await? == 0 {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it ended"));
+        }
+        Ok(answer)
     };
     let answer = match tokio::time::timeout(PATIENCE, exchange).await {
         Ok(answer) => answer.map_err(unreachable)?,

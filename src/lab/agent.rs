@@ -235,8 +235,13 @@ impl AgentProcess {
             successor.check_alive()?;
             Ok(self.process.exited()?.map_or_else(|| Seen::NotYet("both run".into()), Seen::Yes))
         })?;
-        (self.process, self.options) = (successor, options);
+        self.replace(successor, options);
         Ok(status)
+    }
+
+    /// Counts a successor as the agent from here on; the one before is ended if it still runs.
+    pub fn replace(&mut self, successor: Process, options: AgentOptions) {
+        (self.process, self.options) = (successor, options);
     }
 
     /// Runs another `twill` command on the same host for the same store and folders (`status`, `plan`, …); `args` come

@@ -2,13 +2,41 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::any;
-use tokio::net::TcpListener;
+use axum::serve::Listener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+
+/// How long one who has connected may take to ask, once the server is told to stop.
+const ASKING: Duration = Duration::from_millis(50);
+
+/// A listener that lets nobody in once the server is told to stop: another process may hold it too.
+struct Door {
+    listener: TcpListener,
+    stop: CancellationToken,
+}
+
+impl Listener for Door {
+    type Io = TcpStream;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (TcpStream, SocketAddr) {
+        let accepted = Listener::accept(&mut self.listener);
+        match self.stop.run_until_cancelled(accepted).await {
+            Some(accepted) => accepted,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
 
 /// Binds the listener.
 ///
@@ -21,7 +49,8 @@ pub async fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
     })
 }
 
-/// Answers until `stop` is called, and then those who have asked. Ready is what `ready` says at the time of asking.
+/// Answers until `stop` is called, and then those who have come by then. Ready is what `ready` says at the time of
+/// asking.
 ///
 /// # Errors
 /// The listener broke.
@@ -44,13 +73,17 @@ pub async fn serve(
         .route("/healthz", any(|| async { "flanneld is running" }))
         .route("/readyz", any(readyz))
         .fallback(|| async { (StatusCode::NOT_FOUND, "404 page not found\n") });
-    axum::serve(listener, routes).with_graceful_shutdown(stop.cancelled_owned()).await
+    let door = Door { listener, stop: stop.clone() };
+    let closed = async move {
+        stop.cancelled().await;
+        tokio::time::sleep(ASKING).await;
+    };
+    axum::serve(door, routes).with_graceful_shutdown(closed).await
 }
 
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpStream;
 
     use super::*;
 
