@@ -1,8 +1,9 @@
-//! SIGHUP: this program is started again, as it was started, to take over from this process.
+//! SIGUSR2: this program is started again, as it was started, to take over from this process.
 //!
 //! # Why
 //! A service manager restarts a service by ending it first. What stands at the program's path by then is the upgrade;
-//! started from here it belongs to the same unit, with the same environment and privileges.
+//! started from here it belongs to the same unit, with the same environment and privileges. The signal is the one that
+//! web servers take for the same.
 
 use std::io;
 use std::process::ExitStatus;
@@ -10,11 +11,11 @@ use std::process::ExitStatus;
 use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Starts a successor at each SIGHUP from here on. One that fails is reported; this process goes on.
+/// Starts a successor at each SIGUSR2 from here on. One that fails is reported; this process goes on.
 pub(super) fn start_on_signal() -> io::Result<()> {
-    let mut hangup = signal(SignalKind::hangup())?;
+    let mut upgrade = signal(SignalKind::user_defined2())?;
     tokio::spawn(async move {
-        while hangup.recv().await.is_some() {
+        while upgrade.recv().await.is_some() {
             match start().await {
                 Ok(status) if status.success() => {}
                 Ok(status) => tracing::warn!(%status, "the successor ended; this process goes on"),

@@ -14,6 +14,7 @@ mod fabric;
 mod etcd;
 mod fencing;
 mod flannel;
+mod handover;
 mod host;
 mod identity;
 mod start;

@@ -61,9 +61,12 @@ impl<W: World> Agent<W> {
         visits: &mut mpsc::Receiver<Visit>,
         stop: &CancellationToken,
     ) -> Result<bool, String> {
-        let gone = |error: io::Error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => "it ended".to_owned(),
-            _ => error.to_string(),
+        let gone = |error: io::Error| {
+            if error.kind() == io::ErrorKind::UnexpectedEof {
+                "it ended".to_owned()
+            } else {
+                error.to_string()
+            }
         };
         let exchange = async {
             self.offer(heir).await?;

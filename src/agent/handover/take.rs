@@ -41,7 +41,7 @@ pub struct Inheritance {
 pub enum TakeOverError {
     /// It does not hand over.
     #[error(
-        "the running agent does not hand over: {0}; it goes on as before. Next: stop it, then start this one without --take-over"
+        "the running agent does not hand over: {0}; it goes on as before; next: stop it, then start this one without --take-over"
     )]
     Refused(String),
     /// It does not answer.
@@ -54,7 +54,7 @@ pub enum TakeOverError {
     },
     /// This process cannot go on from what it was given.
     #[error(
-        "cannot go on from what the running agent knows: {0}; it goes on as before. Next: stop it, then start this one without --take-over"
+        "cannot go on from what the running agent knows: {0}; it goes on as before; next: stop it, then start this one without --take-over"
     )]
     Unfit(String),
 }
@@ -140,6 +140,61 @@ impl Predecessor {
     pub(super) async fn ended(self) {
         if tokio::time::timeout(ENDING, wire::receive(&self.0)).await.is_err() {
             tracing::warn!("the agent that handed over has not ended yet");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn told(say: &str) -> Result<(), TakeOverError> {
+        let (near, far) = UnixStream::pair().unwrap();
+        if !say.is_empty() {
+            wire::send(&far, format!("{say}\n").as_bytes(), &[]).await.unwrap();
+        }
+        // What the successor says next is never read.
+        drop(far);
+        Predecessor(near).let_go().await
+    }
+
+    #[tokio::test]
+    async fn a_successor_goes_on_if_it_may_or_if_nobody_is_left_to_say_no() {
+        told(r#"{"version":1,"ok":null}"#).await.unwrap();
+        told("").await.unwrap();
+        let error = told(r#"{"version":1,"error":"not ready within 10 s"}"#).await.unwrap_err().to_string();
+        assert!(error.contains("not ready within 10 s") && error.contains("goes on as before"), "{error}");
+        told("{").await.unwrap_err();
+    }
+
+    #[tokio::test]
+    async fn nobody_is_there_to_take_over_from() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.sock");
+        assert!(ask(&path).await.unwrap().is_none());
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        assert!(ask(&path).await.unwrap().is_none(), "one that died left its socket");
+    }
+
+    #[tokio::test]
+    async fn what_does_not_fit_together_is_refused() {
+        let offer = |things: &str| {
+            let text = format!(
+                r#"{{"version":1,"node":"{id}","session":"{id}","ready":true,"known":null,"things":{things}}}"#,
+                id = uuid::Uuid::nil()
+            );
+            Offer::read(serde_json::from_str(&text).unwrap()).unwrap()
+        };
+        let fd = || OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+        for (things, count, why) in [
+            (r#"["lock"]"#, 2, "2 descriptors came for 1 things"),
+            (r#"["lock"]"#, 1, "the lock or the socket is missing"),
+            (r#"["lock","socket",{"tap":"a name that is too long"}]"#, 3, "a name that is too long"),
+        ] {
+            let (near, _far) = UnixStream::pair().unwrap();
+            let fds = std::iter::repeat_with(fd).take(count).collect();
+            let error = Inheritance::new(offer(things), fds, Predecessor(near)).unwrap_err();
+            assert!(error.contains(why), "{error}");
         }
     }
 }

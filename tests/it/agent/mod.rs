@@ -2,6 +2,7 @@
 
 mod changes;
 mod failures;
+mod handover;
 mod leases;
 mod random;
 mod start;
@@ -130,18 +131,27 @@ impl Host {
     }
 
     fn start(&self) -> Running {
+        let identity = Identity { session: Uuid::new_v4(), ..self.identity.clone() };
+        let (agent, ready) = self.agent(identity);
+        self.run(agent, ready)
+    }
+
+    /// An agent that has done nothing yet.
+    fn agent(&self, identity: Identity) -> (Agent<Fakes>, watch::Receiver<bool>) {
         let world = Fakes {
             store: Arc::new(MemoryStore::new(self.table.clone())),
             kernel: self.kernel.clone(),
             firewall: self.firewall.clone(),
         };
-        let identity = Identity { session: Uuid::new_v4(), ..self.identity.clone() };
         let (ready, is_ready) = watch::channel(false);
+        (Agent::new(world, self.config.clone(), identity, ready), is_ready)
+    }
+
+    fn run(&self, agent: Agent<Fakes>, ready: watch::Receiver<bool>) -> Running {
         let (visits, came) = mpsc::channel(1);
         let stop = CancellationToken::new();
-        let agent = Agent::new(world, self.config.clone(), identity, ready);
         let task = tokio::spawn(agent.run(came, stop.clone()));
-        Running { visits, ready: is_ready, stop, task }
+        Running { visits, ready, stop, task }
     }
 
     /// Starts an agent and waits until it is ready.
