@@ -296,12 +296,16 @@ fn at_most_one_agent_is_left_whoever_is_killed() {
 
 /// Runs an agent beside the first host's, with these flags after its own, until it ends.
 fn beside(fabric: &Fabric, flags: &[&str]) -> Output {
+    beside_from(fabric, &fabric.lab.hosts[0].net, flags)
+}
+
+fn beside_from(fabric: &Fabric, net: &Netns, flags: &[&str]) -> Output {
     let files = &fabric.agents[0].files;
     let mut run = Command::new("timeout");
     run.arg("20").arg(TWILL).arg("agent").args(crate::fabric::files(&fabric.lab).flags());
     run.arg("--state-dir").arg(&files.state).arg("--run-dir").arg(&files.run);
     run.arg("--subnet-file").arg(&files.subnet).args(flags);
-    fabric.lab.hosts[0].net.run(|| run.output()).unwrap().unwrap()
+    net.run(|| run.output()).unwrap().unwrap()
 }
 
 #[test]
@@ -366,6 +370,17 @@ fn a_successor_with_another_node_id_is_refused() {
     let ended = beside(&fabric, &["--take-over", "--state-dir", dir.to_str().unwrap()]);
     let error = String::from_utf8(ended.stderr).unwrap();
     assert!(error.contains("--state-dir says"), "{error}");
+    fabric.wait_settled();
+    assert_eq!(fabric.status(0)["pid"], fabric.agents[0].pid());
+}
+
+#[test]
+fn a_successor_in_another_network_namespace_is_refused() {
+    need_namespaces!();
+    let fabric = Fabric::new(Families::V4, VXLAN, USERSPACE);
+    let ended = beside_from(&fabric, &fabric.lab.hosts[2].net, &["--take-over"]);
+    let error = String::from_utf8(ended.stderr).unwrap();
+    assert!(error.contains("another network namespace"), "{error}");
     fabric.wait_settled();
     assert_eq!(fabric.status(0)["pid"], fabric.agents[0].pid());
 }

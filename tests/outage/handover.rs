@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::ask::{status, wait, wait_ok, wait_status};
+use crate::ask::{state, status, wait, wait_ok, wait_status};
 use crate::fabric::{Fabric, SOON, VXLAN, fabric, nothing_lost};
 
 /// Has another process take over the first host.
@@ -70,6 +70,12 @@ fn a_successor_goes_on_while_etcd_is_away() {
 #[test]
 fn frames_flow_before_etcd_answers() {
     let mut fabric = userspace(fabric!(3, Some(VXLAN)));
+    // The snapshot is written at most once a second.
+    let (snapshot, peer) = (state(&fabric.agents[0]).join("snapshot.json"), fabric.lease_key(1));
+    wait("the peer in the snapshot", || {
+        let text = std::fs::read_to_string(&snapshot).map_err(|error| error.to_string())?;
+        if text.contains(&peer) { Ok(()) } else { Err(text) }
+    });
     let stream = fabric.stream(0, 1);
     fabric.etcd.signal(Signal::SIGSTOP).unwrap();
     fabric.agents[0].kill(Signal::SIGKILL).unwrap();

@@ -27,6 +27,7 @@ mod wire;
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,10 +38,13 @@ pub use self::take::{Inheritance, TakeOverError, ask};
 
 use super::status::VERSION;
 
-/// The version of an offer; grows with every change of it, as a successor must understand all of it.
+/// The version of an offer; grows with every change of it, as a successor must understand all of it, and of what the
+/// descriptors are set to, as both processes use them for a while.
 const OFFER: u32 = 1;
 /// How long either side waits for the other before it changes its mind.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a successor may take to read that it must not go on.
+const REFUSAL: Duration = Duration::from_secs(1);
 /// What a process says that asks to take over.
 const ASK: &str = "hand-over";
 /// What it says when it is able to go on alone.
@@ -76,9 +80,12 @@ impl Heir {
 
     /// Tells it that it must not go on.
     pub(super) async fn refuse(&self, why: &str) {
-        let answer = json!({ "version": VERSION, "error": why });
-        if let Err(error) = wire::send(&self.stream, &line(&answer), &[]).await {
-            tracing::debug!(%error, "the successor is gone");
+        let answer = line(&json!({ "version": VERSION, "error": why }));
+        // One that has not read its offer has nothing to go on from.
+        match tokio::time::timeout(REFUSAL, wire::send(&self.stream, &answer, &[])).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "the successor is gone"),
+            Err(_) => tracing::debug!("the successor does not read"),
         }
     }
 }
@@ -94,6 +101,11 @@ fn says(line: &[u8], word: &str) -> bool {
 
 fn request(word: &str) -> Value {
     json!({ "version": VERSION, "request": word })
+}
+
+/// The network namespace of this process: what is handed over belongs to one. 0 where `/proc` does not say.
+fn network_namespace() -> u64 {
+    std::fs::metadata("/proc/self/ns/net").map_or(0, |file| file.ino())
 }
 
 fn line(value: &Value) -> Vec<u8> {

@@ -8,7 +8,7 @@ use serde_json::Value;
 use twill_backends::lease::Lease;
 use uuid::Uuid;
 
-use super::OFFER;
+use super::{OFFER, network_namespace};
 use crate::agent::identity::Identity;
 use crate::agent::memory::Memory;
 use crate::agent::tenure::{Holding, Standing, Tenure};
@@ -21,6 +21,8 @@ pub(super) struct Offer {
     version: u32,
     /// The node: a successor with another one is none.
     pub(super) node: Uuid,
+    /// The network namespace: likewise.
+    pub(super) namespace: u64,
     /// What the lease was written with.
     pub(super) session: Uuid,
     /// Whether containers can be started.
@@ -80,9 +82,17 @@ pub(super) enum Thing {
 }
 
 impl Offer {
-    pub(super) const fn new(identity: &Identity, ready: bool, known: Option<Known>) -> Self {
+    pub(super) fn new(identity: &Identity, ready: bool, known: Option<Known>) -> Self {
         let Identity { node, session } = *identity;
-        Self { version: OFFER, node, session, ready, known, things: Vec::new() }
+        Self {
+            version: OFFER,
+            node,
+            namespace: network_namespace(),
+            session,
+            ready,
+            known,
+            things: Vec::new(),
+        }
     }
 
     /// Reads an offer.

@@ -12,7 +12,7 @@ use tokio::net::UnixStream;
 use twill_backends::state::LinkName;
 
 use super::offer::{Known, Offer, Thing};
-use super::{ASK, PATIENCE, TAKEN, answer, line, request, wire};
+use super::{ASK, PATIENCE, TAKEN, answer, line, network_namespace, request, wire};
 use crate::agent::identity::Identity;
 use crate::datapath::parts::Parts;
 
@@ -91,7 +91,10 @@ pub async fn ask(path: &Path) -> Result<Option<Inheritance>, TakeOverError> {
 
 impl Inheritance {
     fn new(offer: Offer, fds: Vec<OwnedFd>, predecessor: Predecessor) -> Result<Self, String> {
-        let Offer { node, session, ready, known, things, .. } = offer;
+        let Offer { node, namespace, session, ready, known, things, .. } = offer;
+        if namespace != network_namespace() {
+            return Err("it runs in another network namespace".to_owned());
+        }
         if things.len() != fds.len() {
             return Err(format!("{} descriptors came for {} things", fds.len(), things.len()));
         }
@@ -179,11 +182,10 @@ mod tests {
     #[tokio::test]
     async fn what_does_not_fit_together_is_refused() {
         let offer = |things: &str| {
-            let text = format!(
-                r#"{{"version":1,"node":"{id}","session":"{id}","ready":true,"known":null,"things":{things}}}"#,
-                id = uuid::Uuid::nil()
-            );
-            Offer::read(serde_json::from_str(&text).unwrap()).unwrap()
+            let identity = Identity { node: uuid::Uuid::nil(), session: uuid::Uuid::nil() };
+            let mut offer = Offer::new(&identity, true, None);
+            offer.things = serde_json::from_str(things).unwrap();
+            offer
         };
         let fd = || OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
         for (things, count, why) in [
