@@ -2,6 +2,7 @@
 //!
 //! [`crate::cli`] reads what was typed and builds these values; everything after it only sees them.
 
+mod bench;
 mod error;
 mod store;
 
@@ -9,6 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use bench::{BenchConfig, Ends, Measure, Subject};
 pub use error::ConfigError;
 pub use store::{EtcdConfig, Secret, StoreConfig, TlsFiles, endpoints};
 

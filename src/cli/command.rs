@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::{Ipv4Net, Ipv6Net};
 use uuid::Uuid;
 
-use crate::config::{Config, DemoConfig, Site};
+use crate::config::{BenchConfig, Config, DemoConfig, Site};
 
 /// What a command line asks for.
 #[derive(Clone, Debug)]
@@ -68,6 +68,8 @@ pub enum Command {
     },
     /// Build a fabric on this machine and test it.
     Demo(DemoConfig),
+    /// Compare ways of carrying packets on this machine.
+    Bench(BenchConfig),
     /// Print the version.
     Version,
 }

@@ -9,12 +9,12 @@ use clap::{Arg, ArgMatches, CommandFactory, FromArgMatches};
 use ipnet::IpNet;
 
 use super::args::{
-    AgentArgs, Cli, ConfigVerb, DemoArgs, DemoBackendArg, DemoStoreArg, LeaseVerb, OwnerArgs, ReleaseArgs,
-    Verb,
+    AgentArgs, BenchArgs, Cli, ConfigVerb, DemoArgs, DemoBackendArg, DemoStoreArg, LeaseVerb, OwnerArgs,
+    ReleaseArgs, Verb,
 };
 use super::table::{self, FLANNELD_FLAGS, Fate, FlagRow, Kind};
 use super::{Command, Env, Exit, Owner, Release, resolve};
-use crate::config::{ConfigError, DemoBackend, DemoConfig, DemoStore};
+use crate::config::{BenchConfig, ConfigError, DemoBackend, DemoConfig, DemoStore, Measure, Subject};
 
 const PREFIX: &str = "TWILL";
 
@@ -148,6 +148,7 @@ fn command(verb: Verb, ignored: Vec<String>) -> Result<Command, Exit> {
         Verb::Config(ConfigVerb::Get { site }) => resolve::site(site).map(|site| Command::ConfigGet { site }),
         Verb::Lease(verb) => lease(verb),
         Verb::Demo(args) => Ok(Command::Demo(demo(&args))),
+        Verb::Bench(args) => Ok(Command::Bench(bench(args))),
         Verb::Version => Ok(Command::Version),
     };
     done.map_err(|error| Exit::stderr(format!("twill: {error}\n"), Exit::USAGE))
@@ -213,6 +214,28 @@ fn demo(args: &DemoArgs) -> DemoConfig {
     }
 }
 
+fn bench(args: BenchArgs) -> BenchConfig {
+    BenchConfig {
+        subjects: chosen(args.only, Subject::ALL),
+        ends: args.endpoints.to_vec(),
+        measures: chosen(args.measure, Measure::ALL),
+        runs: args.runs,
+        duration: args.seconds,
+        congestion: args.congestion,
+        ipv6: args.ipv6,
+        batch: args.batch.into(),
+        json: args.json,
+        out: args.out,
+    }
+}
+
+/// What was asked for, each once and in the order of tables; everything if nothing was.
+fn chosen<T: Copy + Ord>(mut asked: Vec<T>, all: &[T]) -> Vec<T> {
+    asked.sort_unstable();
+    asked.dedup();
+    if asked.is_empty() { all.to_vec() } else { asked }
+}
+
 fn clap_exit(error: &clap::Error) -> Exit {
     let text = error.render().to_string();
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
@@ -254,6 +277,7 @@ mod tests {
             | Command::Plan(_)
             | Command::Cleanup { .. }
             | Command::Demo(_)
+            | Command::Bench(_)
             | Command::Version => panic!("{command:?}"),
         }
     }

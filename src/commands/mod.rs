@@ -11,7 +11,7 @@ mod world;
 use std::error::Error;
 
 use crate::cli::{Command, Exit, Stream, VERSION};
-use crate::lab::demo;
+use crate::lab::{bench, demo};
 
 /// Runs a block with the store that a configuration names. The stores are different types, so the block is compiled
 /// for each.
@@ -39,10 +39,9 @@ type Outcome = Result<String, Box<dyn Error + Send + Sync>>;
 pub fn run(command: Command) -> Exit {
     match command {
         Command::Version => printed(format!("twill {VERSION}\n")),
-        // The demo may have to enter a user namespace, which only a process of one thread can.
-        Command::Demo(config) => {
-            Exit { text: String::new(), stream: Stream::Stdout, code: demo::command(&config) }
-        }
+        // Both may have to enter a user namespace, which only a process of one thread can.
+        Command::Demo(config) => said(demo::command(&config)),
+        Command::Bench(config) => said(bench::command(&config)),
         Command::Status { site, json } => {
             blocking(status::run(&site, json)).unwrap_or_else(|error| failed(&error))
         }
@@ -72,6 +71,11 @@ fn blocking<T>(
 
 fn outcome(result: Outcome) -> Exit {
     result.map_or_else(|error| failed(&error), printed)
+}
+
+/// Everything was said already.
+fn said(code: u8) -> Exit {
+    Exit { text: String::new(), stream: Stream::Stdout, code }
 }
 
 fn printed(text: String) -> Exit {

@@ -211,7 +211,8 @@ impl Netns {
         found.ok().flatten().ok_or_else(missing)
     }
 
-    fn request<T, F>(
+    /// A netlink exchange whose failure names `attempt`.
+    pub(super) fn request<T, F>(
         &self,
         attempt: String,
         work: impl FnOnce(Handle) -> F + Send + 'static,
@@ -223,7 +224,7 @@ impl Netns {
         self.netlink(work)?.map_err(|source| self.refused(&attempt, source))
     }
 
-    fn refused(&self, attempt: &str, source: Error) -> LabError {
+    pub(super) fn refused(&self, attempt: &str, source: Error) -> LabError {
         LabError::Netlink { attempt: format!("{}: {attempt}", self.name()), source }
     }
 }

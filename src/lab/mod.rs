@@ -16,6 +16,8 @@
 //! needed. All calls block; none needs a runtime or minds one.
 
 mod agent;
+pub mod bench;
+mod command;
 pub mod demo;
 mod error;
 mod etcd;
@@ -25,14 +27,19 @@ mod netns;
 mod pod;
 pub mod probe;
 mod process;
+mod signals;
 mod site;
+mod tunnel;
 mod underlay;
+mod unprivileged;
+mod view;
 mod wait;
 
 use std::path::Path;
 use std::sync::Arc;
 
 pub use agent::{AgentOptions, AgentProcess, StoreAt};
+pub use command::CommandError;
 pub use error::LabError;
 pub use etcd::EtcdProcess;
 pub use host::{Host, UPLINK};
@@ -40,7 +47,9 @@ pub use links::{Mac, local_mac};
 pub use netns::Netns;
 pub use pod::{BRIDGE, Pod, PodSubnet};
 pub use process::{Process, tail};
+pub use tunnel::{Tunnel, TunnelPeer};
 pub use underlay::Underlay;
+pub use unprivileged::Refusal;
 pub use wait::{Cancel, Seen, until};
 
 use site::Site;

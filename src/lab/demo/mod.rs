@@ -6,45 +6,22 @@
 mod check;
 mod config;
 mod report;
-mod signals;
-mod unprivileged;
 mod view;
 
-use std::io::{self, IsTerminal, Write};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::io::{self, IsTerminal};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 pub use report::Report;
-pub use unprivileged::{Refusal, enter_user_namespace};
-pub use view::View;
 
-use super::agent::without_flags;
-use super::{
-    AgentOptions, AgentProcess, Cancel, EtcdProcess, Lab, LabError, LabOptions, Pod, PodSubnet, StoreAt,
-};
+use super::command::{CommandError, Ready, configure, ready};
+use super::view::View;
+use super::{AgentOptions, AgentProcess, EtcdProcess, Lab, LabOptions, Pod, PodSubnet, StoreAt};
 use crate::config::{DemoBackend, DemoConfig, DemoStore};
 use check::{Matrix, reach, throughput};
 
 /// How long all agents together may take until they are ready.
 const READY: Duration = Duration::from_secs(30);
-/// The exit status after Ctrl-C, as shells count it.
-const INTERRUPTED: u8 = 130;
-
-/// Why a demo came to no result.
-#[derive(Debug, thiserror::Error)]
-pub enum DemoError {
-    /// Building, starting or probing failed.
-    #[error(transparent)]
-    Lab(#[from] LabError),
-    /// Neither root nor a user namespace.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    /// The output is gone.
-    #[error("write to stdout: {0}")]
-    Output(#[from] io::Error),
-}
-
 /// Runs the demo as a command: on stdout, with this program as the agent, ended by Ctrl-C. Returns the exit status.
 /// Must be called while the process has one thread: a user namespace can only be entered then.
 #[must_use]
@@ -53,37 +30,25 @@ pub fn command(config: &DemoConfig) -> u8 {
     let stdout = io::stdout();
     let terminal = stdout.is_terminal();
     let mut view = View::new(Box::new(stdout), terminal, begin);
-    let result = enter_user_namespace().map_err(DemoError::from).and_then(|unprivileged| {
-        let cancel = Cancel::default();
-        signals::watch(&cancel)?;
-        let program =
-            std::env::current_exe().map_err(LabError::io(|| "find this program's own file".into()))?;
-        run(config, &program, unprivileged, &cancel, &mut view)
-    });
+    let result = ready().and_then(|ready| run(config, &ready, &mut view));
     finish(config, result, begin, &mut view)
 }
 
-/// Builds, checks, shows, and with `keep` waits until cancelled. `program` is the `twill` binary.
-pub fn run(
-    config: &DemoConfig,
-    program: &Path,
-    unprivileged: bool,
-    cancel: &Cancel,
-    view: &mut View,
-) -> Result<Report, DemoError> {
+/// Builds, checks, shows, and with `keep` waits until cancelled.
+fn run(config: &DemoConfig, ready: &Ready, view: &mut View) -> Result<Report, CommandError> {
     let begin = Instant::now();
     view.title(config)?;
-    let mut demo = Demo::build(config, program, cancel, view)?;
+    let mut demo = Demo::build(config, ready, view)?;
     let matrix = demo.check(config, view)?;
     let gbps = demo.throughput(&matrix, view)?;
     let report = Report::new(config, &matrix, gbps, begin.elapsed());
     view.tables(&demo.rows(), &matrix, &report)?;
     if config.keep {
-        view.look_around(&demo, unprivileged)?;
+        view.look_around(&demo, ready.unprivileged)?;
         if config.json {
             view.json(&report)?;
         }
-        while !cancel.is_cancelled() {
+        while !ready.cancel.is_cancelled() {
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -113,18 +78,13 @@ pub(super) struct Row {
 }
 
 impl Demo {
-    fn build(
-        config: &DemoConfig,
-        program: &Path,
-        cancel: &Cancel,
-        view: &mut View,
-    ) -> Result<Self, DemoError> {
+    fn build(config: &DemoConfig, ready: &Ready, view: &mut View) -> Result<Self, CommandError> {
         view.begin("hosts", "building network namespaces")?;
         let lab = Lab::new(&LabOptions {
             hosts: config.hosts,
             ipv6: config.ipv6,
             visible: config.keep,
-            cancel: cancel.clone(),
+            cancel: ready.cancel.clone(),
             ..LabOptions::default()
         })?;
         view.done("hosts", &format!("{} network namespaces behind one bridge", config.hosts))?;
@@ -136,7 +96,7 @@ impl Demo {
             lab,
             store,
             backend: config.backend,
-            program: program.to_owned(),
+            program: ready.program.clone(),
         };
         demo.configure(config, view)?;
         demo.start_agents(view)?;
@@ -145,17 +105,14 @@ impl Demo {
     }
 
     /// Writes the network config as an operator would.
-    fn configure(&self, config: &DemoConfig, view: &mut View) -> Result<(), DemoError> {
+    fn configure(&self, config: &DemoConfig, view: &mut View) -> Result<(), CommandError> {
         view.begin("config", "writing it with `twill config set`")?;
         let json = config::network(config);
-        let mut set = Command::new(&self.program);
-        without_flags(&mut set);
-        set.args(["config", "set"]).args(self.store.flags()).arg(&json);
-        self.lab.underlay.net.output(set)?;
+        configure(&self.lab, &self.program, &self.store, &json)?;
         Ok(view.done("config", &json)?)
     }
 
-    fn start_agents(&mut self, view: &mut View) -> Result<(), DemoError> {
+    fn start_agents(&mut self, view: &mut View) -> Result<(), CommandError> {
         let all = self.lab.hosts.len();
         view.begin("agents", &format!("starting {all} agents"))?;
         let options = AgentOptions::new(&self.program, self.store.clone());
@@ -170,7 +127,7 @@ impl Demo {
         Ok(view.done("agents", &format!("{all} of {all} ready, each a process on its host"))?)
     }
 
-    fn attach_pods(&mut self, view: &mut View) -> Result<(), DemoError> {
+    fn attach_pods(&mut self, view: &mut View) -> Result<(), CommandError> {
         view.begin("pods", "attaching one to each host")?;
         for (host, agent) in self.lab.hosts.iter().zip(&self.agents) {
             self.pods.push(host.pod(&agent.subnet()?)?);
@@ -178,7 +135,7 @@ impl Demo {
         Ok(view.done("pods", &format!("{} attached, one on each host", self.pods.len()))?)
     }
 
-    fn check(&mut self, config: &DemoConfig, view: &mut View) -> Result<Matrix, DemoError> {
+    fn check(&mut self, config: &DemoConfig, view: &mut View) -> Result<Matrix, CommandError> {
         let pairs = usize::from(config.hosts) * usize::from(config.hosts.saturating_sub(1));
         let families = if config.ipv6 { ", IPv4 and IPv6" } else { "" };
         view.begin("ping", &format!("{pairs} pairs{families}"))?;
@@ -189,7 +146,7 @@ impl Demo {
     }
 
     /// TCP from the first pod to the second; zero if it cannot reach it.
-    fn throughput(&self, matrix: &Matrix, view: &mut View) -> Result<f64, DemoError> {
+    fn throughput(&self, matrix: &Matrix, view: &mut View) -> Result<f64, CommandError> {
         let [from, to, ..] = self.pods.as_slice() else { return Ok(0.0) };
         if !matrix.reached(0, 1) {
             view.done("tcp", &format!("left out: {} does not answer {}", to.name, from.name))?;
@@ -230,7 +187,7 @@ fn start_store(
     config: &DemoConfig,
     lab: &Lab,
     view: &mut View,
-) -> Result<(Option<EtcdProcess>, StoreAt), DemoError> {
+) -> Result<(Option<EtcdProcess>, StoreAt), CommandError> {
     match config.store {
         DemoStore::File => Ok((None, StoreAt::File(lab.dir().join("leases")))),
         DemoStore::Etcd => {
@@ -244,19 +201,15 @@ fn start_store(
 }
 
 /// Says how it ended: the JSON line if asked for, errors on stderr.
-fn finish(config: &DemoConfig, result: Result<Report, DemoError>, begin: Instant, view: &mut View) -> u8 {
+fn finish(config: &DemoConfig, result: Result<Report, CommandError>, begin: Instant, view: &mut View) -> u8 {
     let (report, status) = match result {
         Ok(report) => {
             let status = u8::from(!report.passed());
             (report, status)
         }
         Err(error) => {
-            let interrupted = matches!(error, DemoError::Lab(LabError::Interrupted));
-            view.broken_off();
-            // Nothing is left to tell a reader of stderr if stderr is gone, too.
-            drop(writeln!(io::stderr(), "twill demo: {error}"));
-            let report = Report::failed(config, &error.to_string(), begin.elapsed());
-            (report, if interrupted { INTERRUPTED } else { 1 })
+            let status = error.report("twill demo", view);
+            (Report::failed(config, &error.to_string(), begin.elapsed()), status)
         }
     };
     let told_already = config.keep && report.error.is_none();

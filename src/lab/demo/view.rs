@@ -1,45 +1,18 @@
-//! How the demo looks: one line per step while it works, then tables. Escape codes only on a terminal.
+//! How the demo looks: one line per step while it works, then tables.
 
-use std::fmt;
 use std::io::{self, Write};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::check::{Cell, Matrix};
 use super::{Demo, Report, Row};
 use crate::config::{DemoBackend, DemoConfig, DemoStore};
 use crate::lab::Netns;
+use crate::lab::view::{BOLD, DIM, GREEN, RED, View};
 
 /// A larger matrix does not fit a terminal; then only what is lost is shown.
 const WIDEST: usize = 12;
-const GREEN: &str = "\x1b[32m";
-const RED: &str = "\x1b[31m";
-const BOLD: &str = "\x1b[1m";
-const DIM: &str = "\x1b[2m";
-const PLAIN: &str = "\x1b[0m";
-const CLEAR_LINE: &str = "\r\x1b[2K";
-
-/// Where the demo writes, and how.
-pub struct View {
-    out: Box<dyn Write>,
-    terminal: bool,
-    begin: Instant,
-    /// Whether an unfinished line is on the terminal.
-    unfinished: bool,
-}
-
-impl fmt::Debug for View {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("View").field("terminal", &self.terminal).finish_non_exhaustive()
-    }
-}
 
 impl View {
-    /// Writes to `out`; times count from `begin`.
-    #[must_use]
-    pub fn new(out: Box<dyn Write>, terminal: bool, begin: Instant) -> Self {
-        Self { out, terminal, begin, unfinished: false }
-    }
-
     pub(super) fn title(&mut self, config: &DemoConfig) -> io::Result<()> {
         let store = match config.store {
             DemoStore::File => "leases in files",
@@ -50,35 +23,6 @@ impl View {
             format!("Twill demo: {} hosts, {}, {families}, {store}", config.hosts, config.backend.as_str());
         let title = self.paint(BOLD, &title);
         writeln!(self.out, "{title}\n")
-    }
-
-    /// Says what is being done; on a terminal only, where the line can be replaced.
-    pub(super) fn begin(&mut self, step: &str, what: &str) -> io::Result<()> {
-        if !self.terminal {
-            return Ok(());
-        }
-        let elapsed = self.elapsed();
-        self.unfinished = true;
-        write!(self.out, "{CLEAR_LINE}{DIM}{elapsed}  {step:<7} {what} …{PLAIN}")?;
-        self.out.flush()
-    }
-
-    /// Says what was done.
-    pub(super) fn done(&mut self, step: &str, what: &str) -> io::Result<()> {
-        let elapsed = self.elapsed();
-        let step = self.paint(GREEN, &format!("{step:<7}"));
-        let clear = if self.terminal { CLEAR_LINE } else { "" };
-        self.unfinished = false;
-        writeln!(self.out, "{clear}{elapsed}  {step} {what}")?;
-        self.out.flush()
-    }
-
-    /// Ends an unfinished line, so that a message on stderr begins a line of its own.
-    pub(super) fn broken_off(&mut self) {
-        if std::mem::take(&mut self.unfinished) {
-            drop(writeln!(self.out));
-        }
-        drop(self.out.flush());
     }
 
     pub(super) fn tables(&mut self, rows: &[Row], matrix: &Matrix, report: &Report) -> io::Result<()> {
@@ -199,20 +143,6 @@ impl View {
             writeln!(self.out, "  {what}\n  {command}")?;
         }
         self.out.flush()
-    }
-
-    pub(super) fn json(&mut self, report: &Report) -> io::Result<()> {
-        let line = serde_json::to_string(report)?;
-        writeln!(self.out, "{line}")?;
-        self.out.flush()
-    }
-
-    fn elapsed(&self) -> String {
-        format!("{:>7.1} s", self.begin.elapsed().as_secs_f64())
-    }
-
-    fn paint(&self, colour: &str, text: &str) -> String {
-        if self.terminal { format!("{colour}{text}{PLAIN}") } else { text.to_owned() }
     }
 }
 

@@ -1,12 +1,16 @@
-//! What tells whether the fabric carries packets: echo, a counted stream, bulk transfer, HTTP. All in-process, in a
+//! What tells whether the fabric carries packets: echo, a counted stream, bulk transfer,
+//! traffic without a pause, HTTP. All in-process, in a
 //! namespace, without any external program.
 
+mod flood;
 mod http;
+mod load;
 mod ping;
 mod stream;
 mod tcp;
 
 pub use http::http_get;
-pub use ping::{ping, ping_until};
+pub use load::{Load, Passed, Path};
+pub use ping::{ping, ping_until, round_trips};
 pub use stream::{Stream, StreamReport};
 pub use tcp::tcp_gbps;

@@ -3,6 +3,7 @@
 use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use etherparse::{
@@ -46,8 +47,46 @@ pub fn ping_until(
     })
 }
 
+/// Sends an echo request each `interval` for `duration` from `net`, each after the answer to the one before: the round
+/// trips of those answered within `interval`, or within 250 ms if that is longer.
+///
+/// # Errors
+/// No socket, or [`LabError::Interrupted`] if cancelled.
+pub fn round_trips(
+    net: &Netns,
+    target: IpAddr,
+    interval: Duration,
+    duration: Duration,
+    cancel: &Cancel,
+) -> Result<Vec<Duration>, LabError> {
+    let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+    let paced = || -> io::Result<Vec<Duration>> {
+        let socket = open(target)?;
+        let (mut due, mut trips) = (Instant::now(), Vec::new());
+        let end = due + duration;
+        let mut seq = 0_u16;
+        while due < end && !cancel.is_cancelled() {
+            thread::sleep(due.saturating_duration_since(Instant::now()));
+            seq = seq.wrapping_add(1);
+            trips.extend(exchange(&socket, target, IcmpEchoHeader { id, seq }, ATTEMPT.max(interval))?);
+            due = (due + interval).max(Instant::now());
+        }
+        Ok(trips)
+    };
+    let trips = net.run(paced)?.map_err(LabError::io(|| format!("ping {target} from {}", net.name())))?;
+    cancel.check().map(|()| trips)
+}
+
 fn echo(target: IpAddr, header: IcmpEchoHeader, patience: Duration) -> io::Result<Option<Duration>> {
-    let socket = open(target)?;
+    exchange(&open(target)?, target, header, patience)
+}
+
+fn exchange(
+    socket: &Socket,
+    target: IpAddr,
+    header: IcmpEchoHeader,
+    patience: Duration,
+) -> io::Result<Option<Duration>> {
     let begin = Instant::now();
     match socket.send_to(&request(target, header), &SocketAddr::new(target, 0).into()) {
         Ok(_length) => {}
@@ -61,7 +100,8 @@ fn echo(target: IpAddr, header: IcmpEchoHeader, patience: Duration) -> io::Resul
             return Ok(None);
         }
         socket.set_read_timeout(Some(left))?;
-        let length = match (&socket).read(&mut buffer) {
+        let mut reader = socket;
+        let length = match reader.read(&mut buffer) {
             Ok(length) => length,
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
                 return Ok(None);

@@ -147,7 +147,7 @@ fn join<T>(thread: Option<JoinHandle<Result<T, LabError>>>) -> Result<Option<T>,
 }
 
 /// A receiver that has to wait for a processor must not lose what the network delivered.
-fn open(address: IpAddr) -> io::Result<UdpSocket> {
+pub(super) fn open(address: IpAddr) -> io::Result<UdpSocket> {
     let socket = UdpSocket::bind(SocketAddr::new(address, 0))?;
     socket.set_read_timeout(Some(LOOK))?;
     if setsockopt(&socket, sockopt::RcvBufForce, &ROOM).is_err() {
@@ -156,7 +156,7 @@ fn open(address: IpAddr) -> io::Result<UdpSocket> {
     Ok(socket)
 }
 
-fn any(like: IpAddr) -> IpAddr {
+pub(super) fn any(like: IpAddr) -> IpAddr {
     if like.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() }
 }
 

@@ -1,8 +1,8 @@
-//! The demo without root: in a user namespace of its own, where the kernel allows that.
+//! A lab without root: in a user namespace of its own, where the kernel allows that.
 //!
 //! # Why in-process
 //!
-//! A user namespace can be entered by a process that has one thread. The demo does so before it starts any, so there is
+//! A user namespace can be entered by a process that has one thread. The command does so before it starts any, so there is
 //! no second process whose exit status, signals and end would have to be passed on.
 
 use std::fs;
@@ -87,12 +87,10 @@ fn cause(read: &dyn Fn(&str) -> Option<String>) -> String {
     match guilty {
         Some((path, value, fix)) => {
             let name = path.replace('/', ".");
-            format!(
-                "{name} is {value}; run as root (sudo twill demo), or allow it: sudo sysctl -w {name}={fix}"
-            )
+            format!("{name} is {value}; run as root (with sudo), or allow it: sudo sysctl -w {name}={fix}")
         }
         None => "no sysctl forbids it, so a container's seccomp profile or a security module does; \
-                 run as root (sudo twill demo), in a container with --privileged"
+                 run as root (with sudo), in a container with --privileged"
             .to_owned(),
     }
 }
