@@ -10,14 +10,18 @@
 mod cpu;
 mod fabric;
 mod figure;
+mod picture;
 mod report;
 mod view;
 
+use std::fs;
 use std::io::{self, IsTerminal};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 pub use report::{Report, Row};
 
+use super::LabError;
 use super::command::{CommandError, Ready, ready};
 use super::view::View;
 use crate::config::BenchConfig;
@@ -53,8 +57,22 @@ fn finish(config: &BenchConfig, report: &Report, view: &mut View) -> Result<(), 
     if !report.rows.is_empty() {
         view.bench_tables(report)?;
     }
+    if let Some(out) = &config.out {
+        keep(out, report)?;
+        view.done("out", &format!("bench.json and bench.svg in {}", out.display()))?;
+    }
     if config.json {
         view.json(report)?;
+    }
+    Ok(())
+}
+
+/// Writes the two files.
+fn keep(out: &Path, report: &Report) -> Result<(), CommandError> {
+    let json = serde_json::to_string_pretty(report).map_err(io::Error::from)? + "\n";
+    for (name, text) in [("bench.json", json), ("bench.svg", picture::svg(report))] {
+        let file = out.join(name);
+        fs::write(&file, text).map_err(LabError::io(|| format!("write {}", file.display())))?;
     }
     Ok(())
 }
@@ -69,6 +87,10 @@ struct Bench<'a> {
 
 impl Bench<'_> {
     fn run(&mut self, ready: &Ready, view: &mut View) -> Result<(), CommandError> {
+        if let Some(out) = &self.config.out {
+            // Before the measuring, which takes minutes.
+            fs::create_dir_all(out).map_err(LabError::io(|| format!("create {}", out.display())))?;
+        }
         view.bench_title(self.config, estimate(self.config))?;
         let mut fabrics = Vec::new();
         for subject in &self.config.subjects {
