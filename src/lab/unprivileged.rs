@@ -41,7 +41,7 @@ pub struct Refusal {
 ///
 /// # Errors
 /// What forbids it, by name, and the next step.
-pub fn enter_user_namespace() -> Result<bool, Refusal> {
+pub(super) fn enter_user_namespace() -> Result<bool, Refusal> {
     if Lab::available().is_ok() {
         return Ok(false);
     }

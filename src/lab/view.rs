@@ -14,7 +14,7 @@ const PLAIN: &str = "\x1b[0m";
 const CLEAR_LINE: &str = "\r\x1b[2K";
 
 /// Where a command writes, and how.
-pub struct View {
+pub(super) struct View {
     pub(super) out: Box<dyn Write>,
     terminal: bool,
     begin: Instant,
@@ -30,8 +30,7 @@ impl fmt::Debug for View {
 
 impl View {
     /// Writes to `out`; times count from `begin`.
-    #[must_use]
-    pub fn new(out: Box<dyn Write>, terminal: bool, begin: Instant) -> Self {
+    pub(super) fn new(out: Box<dyn Write>, terminal: bool, begin: Instant) -> Self {
         Self { out, terminal, begin, unfinished: false }
     }
 

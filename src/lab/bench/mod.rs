@@ -121,7 +121,9 @@ impl Bench<'_> {
                 let (figures, congestion) =
                     figure::take(*measure, fabric, *ends, self.config, &ready.cancel)?;
                 self.samples.add(*ends, fabric.subject, &figures);
-                self.congestion = congestion.unwrap_or(std::mem::take(&mut self.congestion));
+                if let Some(congestion) = congestion {
+                    self.congestion = congestion;
+                }
             }
         }
         Ok(fabric.pause()?)

@@ -22,6 +22,7 @@ use check::{Matrix, reach, throughput};
 
 /// How long all agents together may take until they are ready.
 const READY: Duration = Duration::from_secs(30);
+
 /// Runs the demo as a command: on stdout, with this program as the agent, ended by Ctrl-C. Returns the exit status.
 /// Must be called while the process has one thread: a user namespace can only be entered then.
 #[must_use]

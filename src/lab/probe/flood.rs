@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, MultiHeaders, recvmmsg, sendmmsg};
+use nix::sys::socket::{ControlMessage, MsgFlags, MultiHeaders, recvmmsg, sendmmsg};
 
 use super::load::Flow;
 use super::stream;
@@ -30,10 +30,10 @@ pub(super) fn connect(server: SocketAddr) -> io::Result<UdpSocket> {
 pub(super) fn send(socket: &UdpSocket, size: usize, batch: usize, flow: &Flow) -> io::Result<()> {
     let payload = vec![0x55_u8; size];
     let slices = vec![[IoSlice::new(&payload)]; batch];
-    let nobody = vec![None::<()>; batch];
+    let (nobody, control) = (vec![None::<()>; batch], [] as [ControlMessage<'_>; 0]);
     let mut headers = MultiHeaders::preallocate(batch, None);
     while !flow.stop.load(Ordering::Relaxed) {
-        let sent = sendmmsg(socket.as_raw_fd(), &mut headers, &slices, &nobody, [], MsgFlags::empty());
+        let sent = sendmmsg(socket.as_raw_fd(), &mut headers, &slices, &nobody, &control, MsgFlags::empty());
         match sent.map(Iterator::count) {
             Ok(count) => flow.sent.fetch_add(count as u64, Ordering::Relaxed),
             Err(Errno::EAGAIN | Errno::ENOBUFS | Errno::EINTR) => continue,
