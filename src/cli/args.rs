@@ -1,15 +1,13 @@
 //! What was typed, as clap understands it. Names and types only: help, defaults and variables come from
 //! [`super::table`].
 
-use std::path::PathBuf;
-use std::time::Duration;
-
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use uuid::Uuid;
 
+use super::bench::BenchArgs;
 use super::go;
-use crate::config::{Ends, Measure, Secret, Subject};
+use crate::config::Secret;
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -167,58 +165,6 @@ pub(super) enum DemoStoreArg {
 pub(super) enum DemoBackendArg {
     Vxlan,
     HostGw,
-}
-
-/// What a bench compares, and how.
-#[derive(Debug, Args)]
-pub(super) struct BenchArgs {
-    /// How often each measure is taken of each subject, 1 to 100
-    #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=100))]
-    pub(super) runs: u16,
-    /// How long each measure takes, 0.1 to 60 s
-    #[arg(long, default_value = "3", value_name = "S", value_parser = duration)]
-    pub(super) seconds: Duration,
-    /// Only these subjects: bare,by-hand,vxlan,host-gw,userspace,plain
-    #[arg(long, value_name = "LIST", value_delimiter = ',')]
-    pub(super) only: Vec<Subject>,
-    /// Only these measures: tcp-1,tcp-8,udp-64,udp-1400,ping-100ms,ping-5ms,ping-loaded,idle
-    #[arg(long, value_name = "LIST", value_delimiter = ',')]
-    pub(super) measure: Vec<Measure>,
-    /// Where traffic begins and ends: hosts, pods or both
-    #[arg(long, default_value = "hosts", value_parser = ends)]
-    pub(super) endpoints: EndsList,
-    /// The congestion control of TCP, for example bbr or cubic; the system's if not given
-    #[arg(long, value_name = "NAME")]
-    pub(super) congestion: Option<String>,
-    /// How many UDP datagrams a system call sends, 1 to 64
-    #[arg(long, default_value_t = 32, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
-    pub(super) batch: u16,
-    /// IPv6, underlay and overlay, in place of IPv4
-    #[arg(long)]
-    pub(super) ipv6: bool,
-    /// End stdout with one JSON object
-    #[arg(long)]
-    pub(super) json: bool,
-    /// Write bench.json and bench.svg into this folder
-    #[arg(long, value_name = "DIR")]
-    pub(super) out: Option<PathBuf>,
-}
-
-/// What `--endpoints` means.
-pub(super) type EndsList = &'static [Ends];
-
-fn ends(text: &str) -> Result<EndsList, String> {
-    match text {
-        "hosts" => Ok(&[Ends::Hosts]),
-        "pods" => Ok(&[Ends::Pods]),
-        "both" => Ok(Ends::ALL),
-        _ => Err("give hosts, pods or both".to_owned()),
-    }
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    let seconds = text.parse().ok().filter(|seconds| (0.1..=60.0).contains(seconds));
-    seconds.map(Duration::from_secs_f64).ok_or_else(|| "give 0.1 to 60 (seconds)".to_owned())
 }
 
 /// Which fabric; shared by every command that talks about one.

@@ -6,6 +6,7 @@
 //! `resolve` makes the configuration.
 
 mod args;
+mod bench;
 mod command;
 mod flanneld;
 mod go;

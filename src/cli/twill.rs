@@ -9,12 +9,12 @@ use clap::{Arg, ArgMatches, CommandFactory, FromArgMatches};
 use ipnet::IpNet;
 
 use super::args::{
-    AgentArgs, BenchArgs, Cli, ConfigVerb, DemoArgs, DemoBackendArg, DemoStoreArg, LeaseVerb, OwnerArgs,
-    ReleaseArgs, Verb,
+    AgentArgs, Cli, ConfigVerb, DemoArgs, DemoBackendArg, DemoStoreArg, LeaseVerb, OwnerArgs, ReleaseArgs,
+    Verb,
 };
 use super::table::{self, FLANNELD_FLAGS, Fate, FlagRow, Kind};
 use super::{Command, Env, Exit, Owner, Release, resolve};
-use crate::config::{BenchConfig, ConfigError, DemoBackend, DemoConfig, DemoStore, Measure, Subject};
+use crate::config::{ConfigError, DemoBackend, DemoConfig, DemoStore};
 
 const PREFIX: &str = "TWILL";
 
@@ -148,7 +148,7 @@ fn command(verb: Verb, ignored: Vec<String>) -> Result<Command, Exit> {
         Verb::Config(ConfigVerb::Get { site }) => resolve::site(site).map(|site| Command::ConfigGet { site }),
         Verb::Lease(verb) => lease(verb),
         Verb::Demo(args) => Ok(Command::Demo(demo(&args))),
-        Verb::Bench(args) => Ok(Command::Bench(bench(args))),
+        Verb::Bench(args) => Ok(Command::Bench(args.resolve())),
         Verb::Version => Ok(Command::Version),
     };
     done.map_err(|error| Exit::stderr(format!("twill: {error}\n"), Exit::USAGE))
@@ -214,28 +214,6 @@ fn demo(args: &DemoArgs) -> DemoConfig {
     }
 }
 
-fn bench(args: BenchArgs) -> BenchConfig {
-    BenchConfig {
-        subjects: chosen(args.only, Subject::ALL),
-        ends: args.endpoints.to_vec(),
-        measures: chosen(args.measure, Measure::ALL),
-        runs: args.runs,
-        duration: args.seconds,
-        congestion: args.congestion,
-        ipv6: args.ipv6,
-        batch: args.batch.into(),
-        json: args.json,
-        out: args.out,
-    }
-}
-
-/// What was asked for, each once and in the order of tables; everything if nothing was.
-fn chosen<T: Copy + Ord>(mut asked: Vec<T>, all: &[T]) -> Vec<T> {
-    asked.sort_unstable();
-    asked.dedup();
-    if asked.is_empty() { all.to_vec() } else { asked }
-}
-
 fn clap_exit(error: &clap::Error) -> Exit {
     let text = error.render().to_string();
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
@@ -251,6 +229,7 @@ mod tests {
     use crate::cli::Stream;
     use crate::cli::table::TWILL_FLAGS;
     use crate::config::{Config, Site, StoreConfig};
+    use crate::config::{Ends, Measure, Subject};
 
     fn line(args: &[&str], env: &[(&str, &str)]) -> Result<Command, Exit> {
         let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
@@ -380,6 +359,19 @@ mod tests {
     }
 
     #[test]
+    fn a_bench_compares_everything_unless_told_otherwise() {
+        let Ok(Command::Bench(bench)) = line(&["bench"], &[]) else { panic!() };
+        assert_eq!((bench.subjects.as_slice(), bench.measures.as_slice()), (Subject::ALL, Measure::ALL));
+        assert_eq!((bench.ends.as_slice(), bench.runs, bench.batch), (&[Ends::Hosts][..], 5, 32));
+        assert_eq!((bench.duration.as_secs(), bench.congestion, bench.out), (3, None, None));
+        let args = "bench --only plain,by-hand,plain --measure idle --endpoints both --seconds 0.5 --out d";
+        let Ok(Command::Bench(bench)) = line(&args.split(' ').collect::<Vec<_>>(), &[]) else { panic!() };
+        assert_eq!(bench.subjects, [Subject::ByHand, Subject::Plain]);
+        assert_eq!((bench.measures, bench.ends), (vec![Measure::Idle], Ends::ALL.to_vec()));
+        assert_eq!((bench.duration.as_millis(), bench.out), (500, Some("d".into())));
+    }
+
+    #[test]
     fn bad_usage_exits_64_and_names_what_is_wrong() {
         let rows: &[(&[&str], &str)] = &[
             (&[], "Usage: twill"),
@@ -422,6 +414,8 @@ mod tests {
                 "10.0.1.0/24 is the second",
             ),
             (&["lease", "reserve", "10.0.0.0/24", "--node=me"], "--node"),
+            (&["bench", "--only", "kernel"], "give some of bare,by-hand,"),
+            (&["bench", "--seconds", "0"], "give 0.1 to 60 (seconds)"),
             (&["demo", "--hosts", "1"], "--hosts"),
             (&["demo", "--backend", "udp"], "--backend"),
             (&["status", "--ip-masq"], "--ip-masq"),
