@@ -228,8 +228,7 @@ mod tests {
     use super::*;
     use crate::cli::Stream;
     use crate::cli::table::TWILL_FLAGS;
-    use crate::config::{Config, Site, StoreConfig};
-    use crate::config::{Ends, Measure, Subject};
+    use crate::config::{Config, Ends, Measure, Site, StoreConfig, Subject};
 
     fn line(args: &[&str], env: &[(&str, &str)]) -> Result<Command, Exit> {
         let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
