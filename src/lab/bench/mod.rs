@@ -57,12 +57,12 @@ fn finish(config: &BenchConfig, report: &Report, view: &mut View) -> Result<(), 
     if !report.rows.is_empty() {
         view.bench_tables(report)?;
     }
-    if let Some(out) = &config.out {
-        keep(out, report)?;
-        view.done("out", &format!("bench.json and bench.svg in {}", out.display()))?;
-    }
     if config.json {
         view.json(report)?;
+    }
+    if let Some(out) = config.out.as_ref().filter(|_| !report.rows.is_empty()) {
+        keep(out, report)?;
+        view.done("out", &format!("bench.json and bench.svg in {}", out.display()))?;
     }
     Ok(())
 }
