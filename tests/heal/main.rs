@@ -16,5 +16,7 @@ mod faults;
 mod flannel;
 mod healing;
 mod life;
+mod relay;
 mod restart;
 mod takeover;
+mod wire;
