@@ -56,7 +56,7 @@ pub(crate) fn transfer(from: &Pod, to: &Pod, target: IpAddr, len: usize) {
     });
 }
 
-fn transfers(fabric: &Fabric) {
+pub(crate) fn transfers(fabric: &Fabric) {
     for (from, to) in [(0, 1), (1, 2), (2, 0)] {
         for target in &fabric.pods[to].addresses {
             transfer(&fabric.pods[from], &fabric.pods[to], *target, BYTES);
@@ -74,7 +74,7 @@ pub(crate) fn count(fabric: &Fabric, index: usize, name: &str) -> u64 {
     datapath(fabric, index)["tunnels"][0]["frames"][name].as_u64().unwrap_or(0)
 }
 
-fn assert_served(fabric: &Fabric, index: usize, offload: Option<bool>) {
+pub(crate) fn assert_served(fabric: &Fabric, index: usize, offload: Option<bool>) {
     let datapath = datapath(fabric, index);
     assert_eq!(datapath["kind"], "userspace", "{datapath}");
     let tunnels = datapath["tunnels"].as_array().unwrap();

@@ -18,5 +18,6 @@ mod healing;
 mod life;
 mod relay;
 mod restart;
+mod strain;
 mod takeover;
 mod wire;
