@@ -15,6 +15,7 @@ mod add;
 mod agents;
 mod bridge;
 pub mod call;
+mod check;
 mod del;
 pub mod delegate;
 pub mod error;
@@ -82,27 +83,10 @@ fn answer(call: &Call, stdin: impl Read) -> Result<String, CniError> {
     match call.verb.as_str() {
         "ADD" => add::add(call, &conf),
         "DEL" => del::del(call, &conf).map(|()| String::new()),
-        "CHECK" => check(call, &conf),
+        "CHECK" => check::check(call, &conf).map(|()| String::new()),
         "STATUS" => status(call, &conf).map(|()| String::new()),
         _ => gc::gc(call, &conf).map(|()| String::new()),
     }
-}
-
-/// CHECK: the delegate knows whether the attachment is still there.
-fn check(call: &Call, conf: &NetConf) -> Result<String, CniError> {
-    let saved = state::find(&conf.data_dir, &call.container, &call.ifname, &conf.name)?;
-    let unknown = || {
-        let dir = conf.data_dir.display();
-        let text = format!("container {} was not attached by this plugin: nothing in {dir}", call.container);
-        CniError::new(error::UNKNOWN, text)
-    };
-    let saved = saved.ok_or_else(unknown)?;
-    let plugin = Plugin::find(saved.kind(), call, conf.patience)?;
-    let mut config = saved.config;
-    if let Some(previous) = &conf.previous {
-        config["prevResult"] = previous.clone();
-    }
-    plugin.run(call, &config).map(|_printed| String::new())
 }
 
 /// STATUS: whether an ADD would work, in the agent's own words.
