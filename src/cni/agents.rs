@@ -15,7 +15,7 @@ use super::fabric::Fabric;
 
 /// The question.
 const STATUS: &[u8] = b"{\"version\":1,\"request\":\"status\"}\n";
-/// How long an agent may take to answer, and how long one that restarts may be away.
+/// How long an agent may take to answer, and how long one that restarts may need until it is ready.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How often an agent that restarts is looked for.
 const POLL: Duration = Duration::from_millis(50);
@@ -41,8 +41,9 @@ pub fn obstacle(run_dir: &Path, fabric: Option<&Fabric>) -> Option<String> {
     loop {
         let agents: Vec<Agent> = sockets(run_dir).iter().map(|path| ask(path)).collect();
         let found = judge(&agents, fabric);
-        let away = agents.iter().any(|agent| !agent.answered);
-        if found.is_none() || !away || Instant::now() >= deadline {
+        // An agent that restarts is away, then not ready, and neither for long.
+        let passes = fabric.is_some() || agents.iter().any(|agent| !agent.answered);
+        if found.is_none() || !passes || Instant::now() >= deadline {
             return found.map(|reason| reason.unwrap_or_else(|| nobody(run_dir, &agents)));
         }
         thread::sleep(POLL);

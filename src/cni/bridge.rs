@@ -9,17 +9,10 @@
 
 use std::fs::File;
 use std::io;
-use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
-use netlink_packet_route::address::{AddressAttribute, AddressMessage};
-use netlink_packet_route::link::{LinkAttribute, LinkMessage};
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
-use netlink_sys::protocols::NETLINK_ROUTE;
-use netlink_sys::{Socket, SocketAddr};
 use nix::fcntl::Flock;
 use nix::net::if_::if_nametoindex;
 use serde_json::Value;
@@ -28,6 +21,7 @@ use twill_backends::family::Family;
 use super::delegate::BRIDGE;
 use super::error::{self, CniError};
 use super::fabric::Fabric;
+use super::netlink::{addresses, ports, remove};
 use super::{lock, state};
 
 /// The bridge, unless the delegate's configuration names another.
@@ -135,83 +129,6 @@ fn unseen(name: &str, cause: &io::Error) -> CniError {
     CniError::new(error::IO, format!("cannot look at bridge {name}: {cause}"))
 }
 
-fn addresses(index: u32) -> io::Result<Vec<IpNet>> {
-    let answers = request(RouteNetlinkMessage::GetAddress(AddressMessage::default()), NLM_F_DUMP)?;
-    let address = |message: &AddressMessage| {
-        let addr = message.attributes.iter().find_map(|attribute| match attribute {
-            AddressAttribute::Address(addr) => Some(*addr),
-            #[allow(clippy::wildcard_enum_match_arm, reason = "the kernel has many attributes; one counts")]
-            _ => None,
-        });
-        IpNet::new(addr?, message.header.prefix_len).ok().filter(|net| !is_link_local(&net.addr()))
-    };
-    let one = |answer: RouteNetlinkMessage| {
-        if let RouteNetlinkMessage::NewAddress(message) = answer {
-            return address(&message).filter(|_| message.header.index == index);
-        }
-        None
-    };
-    Ok(answers.into_iter().filter_map(one).collect())
-}
-
-/// How many devices are in the bridge.
-fn ports(index: u32) -> io::Result<usize> {
-    let answers = request(RouteNetlinkMessage::GetLink(LinkMessage::default()), NLM_F_DUMP)?;
-    let inside = |answer: &RouteNetlinkMessage| {
-        let RouteNetlinkMessage::NewLink(link) = answer else { return false };
-        link.attributes.contains(&LinkAttribute::Controller(index))
-    };
-    Ok(answers.iter().filter(|answer| inside(answer)).count())
-}
-
-fn remove(index: u32, addr: &IpNet) -> io::Result<()> {
-    let mut message = AddressMessage::default();
-    message.header.index = index;
-    message.header.prefix_len = addr.prefix_len();
-    message.header.family = match Family::of_net(addr) {
-        Family::V4 => AddressFamily::Inet,
-        Family::V6 => AddressFamily::Inet6,
-    };
-    message.attributes = vec![AddressAttribute::Local(addr.addr())];
-    request(RouteNetlinkMessage::DelAddress(message), NLM_F_ACK).map(drop)
-}
-
-const fn is_link_local(addr: &IpAddr) -> bool {
-    match addr {
-        IpAddr::V4(addr) => addr.is_link_local(),
-        IpAddr::V6(addr) => addr.is_unicast_link_local(),
-    }
-}
-
-/// Sends one request and gathers the answers.
-fn request(message: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<RouteNetlinkMessage>> {
-    let socket = Socket::new(NETLINK_ROUTE)?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-    let mut packet = NetlinkMessage::from(message);
-    packet.header.flags = NLM_F_REQUEST | flags;
-    packet.finalize();
-    let mut bytes = vec![0; packet.buffer_len()];
-    packet.serialize(&mut bytes);
-    socket.send(&bytes, 0)?;
-    let mut answers = Vec::new();
-    loop {
-        let (bytes, _from) = socket.recv_from_full()?;
-        let mut at = 0;
-        while at < bytes.len() {
-            let packet = NetlinkMessage::deserialize(&bytes[at..]).map_err(io::Error::other)?;
-            // Messages begin at multiples of four.
-            at += (packet.header.length as usize).next_multiple_of(4);
-            if let NetlinkPayload::InnerMessage(answer) = packet.payload {
-                answers.push(answer);
-            } else if let NetlinkPayload::Error(answer) = packet.payload {
-                return if answer.code.is_some() { Err(answer.to_io()) } else { Ok(answers) };
-            } else {
-                return Ok(answers);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -243,14 +160,5 @@ mod tests {
         }
         assert!(Bridge { gateway: false, ..bridge(&[]) }.is_settled(&fabric()));
         assert!(!Bridge { index: None, ..bridge(&[]) }.is_settled(&fabric()));
-    }
-
-    #[test]
-    fn the_kernel_is_asked() {
-        let index = if_nametoindex("lo").unwrap();
-        assert!(addresses(index).is_ok());
-        assert_eq!(ports(index).unwrap(), 0);
-        let addr = "192.0.2.77/32".parse().unwrap();
-        assert!(remove(index, &addr).is_err(), "an address that is not there was removed");
     }
 }

@@ -24,6 +24,7 @@ pub mod fabric;
 mod gc;
 mod lock;
 pub mod netconf;
+mod netlink;
 pub mod reservations;
 pub mod state;
 pub mod version;

@@ -2,6 +2,7 @@
 //! host-local plugins, and with shell scripts in their place where they are to fail.
 
 mod agent;
+mod cost;
 mod failures;
 mod gc;
 mod golden;

@@ -16,12 +16,12 @@ struct Source {
 const LAYERS: &[(&str, &[&str])] = &[
     ("clap", &["src/cli/"]),
     ("rtnetlink", &["src/kernel/netlink/", "src/lab/"]),
-    ("netlink_packet_route", &["src/kernel/netlink/", "src/lab/", "src/cni/bridge.rs"]),
+    ("netlink_packet_route", &["src/kernel/netlink/", "src/lab/"]),
     (
         "netlink_packet_core",
-        &["src/kernel/netlink/", "src/lab/", "src/filter/monitor.rs", "src/cni/bridge.rs"],
+        &["src/kernel/netlink/", "src/lab/", "src/filter/monitor.rs", "src/cni/netlink.rs"],
     ),
-    ("netlink_sys", &["src/kernel/netlink/", "src/lab/", "src/filter/monitor.rs", "src/cni/bridge.rs"]),
+    ("netlink_sys", &["src/kernel/netlink/", "src/lab/", "src/filter/monitor.rs", "src/cni/netlink.rs"]),
     ("etcd_client", &["src/store/etcd/"]),
     ("tonic", &["src/store/etcd/"]),
     ("inotify", &["src/store/file/"]),
