@@ -36,7 +36,7 @@ struct Agent {
 /// Why no container can be attached, in the agents' own words; `None` if none of them knows a reason. Without a fabric
 /// (no subnet.env) there is always one. Agents that serve other subnets do not count.
 #[must_use]
-pub fn obstacle(run_dir: &Path, fabric: Option<&Fabric>) -> Option<String> {
+pub(super) fn obstacle(run_dir: &Path, fabric: Option<&Fabric>) -> Option<String> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let agents: Vec<Agent> = sockets(run_dir).iter().map(|path| ask(path)).collect();

@@ -44,7 +44,7 @@ struct Bridge<'a> {
 ///
 /// # Errors
 /// The bridge carries an address of an older subnet and has containers (999), or it cannot be looked at (5).
-pub fn prepare(
+pub(super) fn prepare(
     delegate: &Value,
     fabric: &Fabric,
     dir: &Path,

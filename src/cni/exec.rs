@@ -21,7 +21,7 @@ const MOST: u64 = 1 << 20;
 
 /// Another plugin.
 #[derive(Debug)]
-pub struct Plugin {
+pub(super) struct Plugin {
     program: PathBuf,
     patience: Duration,
 }
@@ -34,7 +34,7 @@ impl Plugin {
     ///
     /// # Errors
     /// Code 7 if it is not there.
-    pub fn find(kind: &str, call: &Call, patience: Duration) -> Result<Self, CniError> {
+    pub(super) fn find(kind: &str, call: &Call, patience: Duration) -> Result<Self, CniError> {
         let runs = |path: &PathBuf| {
             path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
         };
@@ -50,7 +50,7 @@ impl Plugin {
 
     /// The same plugin with another limit.
     #[must_use]
-    pub fn within(self, patience: Duration) -> Self {
+    pub(super) fn within(self, patience: Duration) -> Self {
         Self { patience, ..self }
     }
 
@@ -59,7 +59,7 @@ impl Plugin {
     ///
     /// # Errors
     /// What it said, or how it ended.
-    pub fn run(&self, call: &Call, config: &Value) -> Result<Vec<u8>, CniError> {
+    pub(super) fn run(&self, call: &Call, config: &Value) -> Result<Vec<u8>, CniError> {
         let shown = self.program.display();
         let failed = |how: String| CniError::new(error::OTHER, format!("delegate {shown}: {how}"));
         let mut child =

@@ -49,12 +49,14 @@ impl Fabric {
     /// It is not there, cannot be read (code 5), or does not say all that is needed (999).
     pub fn read(path: &Path) -> Result<Self, FabricError> {
         let shown = path.display();
-        let text = fs::read(path).map_err(|cause| match cause.kind() {
-            io::ErrorKind::NotFound => FabricError::Absent,
-            _ => {
-                FabricError::Bad(CniError::new(error::IO, format!("cannot read subnet.env {shown}: {cause}")))
+        let text = match fs::read(path) {
+            Ok(text) => text,
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Err(FabricError::Absent),
+            Err(cause) => {
+                let text = format!("cannot read subnet.env {shown}: {cause}");
+                return Err(FabricError::Bad(CniError::new(error::IO, text)));
             }
-        })?;
+        };
         let bad = |why| CniError::new(error::OTHER, format!("cannot use subnet.env {shown}: {why}"));
         Self::parse(&String::from_utf8_lossy(&text)).map_err(|why| FabricError::Bad(bad(why)))
     }

@@ -18,7 +18,7 @@ const POLL: Duration = Duration::from_millis(5);
 ///
 /// # Errors
 /// Code 5 if the file cannot be used, 11 if another process keeps it too long.
-pub fn take(path: &Path, patience: Duration) -> Result<Flock<File>, CniError> {
+pub(super) fn take(path: &Path, patience: Duration) -> Result<Flock<File>, CniError> {
     let failed =
         |cause: io::Error| CniError::new(error::IO, format!("cannot lock {}: {cause}", path.display()));
     let deadline = Instant::now() + patience;
