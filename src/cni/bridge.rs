@@ -3,7 +3,7 @@
 //!
 //! # Why
 //!
-//! Two bridge plugins that find no bridge both make one and both give it its address, and one of them fails. And the
+//! Two bridge plugins that find no bridge both make one and both give it its address, and one of them can fail. And the
 //! bridge plugin refuses a bridge with another address than its own, without saying where that came from: the host's
 //! subnet has changed since.
 

@@ -125,3 +125,16 @@ fn garbage_that_was_kept_is_left_and_no_error() {
     assert!(del.ok && del.stderr.contains("flannel/c1"), "{del:?}");
     assert_eq!(rig.kept(), ["c1"]);
 }
+
+#[test]
+fn an_add_that_is_killed_can_be_deleted() {
+    let Some(mut rig) = Rig::new(V4) else { return };
+    let pod = rig.pod("c1");
+    // The delegate kills who called it: the container is attached, and nobody hears of it.
+    scripted(&mut rig, "kill -9 $PPID", "true");
+    let reply = rig.ask("ADD", &pod, "eth0");
+    assert!(!reply.ok && reply.said.is_null(), "{reply:?}");
+    assert_eq!(rig.kept(), ["c1"]);
+    assert!(rig.ask("DEL", &pod, "eth0").ok);
+    assert_eq!((rig.kept(), verbs(&rig).as_str()), (vec![], "ADD c1 eth0\nDEL c1 eth0\n"));
+}

@@ -105,3 +105,14 @@ fn a_repeated_add_fails_and_leaves_the_container_attached() {
     assert!(rig.ask("DEL", &pod, "eth0").ok);
     assert_eq!((rig.kept(), rig.reserved()), (vec![], vec![]));
 }
+
+#[test]
+fn while_there_is_no_bridge_one_delegate_runs_at_a_time() {
+    let Some(mut rig) = Rig::new(V4) else { return };
+    let busy = rig.file("busy").display().to_string();
+    // A folder can be made once: a second delegate beside the first one fails.
+    rig.fake("bridge", &format!("mkdir {busy} || exit 1; sleep 0.1; rmdir {busy}; echo '{{\"ips\":[]}}'"));
+    let pods: Vec<Pod> = (1..=4).map(|n| rig.pod(&format!("c{n}"))).collect();
+    thread::scope(|scope| pods.iter().for_each(|pod| drop(scope.spawn(|| rig.add(pod)))));
+    assert_eq!(rig.kept().len(), 4);
+}
