@@ -188,17 +188,37 @@ fn frames_of_one_length_leave_together_and_others_alone() {
     assert_eq!(segments, [(long, 3 * long + short), (0, long)]);
 }
 
+/// A checksum to be completed from byte 34 on, 16 bytes further; TCP over IPv4, `size` bytes each.
+fn cut_at(size: u16) -> [u8; HEADROOM] {
+    let mut virtio = [1, 1, 0, 0, 0, 0, 0, 0, 0, 0];
+    virtio[4..6].copy_from_slice(&size.to_ne_bytes());
+    virtio[6..8].copy_from_slice(&34_u16.to_ne_bytes());
+    virtio[8..10].copy_from_slice(&16_u16.to_ne_bytes());
+    virtio
+}
+
+#[test]
+fn what_one_message_does_not_hold_shares_the_next_with_the_next_frame() {
+    let mut bench = bench(true);
+    for seq in [1, 1 + 46 * 1396] {
+        bench.leave(cut_at(1396), &tcp(true, seq, &[7; 46 * 1396]));
+    }
+    bench.turn();
+    let wire = bench.on_wire();
+    let counts: Vec<usize> = wire.iter().map(|(_, segment, bytes)| bytes.len() / segment).collect();
+    assert_eq!(counts, [44, 44, 4]);
+    let datagrams = wire.iter().flat_map(|(_, segment, bytes)| bytes.chunks(*segment));
+    for (n, datagram) in datagrams.enumerate() {
+        assert_eq!(verified(&datagram[8..]).0, 1 + n as u32 * 1396);
+    }
+}
+
 #[test]
 fn a_large_frame_is_cut_and_joined_again() {
     let mut bench = bench(true);
     let payload: Vec<u8> = (0..60_000_u32).map(|n| (n / 7) as u8).collect();
     let large = tcp(true, 77, &payload);
-    // Checksum to be completed from byte 34 on, 16 bytes further; TCP over IPv4, 1396 bytes each.
-    let mut virtio = [1, 1, 0, 0, 0, 0, 0, 0, 0, 0];
-    virtio[4..6].copy_from_slice(&1396_u16.to_ne_bytes());
-    virtio[6..8].copy_from_slice(&34_u16.to_ne_bytes());
-    virtio[8..10].copy_from_slice(&16_u16.to_ne_bytes());
-    bench.leave(virtio, &large);
+    bench.leave(cut_at(1396), &large);
     bench.turn();
     let wire = bench.on_wire();
     assert_eq!(wire.len(), 1);
