@@ -197,7 +197,7 @@ fn the_cni_plugin_has_no_runtime() {
         }
         for line in code(&source).filter(|line| line.trim_start().starts_with("use crate::")) {
             let used = |module: &&str| line.contains(&format!("crate::{module}"));
-            assert!(modules.iter().any(|module| used(&module)), "{}: {line}", source.path);
+            assert!(modules.iter().any(used), "{}: {line}", source.path);
         }
     }
 }
