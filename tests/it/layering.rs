@@ -43,6 +43,7 @@ const UNSAFE: &[&str] = &[
     "benches/frame.rs",
     "src/datapath/arrays.rs",
     "src/datapath/socket.rs",
+    "src/datapath/socket/tests.rs",
     "src/datapath/tap.rs",
     "src/lab/process.rs",
 ];
