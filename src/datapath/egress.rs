@@ -112,6 +112,7 @@ impl Egress {
             } else if arena.len() < segments.arena_len() {
                 self.flush(socket, tally);
                 if self.batch.room() < segments.arena_len() {
+                    tally.drop(Dropped::BadOffload);
                     return;
                 }
                 continue;

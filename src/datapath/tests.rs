@@ -17,6 +17,8 @@ use super::batch::{Batch, FrameIo, HEADROOM, Received, Refused, SLOT};
 use super::counters::{Count, Counters};
 use super::pump::{Offers, Pump};
 
+mod laws;
+
 const OURS: Mac = Mac([2, 0, 0, 0, 0, 1]);
 const THEIRS: Mac = Mac([2, 0, 0, 0, 0, 2]);
 const PEER: &str = "192.0.2.2";
@@ -34,7 +36,8 @@ struct Queues {
 struct Channel {
     queues: Arc<Mutex<Queues>>,
     tap: bool,
-    offload: bool,
+    /// Whether large TCP frames are taken, and large UDP frames.
+    offers: (bool, bool),
 }
 
 impl FrameIo for Channel {
@@ -62,7 +65,7 @@ impl FrameIo for Channel {
 
 impl Offers for Channel {
     fn offers(&self) -> (bool, bool) {
-        (self.offload, self.offload)
+        self.offers
     }
 }
 
@@ -74,25 +77,25 @@ struct Bench {
 }
 
 fn bench(offload: bool) -> Bench {
+    let peer =
+        Peer { mac: THEIRS, addr: PEER.parse().unwrap(), subnet: "10.5.2.0/24".parse().unwrap(), mtu: 1450 };
+    bench_with((offload, offload), true, [peer])
+}
+
+fn bench_with(offers: (bool, bool), check_source: bool, peers: impl IntoIterator<Item = Peer>) -> Bench {
     let (tap, wire) = (Arc::default(), Arc::default());
     let counters = Arc::new(Counters::default());
     let vxlan =
         Vxlan { vni: 1, port: 8472, local: "192.0.2.1".parse().unwrap(), learning: false, gbp: false };
     let tunnel = Tunnel { dev: "flannel.1".try_into().unwrap(), vxlan, mtu: 1450, pods: 1450 };
-    let table = Table::new([Peer {
-        mac: THEIRS,
-        addr: PEER.parse().unwrap(),
-        subnet: "10.5.2.0/24".parse().unwrap(),
-        mtu: 1450,
-    }]);
     let pump = Pump::new(
         (
-            Channel { queues: Arc::clone(&tap), tap: true, offload },
-            Channel { queues: Arc::clone(&wire), tap: false, offload },
+            Channel { queues: Arc::clone(&tap), tap: true, offers },
+            Channel { queues: Arc::clone(&wire), tap: false, offers },
         ),
         &tunnel,
-        Settings { offload, check_source: true },
-        Arc::new(ArcSwap::from_pointee(table)),
+        Settings { offload: offers.0, check_source },
+        Arc::new(ArcSwap::from_pointee(Table::new(peers))),
         Arc::clone(&counters),
     );
     Bench { pump, tap, wire, counters }
