@@ -19,6 +19,7 @@
 
 pub mod agent;
 pub mod cli;
+pub mod cni;
 pub mod commands;
 pub mod config;
 pub mod datapath;

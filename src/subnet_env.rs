@@ -94,7 +94,8 @@ fn gateway(subnet: &IpNet) -> IpAddr {
     }
 }
 
-const fn infix(family: Family) -> &'static str {
+/// What stands after `FLANNEL_` in the keys of a family.
+pub(crate) const fn infix(family: Family) -> &'static str {
     match family {
         Family::V4 => "",
         Family::V6 => "IPV6_",

@@ -6,9 +6,6 @@ use super::bytes::array;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Sum(u64);
 
-/// 32-bit words added to one 64-bit lane; 2^32 of them fit without overflow.
-const LANES: usize = 8;
-
 impl Sum {
     /// The sum of nothing.
     pub const ZERO: Self = Self(0);
@@ -17,17 +14,22 @@ impl Sum {
     #[inline]
     #[must_use]
     pub fn bytes(self, bytes: &[u8]) -> Self {
-        let (blocks, rest) = bytes.as_chunks::<{ LANES * 8 }>();
-        let mut lanes = [0_u64; LANES];
-        for block in blocks {
-            let (words, _) = block.as_chunks::<8>();
-            for (lane, word) in lanes.iter_mut().zip(words) {
-                let word = u64::from_ne_bytes(*word);
-                *lane += (word & 0xffff_ffff) + (word >> 32);
-            }
+        let (words, rest) = bytes.as_chunks::<8>();
+        let (blocks, words) = words.as_chunks::<4>();
+        let mut lanes = [0_u128; 4];
+        for [a, b, c, d] in blocks {
+            lanes[0] += u128::from(u64::from_ne_bytes(*a));
+            lanes[1] += u128::from(u64::from_ne_bytes(*b));
+            lanes[2] += u128::from(u64::from_ne_bytes(*c));
+            lanes[3] += u128::from(u64::from_ne_bytes(*d));
         }
+        for word in words {
+            lanes[0] += u128::from(u64::from_ne_bytes(*word));
+        }
+        let wide = lanes[0] + lanes[1] + lanes[2] + lanes[3];
+        // 2^64 is 1 in ones-complement arithmetic, and so is 2^32.
+        let mut sum = (wide >> 64) as u64 + (wide as u64 >> 32) + (wide as u64 & 0xffff_ffff);
         let (words, rest) = rest.as_chunks::<4>();
-        let mut sum: u64 = lanes.iter().sum();
         for word in words {
             sum += u64::from(u32::from_ne_bytes(*word));
         }

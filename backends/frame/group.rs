@@ -37,6 +37,16 @@ impl Group {
         fits
     }
 
+    /// How many more datagrams of this length it takes.
+    #[inline]
+    #[must_use]
+    pub fn room(&self, len: usize) -> usize {
+        if self.closed || len != self.size {
+            return 0;
+        }
+        (MAX_SEGMENTS - self.count).min(MAX_BYTES.saturating_sub(self.bytes) / len)
+    }
+
     /// How many datagrams there are.
     #[must_use]
     pub const fn count(&self) -> usize {

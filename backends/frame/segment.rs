@@ -148,7 +148,13 @@ impl Segments {
     /// The length of the largest datagram that the frame becomes, from the VXLAN header on.
     #[must_use]
     pub const fn segment_len(&self) -> usize {
-        vxlan::LEN + self.header_len + self.size
+        self.headers_len() + self.size
+    }
+
+    /// The bytes of headers of each segment, the VXLAN header among them.
+    #[must_use]
+    pub const fn headers_len(&self) -> usize {
+        vxlan::LEN + self.header_len
     }
 
     /// The length of the largest IP packet inside: what must not exceed the MTU of the way to the peer.
@@ -165,7 +171,7 @@ impl Segments {
     /// [`Segments::arena_len`] takes any chunk.
     #[inline]
     pub fn next_chunk(&mut self, frame: &[u8], arena: &mut [u8]) -> Option<Chunk> {
-        let header_len = vxlan::LEN + self.header_len;
+        let header_len = self.headers_len();
         let most = (MAX_BYTES / self.segment_len()).min(arena.len() / header_len).min(MAX_SEGMENTS);
         // A single datagram may be too large for the path, which is for the socket to say.
         let most = if most == 0 && arena.len() >= header_len { 1 } else { most };
@@ -191,7 +197,7 @@ impl Segments {
     /// The room that the next chunk needs at most.
     #[must_use]
     pub fn arena_len(&self) -> usize {
-        (vxlan::LEN + self.header_len) * (self.count - self.done).min(MAX_SEGMENTS)
+        self.headers_len() * (self.count - self.done).min(MAX_SEGMENTS)
     }
 
     /// Writes the headers of segment `index`: `headers` is as long as they are.

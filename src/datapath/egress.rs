@@ -102,6 +102,7 @@ impl Egress {
     ) {
         while !segments.is_done() {
             let whole = segments.is_whole();
+            let most = self.room(&segments, to);
             let (slab, arena) = self.batch.parts();
             let chunk = if whole {
                 // The VXLAN header takes the place of the virtio header.
@@ -111,11 +112,13 @@ impl Egress {
             } else if arena.len() < segments.arena_len() {
                 self.flush(socket, tally);
                 if self.batch.room() < segments.arena_len() {
+                    tally.drop(Dropped::BadOffload);
                     return;
                 }
                 continue;
             } else {
-                segments.next_chunk(slab.get(start..end).unwrap_or_default(), arena)
+                let most = most.min(arena.len());
+                segments.next_chunk(slab.get(start..end).unwrap_or_default(), &mut arena[..most])
             };
             let Some(chunk) = chunk else { return };
             self.begin_or_join(&chunk, to, if whole { 1 } else { 2 });
@@ -133,6 +136,16 @@ impl Egress {
             if let Some(message) = self.batch.messages.last_mut() {
                 message.last = self.batch.pieces.len() as u32;
             }
+        }
+    }
+
+    /// The bytes of headers that the next chunk may have. What is left of a frame that one message does not hold begins
+    /// the next one, which the next frame is to fill.
+    fn room(&self, segments: &Segments, to: SocketAddr) -> usize {
+        let last = self.batch.messages.last().filter(|last| (last.to, last.pieces_each) == (to, 2));
+        match last.and(self.group).map_or(0, |group| group.room(segments.segment_len())) {
+            0 => usize::MAX,
+            count => count * segments.headers_len(),
         }
     }
 

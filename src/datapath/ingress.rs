@@ -79,11 +79,11 @@ impl Ingress {
             let datagram = self.batch.bytes.get(start..next).unwrap_or_default();
             match admit(table, rules.vxlan, rules.check_source, from, datagram) {
                 Ok((peer, frame, layout)) => {
-                    tally.add(Count::Received, 1);
                     let large = layout.packet_len() > peer.mtu as usize && undone::is_left(frame, &layout);
                     let header =
                         if large { undone::uncut(frame, &layout, peer.mtu.min(rules.pods)) } else { None };
                     let frame = next - frame.len()..next;
+                    tally.add(Count::Received, u64::from(header.is_some() || !large));
                     match header {
                         Some(header) => self.large(frame, &layout, &header, (tap, tally)),
                         None if large => tally.drop(Dropped::BadOffload),
@@ -135,7 +135,15 @@ impl Ingress {
         };
         while !segments.is_done() {
             let (slab, arena) = self.batch.parts();
-            let Some(chunk) = segments.next_chunk(&slab[frame.clone()], arena) else { break };
+            let Some(chunk) = segments.next_chunk(&slab[frame.clone()], arena) else {
+                if self.batch.messages.is_empty() {
+                    break;
+                }
+                // Room for the next ones; what was put first stays where it was.
+                self.flush(tap, tally);
+                self.batch.put(&[0; HEADROOM]);
+                continue;
+            };
             let arena = self.batch.take(chunk.arena_len()).start as usize;
             for segment in 0..chunk.count {
                 let (headers, payload) = (chunk.headers(segment), chunk.payload(segment));

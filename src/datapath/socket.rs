@@ -60,6 +60,9 @@ impl Socket {
         socket.set_nonblocking(true)?;
         if addr.is_ipv6() {
             socket.set_only_v6(true)?;
+            // A tunnel endpoint may send without a checksum, and is to be understood (RFC 7348, section 5); what it is
+            // needed for, the addresses, is checked by the forwarding table (RFC 6936, section 4).
+            set(&socket, libc::SOL_UDP, libc::UDP_NO_CHECK6_RX, 1)?;
         }
         // The underlay may get its address only later, or lose it for a while.
         match addr {
@@ -150,6 +153,7 @@ impl Socket {
 
     /// Sends datagrams one by one from here on: makes the parts from `next` on such.
     fn give_up_segmenting(&mut self, next: usize) {
+        tracing::info!("the kernel does not cut datagrams here; sending one by one");
         self.gso = false;
         self.split.clear();
         self.split.extend(self.parts[next..].iter().flat_map(datagrams));
@@ -234,10 +238,17 @@ impl FrameIo for Socket {
             self.parts.extend(batch.messages.iter().flat_map(datagrams));
         }
         let (mut next, mut waited) = (0, false);
+        // Until where datagrams stand alone because their message was refused.
+        let mut doubt = 0;
         while let Some(part) = self.parts.get(next).copied() {
             let error = match self.send_some(batch, next) {
                 Ok(sent) => {
-                    next += sent;
+                    if next < doubt {
+                        self.give_up_segmenting(next + sent);
+                        (next, doubt) = (0, 0);
+                    } else {
+                        next += sent;
+                    }
                     waited = false;
                     continue;
                 }
@@ -250,22 +261,23 @@ impl FrameIo for Socket {
                     waited = true;
                     continue;
                 }
-                // A device without checksums, or a kernel without the option.
+                // A device without checksums, or a kernel without the option; or, before Linux 6.14, datagrams that are too
+                // large for the path. Which of them, the datagrams show when they are sent one by one.
                 libc::EIO | libc::EINVAL | libc::EOPNOTSUPP if part.segment != 0 => {
-                    tracing::info!(
-                        errno = error,
-                        "the kernel does not cut datagrams here; sending one by one"
-                    );
-                    self.give_up_segmenting(next);
-                    next = 0;
+                    tracing::debug!(errno = error, "several datagrams at once were refused");
+                    drop(self.parts.splice(next..=next, datagrams(&part)));
+                    doubt = next + part.count() as usize;
                     continue;
                 }
-                libc::EMSGSIZE => refused.too_big += part.count(),
+                libc::EMSGSIZE => {
+                    refused.too_big += part.count();
+                    doubt = 0;
+                }
                 libc::EAGAIN | libc::ENOBUFS => refused.full += part.count(),
                 _ => refused.other += part.count(),
             }
+            // Who waited in vain once does not for the rest of the batch: the other direction waits too.
             next += 1;
-            waited = false;
         }
         refused
     }
@@ -282,3 +294,6 @@ fn set(
     let done = unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const value).cast(), len) };
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,6 +17,8 @@ use super::batch::{Batch, FrameIo, HEADROOM, Received, Refused, SLOT};
 use super::counters::{Count, Counters};
 use super::pump::{Offers, Pump};
 
+mod laws;
+
 const OURS: Mac = Mac([2, 0, 0, 0, 0, 1]);
 const THEIRS: Mac = Mac([2, 0, 0, 0, 0, 2]);
 const PEER: &str = "192.0.2.2";
@@ -34,7 +36,8 @@ struct Queues {
 struct Channel {
     queues: Arc<Mutex<Queues>>,
     tap: bool,
-    offload: bool,
+    /// Whether large TCP frames are taken, and large UDP frames.
+    offers: (bool, bool),
 }
 
 impl FrameIo for Channel {
@@ -62,7 +65,7 @@ impl FrameIo for Channel {
 
 impl Offers for Channel {
     fn offers(&self) -> (bool, bool) {
-        (self.offload, self.offload)
+        self.offers
     }
 }
 
@@ -74,25 +77,25 @@ struct Bench {
 }
 
 fn bench(offload: bool) -> Bench {
+    let peer =
+        Peer { mac: THEIRS, addr: PEER.parse().unwrap(), subnet: "10.5.2.0/24".parse().unwrap(), mtu: 1450 };
+    bench_with((offload, offload), true, [peer])
+}
+
+fn bench_with(offers: (bool, bool), check_source: bool, peers: impl IntoIterator<Item = Peer>) -> Bench {
     let (tap, wire) = (Arc::default(), Arc::default());
     let counters = Arc::new(Counters::default());
     let vxlan =
         Vxlan { vni: 1, port: 8472, local: "192.0.2.1".parse().unwrap(), learning: false, gbp: false };
     let tunnel = Tunnel { dev: "flannel.1".try_into().unwrap(), vxlan, mtu: 1450, pods: 1450 };
-    let table = Table::new([Peer {
-        mac: THEIRS,
-        addr: PEER.parse().unwrap(),
-        subnet: "10.5.2.0/24".parse().unwrap(),
-        mtu: 1450,
-    }]);
     let pump = Pump::new(
         (
-            Channel { queues: Arc::clone(&tap), tap: true, offload },
-            Channel { queues: Arc::clone(&wire), tap: false, offload },
+            Channel { queues: Arc::clone(&tap), tap: true, offers },
+            Channel { queues: Arc::clone(&wire), tap: false, offers },
         ),
         &tunnel,
-        Settings { offload, check_source: true },
-        Arc::new(ArcSwap::from_pointee(table)),
+        Settings { offload: offers.0, check_source },
+        Arc::new(ArcSwap::from_pointee(Table::new(peers))),
         Arc::clone(&counters),
     );
     Bench { pump, tap, wire, counters }
@@ -188,17 +191,37 @@ fn frames_of_one_length_leave_together_and_others_alone() {
     assert_eq!(segments, [(long, 3 * long + short), (0, long)]);
 }
 
+/// A checksum to be completed from byte 34 on, 16 bytes further; TCP over IPv4, `size` bytes each.
+fn cut_at(size: u16) -> [u8; HEADROOM] {
+    let mut virtio = [1, 1, 0, 0, 0, 0, 0, 0, 0, 0];
+    virtio[4..6].copy_from_slice(&size.to_ne_bytes());
+    virtio[6..8].copy_from_slice(&34_u16.to_ne_bytes());
+    virtio[8..10].copy_from_slice(&16_u16.to_ne_bytes());
+    virtio
+}
+
+#[test]
+fn what_one_message_does_not_hold_shares_the_next_with_the_next_frame() {
+    let mut bench = bench(true);
+    for seq in [1, 1 + 46 * 1396] {
+        bench.leave(cut_at(1396), &tcp(true, seq, &[7; 46 * 1396]));
+    }
+    bench.turn();
+    let wire = bench.on_wire();
+    let counts: Vec<usize> = wire.iter().map(|(_, segment, bytes)| bytes.len() / segment).collect();
+    assert_eq!(counts, [44, 44, 4]);
+    let datagrams = wire.iter().flat_map(|(_, segment, bytes)| bytes.chunks(*segment));
+    for (n, datagram) in datagrams.enumerate() {
+        assert_eq!(verified(&datagram[8..]).0, 1 + n as u32 * 1396);
+    }
+}
+
 #[test]
 fn a_large_frame_is_cut_and_joined_again() {
     let mut bench = bench(true);
     let payload: Vec<u8> = (0..60_000_u32).map(|n| (n / 7) as u8).collect();
     let large = tcp(true, 77, &payload);
-    // Checksum to be completed from byte 34 on, 16 bytes further; TCP over IPv4, 1396 bytes each.
-    let mut virtio = [1, 1, 0, 0, 0, 0, 0, 0, 0, 0];
-    virtio[4..6].copy_from_slice(&1396_u16.to_ne_bytes());
-    virtio[6..8].copy_from_slice(&34_u16.to_ne_bytes());
-    virtio[8..10].copy_from_slice(&16_u16.to_ne_bytes());
-    bench.leave(virtio, &large);
+    bench.leave(cut_at(1396), &large);
     bench.turn();
     let wire = bench.on_wire();
     assert_eq!(wire.len(), 1);

@@ -11,23 +11,23 @@ use twill::lab::Pod;
 use crate::dump::sh;
 use crate::fabric::{Fabric, Families, files, need_namespaces, options, wait_for};
 
-const VXLAN: &str = r#"{"Type":"vxlan"}"#;
-const USERSPACE: &[&str] = &["--datapath", "userspace"];
-const PLAIN: &[&str] = &["--datapath", "plain"];
-const KERNEL: &[&str] = &["--datapath", "kernel"];
+pub(crate) const VXLAN: &str = r#"{"Type":"vxlan"}"#;
+pub(crate) const USERSPACE: &[&str] = &["--datapath", "userspace"];
+pub(crate) const PLAIN: &[&str] = &["--datapath", "plain"];
+pub(crate) const KERNEL: &[&str] = &["--datapath", "kernel"];
 /// How many bytes a transfer moves in each direction.
-const BYTES: usize = 4 << 20;
-const PORT: u16 = 8472;
+pub(crate) const BYTES: usize = 4 << 20;
+pub(crate) const PORT: u16 = 8472;
 
 /// Bytes from a seed.
-fn noise(seed: u64) -> Vec<u8> {
-    let mut bytes = vec![0; BYTES];
+pub(crate) fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
     fastrand::Rng::with_seed(seed).fill(&mut bytes);
     bytes
 }
 
-/// Moves bytes both ways at once over one connection between two pods, and compares all of them.
-fn transfer(from: &Pod, to: &Pod, target: IpAddr) {
+/// Moves `len` bytes each way at once over one connection between two pods, and compares all of them.
+pub(crate) fn transfer(from: &Pod, to: &Pod, target: IpAddr, len: usize) {
     let patience = Some(Duration::from_secs(20));
     let listener = to.net.run(|| TcpListener::bind(SocketAddr::new(target, 0))).unwrap().unwrap();
     let server = listener.local_addr().unwrap();
@@ -37,18 +37,18 @@ fn transfer(from: &Pod, to: &Pod, target: IpAddr) {
         for (seed, mut stream) in [(3, near.try_clone().unwrap()), (5, far.try_clone().unwrap())] {
             scope.spawn(move || {
                 stream.set_write_timeout(patience).unwrap();
-                stream.write_all(&noise(seed)).unwrap();
+                stream.write_all(&noise(seed, len)).unwrap();
                 stream.shutdown(Shutdown::Write).unwrap();
             });
         }
         for (seed, mut stream) in [(5, near), (3, far)] {
             scope.spawn(move || {
-                let mut bytes = Vec::with_capacity(BYTES);
+                let mut bytes = Vec::with_capacity(len);
                 stream.set_read_timeout(patience).unwrap();
                 stream.read_to_end(&mut bytes).unwrap();
                 assert!(
-                    bytes == noise(seed),
-                    "{target}: {} bytes of {BYTES} came, or not the same",
+                    bytes == noise(seed, len),
+                    "{target}: {} bytes of {len} came, or not the same",
                     bytes.len()
                 );
             });
@@ -56,25 +56,25 @@ fn transfer(from: &Pod, to: &Pod, target: IpAddr) {
     });
 }
 
-fn transfers(fabric: &Fabric) {
+pub(crate) fn transfers(fabric: &Fabric) {
     for (from, to) in [(0, 1), (1, 2), (2, 0)] {
         for target in &fabric.pods[to].addresses {
-            transfer(&fabric.pods[from], &fabric.pods[to], *target);
+            transfer(&fabric.pods[from], &fabric.pods[to], *target, BYTES);
         }
     }
 }
 
 /// What `status` says of the datapath of a host.
-fn datapath(fabric: &Fabric, index: usize) -> Value {
+pub(crate) fn datapath(fabric: &Fabric, index: usize) -> Value {
     fabric.status(index)["network"]["datapath"].clone()
 }
 
 /// A count of the tunnel device for IPv4.
-fn count(fabric: &Fabric, index: usize, name: &str) -> u64 {
+pub(crate) fn count(fabric: &Fabric, index: usize, name: &str) -> u64 {
     datapath(fabric, index)["tunnels"][0]["frames"][name].as_u64().unwrap_or(0)
 }
 
-fn assert_served(fabric: &Fabric, index: usize, offload: Option<bool>) {
+pub(crate) fn assert_served(fabric: &Fabric, index: usize, offload: Option<bool>) {
     let datapath = datapath(fabric, index);
     assert_eq!(datapath["kind"], "userspace", "{datapath}");
     let tunnels = datapath["tunnels"].as_array().unwrap();
@@ -213,7 +213,7 @@ fn a_killed_agent_takes_its_tap_up_again() {
 }
 
 /// A datagram of VNI `vni` with an IPv4 packet from `source` inside.
-fn datagram(flags: u8, vni: u8, source: [u8; 4]) -> Vec<u8> {
+pub(crate) fn datagram(flags: u8, vni: u8, source: [u8; 4]) -> Vec<u8> {
     let mut bytes = vec![flags, 0, 0, 0, 0, 0, vni, 0];
     etherparse::PacketBuilder::ethernet2([2; 6], [4; 6])
         .ipv4(source, [10, 244, 0, 1], 9)

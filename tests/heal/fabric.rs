@@ -78,7 +78,11 @@ impl Fabric {
 
     /// [`Fabric::new`] with flags for each host's agent.
     pub(crate) fn mixed(families: Families, backend: &str, flags: [&[&str]; 3]) -> Self {
-        let lab = lab(3, families);
+        Self::on(lab(3, families), families, backend, flags)
+    }
+
+    /// [`Fabric::mixed`] on hosts that are there.
+    pub(crate) fn on(lab: Lab, families: Families, backend: &str, flags: [&[&str]; 3]) -> Self {
         let store = files(&lab);
         write_config(&lab, &store, &families.config(backend));
         let start = |(host, flags): (&Host, &[&str])| host.agent(&options(store.clone(), flags)).unwrap();

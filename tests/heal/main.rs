@@ -17,5 +17,8 @@ mod flannel;
 mod handover;
 mod healing;
 mod life;
+mod relay;
 mod restart;
+mod strain;
 mod takeover;
+mod wire;

@@ -17,8 +17,11 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("clap", &["src/cli/"]),
     ("rtnetlink", &["src/kernel/netlink/", "src/lab/"]),
     ("netlink_packet_route", &["src/kernel/netlink/", "src/lab/"]),
-    ("netlink_packet_core", &["src/kernel/netlink/", "src/lab/", "src/filter/monitor.rs"]),
-    ("netlink_sys", &["src/kernel/netlink/", "src/lab/", "src/filter/monitor.rs"]),
+    (
+        "netlink_packet_core",
+        &["src/kernel/netlink/", "src/lab/", "src/filter/monitor.rs", "src/cni/netlink.rs"],
+    ),
+    ("netlink_sys", &["src/kernel/netlink/", "src/lab/", "src/filter/monitor.rs", "src/cni/netlink.rs"]),
     ("etcd_client", &["src/store/etcd/"]),
     ("tonic", &["src/store/etcd/"]),
     ("inotify", &["src/store/file/"]),
@@ -40,6 +43,7 @@ const UNSAFE: &[&str] = &[
     "benches/frame.rs",
     "src/datapath/arrays.rs",
     "src/datapath/socket.rs",
+    "src/datapath/socket/tests.rs",
     "src/datapath/tap.rs",
     "src/lab/process.rs",
 ];
@@ -75,7 +79,7 @@ fn walk(dir: &Path, files: &mut Vec<PathBuf>) {
 fn read(file: &Path) -> Source {
     let text = fs::read_to_string(file).unwrap();
     let path = file.strip_prefix(root()).unwrap().to_str().unwrap().to_owned();
-    let all_tests = path.starts_with("tests/") || path.ends_with("/tests.rs") || path.ends_with("_tests.rs");
+    let all_tests = path.contains("tests/") || path.ends_with("/tests.rs") || path.ends_with("_tests.rs");
     let cut = if all_tests { 0 } else { tests_start(&text) };
     let (program, tests) = text.split_at(cut);
     Source { path, program: program.to_owned(), tests: tests.to_owned() }
@@ -180,6 +184,23 @@ fn backends_is_pure() {
         }
     }
     assert!(fs::read_to_string(root().join("backends/lib.rs")).unwrap().contains("#![forbid(unsafe_code)]"));
+}
+
+/// The plugin is started for every container: whatever it links, each start pays for.
+#[test]
+fn the_cni_plugin_has_no_runtime() {
+    let modules = ["cni", "files", "subnet_env"];
+    for source in sources(&["src/cni", "src/bin"]) {
+        for word in ["tokio", "async ", ".await", "tracing", "clap", "etcd", "regex"] {
+            let found =
+                code(&source).find(|line| uses(line, word.trim()) || line.contains(&format!(" {word}")));
+            assert_eq!(found, None, "{} is to start fast", source.path);
+        }
+        for line in code(&source).filter(|line| line.trim_start().starts_with("use crate::")) {
+            let used = |module: &&str| line.contains(&format!("crate::{module}"));
+            assert!(modules.iter().any(used), "{}: {line}", source.path);
+        }
+    }
 }
 
 #[test]

@@ -179,6 +179,10 @@ fn nobody_is_told_who_must_not_be() {
         frame[22..38].copy_from_slice(&v6(source));
         frame
     };
+    let mut group = Sample::of(false, true, 100).frame();
+    group[30..34].copy_from_slice(&[239, 1, 1, 1]);
+    let mut group6 = Sample::of(true, true, 100).frame();
+    group6[38..54].copy_from_slice(&v6("ff0e::1"));
     let foreign = [&PEER[..], &US, &[0x88, 0xcc], &payload(60)].concat();
     let (error, _) = (oversize(&Sample::of(false, true, 100).frame(), 1400).unwrap(), ());
     let mut error_with_df = error;
@@ -193,6 +197,8 @@ fn nobody_is_told_who_must_not_be() {
         ("loopback as source", from([127, 0, 0, 1])),
         ("no IPv6 source", from6("::")),
         ("an IPv6 group as source", from6("ff02::1")),
+        ("a group as destination", group),
+        ("an IPv6 group as destination", group6),
         ("not IP", foreign),
         ("an ICMP error", error_with_df),
         ("an ICMPv6 error", error6),

@@ -23,7 +23,7 @@ const HEADERS_V6: usize = 48;
 ///
 /// # Errors
 /// [`Dropped::Oversize`] if the sender must not be told: no IP, fragmenting is not forbidden, a fragment other than
-/// the first, an ICMP error, or a source that is not one host.
+/// the first, an ICMP error, or a source or destination that is not one host.
 pub fn too_big(frame: &[u8], layout: &Layout, mtu: u32, out: &mut [u8]) -> Result<usize, Dropped> {
     let mut answer = Frame::new(out);
     let written = match (layout.kind, layout.v6) {
@@ -39,9 +39,10 @@ fn v4(frame: &[u8], layout: &Layout, mtu: u32, answer: &mut Frame<'_>) -> Option
     let (from, to) = (array::<4>(frame, l3 + 12)?, array::<4>(frame, l3 + 16)?);
     let fragment = be16(frame, l3 + 6)?;
     let source = Ipv4Addr::from(from);
-    let nobody =
-        source.is_unspecified() || source.is_multicast() || source.is_broadcast() || source.is_loopback();
-    if fragment & DONT_FRAGMENT == 0 || fragment & OFFSET != 0 || nobody {
+    let target = Ipv4Addr::from(to);
+    let nobody = source.is_unspecified() || source.is_loopback();
+    let many = [source, target].iter().any(|end| end.is_multicast() || end.is_broadcast());
+    if fragment & DONT_FRAGMENT == 0 || fragment & OFFSET != 0 || nobody || many {
         return None;
     }
     // Destination unreachable, source quench, redirect, time exceeded, parameter problem.
@@ -64,7 +65,8 @@ fn v6(frame: &[u8], layout: &Layout, mtu: u32, answer: &mut Frame<'_>) -> Option
     let l3 = usize::from(layout.l3);
     let (from, to) = (array::<16>(frame, l3 + 8)?, array::<16>(frame, l3 + 24)?);
     let source = Ipv6Addr::from(from);
-    if source.is_unspecified() || source.is_multicast() || source.is_loopback() {
+    let many = source.is_multicast() || Ipv6Addr::from(to).is_multicast();
+    if source.is_unspecified() || source.is_loopback() || many {
         return None;
     }
     // Errors, and redirects.

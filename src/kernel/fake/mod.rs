@@ -22,6 +22,9 @@ use super::{Change, ForeignRoute, Kernel, KernelError, Observed, Scope};
 /// What is heard within this time is one change, as with the real kernel.
 const BURST: Duration = Duration::from_millis(10);
 
+/// What the real one says if it was built without VXLAN.
+const NO_VXLAN: &str = "Operation not supported (os error 95)";
+
 /// A host's network stack in memory.
 #[derive(Debug, Clone, Default)]
 pub struct FakeKernel(Arc<Shared>);
@@ -156,6 +159,11 @@ impl FakeKernel {
         self.lock().port_taken = true;
     }
 
+    /// Leaves VXLAN out of the kernel until [`FakeKernel::heal`]: it makes no such devices.
+    pub fn lack_vxlan(&self) {
+        self.lock().no_vxlan = true;
+    }
+
     /// Has nothing fail any longer.
     pub fn heal(&self) {
         let mut inner = self.lock();
@@ -163,6 +171,7 @@ impl FakeKernel {
         inner.blind = 0;
         inner.clamp = None;
         inner.port_taken = false;
+        inner.no_vxlan = false;
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -222,6 +231,10 @@ impl Kernel for FakeKernel {
                 return change;
             }
         }
+    }
+
+    async fn vxlan(&self) -> Result<(), String> {
+        if self.lock().no_vxlan { Err(NO_VXLAN.to_owned()) } else { Ok(()) }
     }
 
     /// As set, with the links of ours that are there.

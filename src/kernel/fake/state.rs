@@ -22,6 +22,8 @@ pub(super) struct Inner {
     pub(super) clamp: Option<u32>,
     /// Whether a foreign socket has the port of the tunnels.
     pub(super) port_taken: bool,
+    /// Whether VXLAN devices cannot be made.
+    pub(super) no_vxlan: bool,
     pub(super) applied: Vec<Op>,
     pub(super) observed: usize,
 }
@@ -44,6 +46,12 @@ impl Inner {
             && self.facts.link(dev).is_none()
         {
             return Err(refused("Network is down"));
+        }
+        if let Op::SetLink(_, link) = op
+            && self.no_vxlan
+            && link.vxlan().is_some()
+        {
+            return Err(refused(super::NO_VXLAN));
         }
         if let Op::SetLink(name, link) = op
             && self.port_taken

@@ -57,23 +57,24 @@ fn finish(config: &BenchConfig, report: &Report, view: &mut View) -> Result<(), 
     if !report.rows.is_empty() {
         view.bench_tables(report)?;
     }
+    let kept = match &config.out {
+        Some(out) if !report.rows.is_empty() => keep(out, report, view),
+        Some(_) | None => Ok(()),
+    };
     if config.json {
         view.json(report)?;
     }
-    if let Some(out) = config.out.as_ref().filter(|_| !report.rows.is_empty()) {
-        keep(out, report)?;
-        view.done("out", &format!("bench.json and bench.svg in {}", out.display()))?;
-    }
-    Ok(())
+    kept
 }
 
 /// Writes the two files.
-fn keep(out: &Path, report: &Report) -> Result<(), CommandError> {
+fn keep(out: &Path, report: &Report, view: &mut View) -> Result<(), CommandError> {
     let json = serde_json::to_string_pretty(report).map_err(io::Error::from)? + "\n";
     for (name, text) in [("bench.json", json), ("bench.svg", picture::svg(report))] {
         let file = out.join(name);
         fs::write(&file, text).map_err(LabError::io(|| format!("write {}", file.display())))?;
     }
+    view.done("out", &format!("bench.json and bench.svg in {}", out.display()))?;
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 //! The whole agent, on a store, a kernel and a firewall in memory, with a clock that jumps from event to event.
 
+mod carrying;
 mod changes;
 mod failures;
 mod handover;
