@@ -33,7 +33,7 @@ pub(super) fn send(socket: &UdpSocket, size: usize, batch: usize, flow: &Flow) -
     let (nobody, control) = (vec![None::<()>; batch], [] as [ControlMessage<'_>; 0]);
     let mut headers = MultiHeaders::preallocate(batch, None);
     while !flow.stop.load(Ordering::Relaxed) {
-        let sent = sendmmsg(socket.as_raw_fd(), &mut headers, &slices, &nobody, &control, MsgFlags::empty());
+        let sent = sendmmsg(socket.as_raw_fd(), &mut headers, &slices, &nobody, control, MsgFlags::empty());
         match sent.map(Iterator::count) {
             Ok(count) => flow.sent.fetch_add(count as u64, Ordering::Relaxed),
             Err(Errno::EAGAIN | Errno::ENOBUFS | Errno::EINTR) => continue,
