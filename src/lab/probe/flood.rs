@@ -36,7 +36,8 @@ pub(super) fn send(socket: &UdpSocket, size: usize, batch: usize, flow: &Flow) -
         let sent = sendmmsg(socket.as_raw_fd(), &mut headers, &slices, &nobody, control, MsgFlags::empty());
         match sent.map(Iterator::count) {
             Ok(count) => flow.sent.fetch_add(count as u64, Ordering::Relaxed),
-            Err(Errno::EAGAIN | Errno::ENOBUFS | Errno::EINTR) => continue,
+            // At the end the receiver may be gone first.
+            Err(Errno::EAGAIN | Errno::ENOBUFS | Errno::EINTR | Errno::ECONNREFUSED) => continue,
             Err(errno) => return Err(errno.into()),
         };
     }
