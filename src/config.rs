@@ -4,6 +4,7 @@
 
 mod bench;
 mod error;
+mod migrate;
 mod store;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 pub use bench::{BenchConfig, Ends, Measure, Subject};
 pub use error::ConfigError;
+pub use migrate::MigrateConfig;
 pub use store::{EtcdConfig, Secret, StoreConfig, TlsFiles, endpoints};
 
 /// Everything an agent (or `plan`, or `cleanup`) is told by its operator.

@@ -27,6 +27,7 @@ pub mod files;
 pub mod filter;
 pub mod kernel;
 pub mod lab;
+pub mod migrate;
 pub mod reconcile;
 pub mod store;
 pub mod subnet_env;

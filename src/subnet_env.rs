@@ -102,7 +102,8 @@ pub(crate) const fn infix(family: Family) -> &'static str {
     }
 }
 
-fn assignment(line: &str) -> Option<(&str, &str)> {
+/// The key and the value of a line of dotenv text.
+pub(crate) fn assignment(line: &str) -> Option<(&str, &str)> {
     let line = line.trim();
     let line = line.strip_prefix("export ").unwrap_or(line).trim_start();
     let at = line.find(['=', ':']).filter(|_| !line.starts_with('#'))?;

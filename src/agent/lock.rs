@@ -6,6 +6,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use super::flanneld;
+
 /// Held as long as the agent runs; the kernel lets go of it whatever way the process ends. A process that takes over
 /// holds the same open file (flock(2)), so that the lock is never free in between.
 #[derive(Debug)]
@@ -120,39 +122,8 @@ fn write_pid(file: &mut File) -> io::Result<()> {
 /// # Errors
 /// [`LockError::Flanneld`].
 pub fn no_flanneld(prefix: &str) -> Result<(), LockError> {
-    let Ok(own_net) = fs::read_link("/proc/self/ns/net") else { return Ok(()) };
-    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    for pid in pids.filter(|pid| *pid != std::process::id()) {
-        let proc = PathBuf::from(format!("/proc/{pid}"));
-        let named = fs::read_to_string(proc.join("comm")).is_ok_and(|comm| comm.trim_end() == "flanneld");
-        if named && fs::read_link(proc.join("ns/net")).is_ok_and(|net| net == own_net) {
-            let args = fs::read(proc.join("cmdline")).unwrap_or_default();
-            let env = fs::read(proc.join("environ")).unwrap_or_default();
-            if prefix_of(&args, &env).trim_end_matches('/') == prefix {
-                return Err(LockError::Flanneld { pid });
-            }
-        }
-    }
-    Ok(())
-}
-
-/// The prefix that a flanneld uses, from its NUL-separated arguments and environment.
-fn prefix_of(args: &[u8], env: &[u8]) -> String {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let words: Vec<String> = args.split(|byte| *byte == 0).map(text).collect();
-    let mut typed = words.iter().enumerate().filter_map(|(at, word)| {
-        let flag = word.strip_prefix("--").or_else(|| word.strip_prefix('-'))?.strip_prefix("etcd-prefix")?;
-        flag.strip_prefix('=')
-            .map(str::to_owned)
-            .or_else(|| words.get(at + 1).filter(|_| flag.is_empty()).cloned())
-    });
-    let variable = || {
-        let value =
-            env.split(|byte| *byte == 0).find_map(|word| word.strip_prefix(b"FLANNELD_ETCD_PREFIX="))?;
-        Some(text(value)).filter(|value| !value.is_empty())
-    };
-    typed.next_back().or_else(variable).unwrap_or_else(|| "/coreos.com/network".to_owned())
+    let rival = flanneld::running(Path::new("/proc")).into_iter().find(|one| one.prefix() == prefix);
+    rival.map_or(Ok(()), |one| Err(LockError::Flanneld { pid: one.pid }))
 }
 
 #[cfg(test)]
@@ -184,19 +155,5 @@ mod tests {
         Lock::take(dir.path()).unwrap_err();
         drop(second);
         Lock::take(dir.path()).unwrap();
-    }
-
-    #[test]
-    fn the_prefix_of_a_flanneld_is_read_as_go_does() {
-        for (args, env, prefix) in [
-            ("flanneld", "", "/coreos.com/network"),
-            ("flanneld\0-etcd-prefix=/a", "", "/a"),
-            ("flanneld\0--etcd-prefix\0/a\0-etcd-prefix=/b", "", "/b"),
-            ("flanneld\0--etcd-prefix-x=/a", "", "/coreos.com/network"),
-            ("flanneld", "PATH=/bin\0FLANNELD_ETCD_PREFIX=/e\0", "/e"),
-            ("flanneld\0-etcd-prefix=/a", "FLANNELD_ETCD_PREFIX=/e", "/a"),
-        ] {
-            assert_eq!(prefix_of(args.as_bytes(), env.as_bytes()), prefix, "{args:?} {env:?}");
-        }
     }
 }

@@ -8,8 +8,9 @@ use futures::StreamExt;
 use twill_backends::allocate::{Choice, Claim, Taken, choose};
 use twill_backends::backend::{Backend, from_config};
 use twill_backends::diff::{Op, diff};
+use twill_backends::fault::Fault;
 use twill_backends::filter::{Filter, FilterNet};
-use twill_backends::lease::{Attrs, Lease, LeaseKey};
+use twill_backends::lease::{Attrs, Lease, LeaseKey, Subnets};
 use twill_backends::state::NetState;
 
 use super::{Agent, STORE_PATIENCE, World};
@@ -22,12 +23,45 @@ type Failure = Box<dyn Error + Send + Sync>;
 /// How long the store may take to answer a command.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// What a start would do on this host.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Preview {
+    /// The lease that would be used.
+    pub key: LeaseKey,
+    /// Whether it would have to be claimed: this host has none.
+    pub claim: bool,
+    /// The subnets of this host from then on.
+    pub subnets: Subnets,
+    /// The largest packet of pods in bytes, as subnet.env would say.
+    pub mtu: u32,
+    /// What is ours on this host, as it would be.
+    pub want: NetState,
+    /// What is ours on this host, as it is.
+    pub have: NetState,
+    /// What would be loaded into the firewall, and removed from it: a line for each transaction, with its reason.
+    pub rules: Vec<String>,
+    /// What would be wrong.
+    pub faults: Vec<Fault>,
+}
+
+impl Preview {
+    /// The operations, each with its reason, and the faults.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        let claim = self.claim.then(|| format!("claim lease {}  # this host has none", self.key));
+        let ops = diff(&self.want, &self.have);
+        let ops = ops.iter().map(|op| format!("{op}  # {}", reason(op, &self.have)));
+        let faults = self.faults.iter().map(|fault| format!("# fault {}: {fault}", fault.code));
+        claim.into_iter().chain(ops).chain(self.rules.iter().cloned()).chain(faults).collect()
+    }
+}
+
 impl<W: World> Agent<W> {
-    /// The operations that a start would do, each with its reason. Nothing is written, nowhere.
+    /// What a start would do. Nothing is written, nowhere.
     ///
     /// # Errors
     /// What would keep the agent from starting.
-    pub async fn preview(mut self) -> Result<Vec<String>, Failure> {
+    pub async fn preview(mut self) -> Result<Preview, Failure> {
         self.listen_once(PATIENCE).await;
         let network = self.network.clone().ok_or_else(|| self.no_network())?;
         let backend = from_config(&network).map_err(|fault| fault.to_string())?;
@@ -35,28 +69,26 @@ impl<W: World> Agent<W> {
         if let Some(fault) = &self.found.fault {
             return Err(fault.to_string().into());
         }
-        let mut lines = Vec::new();
-        if let Some(lease) = self.lease_of_this_node().cloned() {
-            self.tenure.remember(lease, None);
-        } else {
-            let host = self.host(&*backend).await.ok_or("there is no underlay")?;
-            let attrs = Attrs { node_id: Some(self.identity.node.to_string()), ..backend.attrs(&host) };
-            let key = self.would_claim(&*backend, attrs.clone()).await?;
-            lines.push(format!("claim lease {key}  # this host has none"));
-            self.tenure.remember(
-                Lease { subnets: key.subnets().map_err(|fault| fault.to_string())?, key, attrs },
-                None,
-            );
-        }
+        let held = self.lease_of_this_node().cloned();
+        let claim = held.is_none();
+        let lease = match held {
+            Some(lease) => lease,
+            None => self.lease_to_claim(&*backend).await?,
+        };
+        self.tenure.remember(lease.clone(), None);
         self.prepare().await?;
-        let Some(plan) = &self.plan else { return Ok(lines) };
+        let faults = self.faults();
+        let plan = self.plan.as_ref().ok_or_else(|| {
+            faults.first().map_or("this host could not be looked at".to_owned(), ToString::to_string)
+        })?;
         let have = self.world.kernel().observe(&self.scope).await?.net;
-        lines.extend(diff(plan.want(), &have).iter().map(|op| format!("{op}  # {}", reason(op, &have))));
-        if let Some(firewall) = &self.firewall {
-            lines.extend(firewall.describe(plan.filter()).await?);
-        }
-        lines.extend(self.faults().iter().map(|fault| format!("# fault {}: {fault}", fault.code)));
-        Ok(lines)
+        let rules = match &self.firewall {
+            Some(firewall) => firewall.describe(plan.filter()).await?,
+            None => Vec::new(),
+        };
+        let (want, mtu) = (plan.want().clone(), plan.backend().mtu(plan.host()));
+        let Lease { key, subnets, .. } = lease;
+        Ok(Preview { key, claim, subnets, mtu, want, have, rules, faults })
     }
 
     /// Removes what is ours from the host, and says what that was.
@@ -123,9 +155,11 @@ impl<W: World> Agent<W> {
         }
     }
 
-    /// The key that a claim would most likely get: the first free subnet, where chance would decide.
-    async fn would_claim(&self, backend: &dyn Backend, attrs: Attrs) -> Result<LeaseKey, Failure> {
+    /// The lease that a claim would most likely get: the first free subnet, where chance would decide.
+    async fn lease_to_claim(&self, backend: &dyn Backend) -> Result<Lease, Failure> {
         let network = self.network.as_ref().ok_or_else(|| self.no_network())?;
+        let host = self.host(backend).await.ok_or("there is no underlay")?;
+        let attrs = Attrs { node_id: Some(self.identity.node.to_string()), ..backend.attrs(&host) };
         let taken = |lease: &Lease| Taken {
             key: lease.key.clone(),
             subnets: lease.subnets,
@@ -134,11 +168,12 @@ impl<W: World> Agent<W> {
         };
         let taken: Vec<Taken> = self.leases.iter().map(taken).collect();
         let evidence = self.evidence(backend).await;
-        let claim = Claim { attrs, previous: self.tenure.had(), pinned: false, evidence };
-        Ok(match choose(&claim, network, &taken, &mut |_| 0)? {
+        let claim = Claim { attrs: attrs.clone(), previous: self.tenure.had(), pinned: false, evidence };
+        let key = match choose(&claim, network, &taken, &mut |_| 0)? {
             Choice::Rewrite(key) => key,
             Choice::Create(subnets) => LeaseKey::of(&subnets),
-        })
+        };
+        Ok(Lease { subnets: key.subnets().map_err(|fault| fault.to_string())?, key, attrs })
     }
 
     /// What is ours whatever the configuration says, with what it says where it is known.

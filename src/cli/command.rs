@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::{Ipv4Net, Ipv6Net};
 use uuid::Uuid;
 
-use crate::config::{BenchConfig, Config, DemoConfig, Site};
+use crate::config::{BenchConfig, Config, DemoConfig, MigrateConfig, Site};
 
 /// What a command line asks for.
 #[derive(Clone, Debug)]
@@ -66,6 +66,8 @@ pub enum Command {
         /// Which lease.
         which: Release,
     },
+    /// Say whether this host can be taken over from flanneld.
+    MigrateCheck(MigrateConfig),
     /// Build a fabric on this machine and test it.
     Demo(DemoConfig),
     /// Compare ways of carrying packets on this machine.

@@ -9,12 +9,12 @@ use clap::{Arg, ArgMatches, CommandFactory, FromArgMatches};
 use ipnet::IpNet;
 
 use super::args::{
-    AgentArgs, Cli, ConfigVerb, DemoArgs, DemoBackendArg, DemoStoreArg, LeaseVerb, OwnerArgs, ReleaseArgs,
-    Verb,
+    AgentArgs, Cli, ConfigVerb, DemoArgs, DemoBackendArg, DemoStoreArg, LeaseVerb, MigrateArgs, MigrateVerb,
+    OwnerArgs, ReleaseArgs, Verb,
 };
 use super::table::{self, FLANNELD_FLAGS, Fate, FlagRow, Kind};
 use super::{Command, Env, Exit, Owner, Release, resolve};
-use crate::config::{ConfigError, DemoBackend, DemoConfig, DemoStore};
+use crate::config::{ConfigError, DemoBackend, DemoConfig, DemoStore, MigrateConfig};
 
 const PREFIX: &str = "TWILL";
 
@@ -28,7 +28,7 @@ pub(super) fn parse(args: &[String], env: &Env) -> Result<Command, Exit> {
     check_variables(leaf(&matches), env)?;
     let warnings = ignored(leaf(&matches));
     let cli = Cli::from_arg_matches(&matches).map_err(|error| clap_exit(&error))?;
-    command(cli.verb, warnings)
+    command(cli.verb, warnings, env)
 }
 
 /// Flags in clap's spelling, as the agent's arguments, and a warning for each that has no effect.
@@ -134,7 +134,7 @@ fn ignored(matches: &ArgMatches) -> Vec<String> {
         .collect()
 }
 
-fn command(verb: Verb, ignored: Vec<String>) -> Result<Command, Exit> {
+fn command(verb: Verb, ignored: Vec<String>, env: &Env) -> Result<Command, Exit> {
     let done = match verb {
         Verb::Agent(agent) => resolve::config(agent, ignored).map(Command::Agent),
         Verb::Plan(agent) => resolve::config(agent, ignored).map(Command::Plan),
@@ -147,6 +147,7 @@ fn command(verb: Verb, ignored: Vec<String>) -> Result<Command, Exit> {
         }
         Verb::Config(ConfigVerb::Get { site }) => resolve::site(site).map(|site| Command::ConfigGet { site }),
         Verb::Lease(verb) => lease(verb),
+        Verb::Migrate(MigrateVerb::Check(args)) => Ok(Command::MigrateCheck(migrate(args, env))),
         Verb::Demo(args) => Ok(Command::Demo(demo(&args))),
         Verb::Bench(args) => Ok(Command::Bench(args.resolve())),
         Verb::Version => Ok(Command::Version),
@@ -195,6 +196,22 @@ fn owner(args: &OwnerArgs) -> Result<Owner, ConfigError> {
 
 fn release(args: ReleaseArgs) -> Release {
     args.key.map_or(Release::Own, Release::Key)
+}
+
+fn migrate(args: MigrateArgs, env: &Env) -> MigrateConfig {
+    let theirs = env.iter().filter(|(name, _)| name.starts_with("FLANNELD_"));
+    MigrateConfig {
+        flags: args.flags,
+        vars: theirs.map(|(name, value)| (name.clone(), value.clone())).collect(),
+        unit: args.unit,
+        environment_files: args.environment_file,
+        proc: args.proc,
+        unit_dirs: args.unit_dir,
+        cni_conf_dir: args.cni_conf_dir,
+        cni_state_dir: args.cni_state_dir,
+        cni_networks_dir: args.cni_networks_dir,
+        json: args.json,
+    }
 }
 
 fn demo(args: &DemoArgs) -> DemoConfig {
@@ -256,6 +273,7 @@ mod tests {
             | Command::Cleanup { .. }
             | Command::Demo(_)
             | Command::Bench(_)
+            | Command::MigrateCheck(_)
             | Command::Version => panic!("{command:?}"),
         }
     }
@@ -331,6 +349,10 @@ mod tests {
             (&["lease", "release", "--own"], |c| {
                 matches!(c, Command::LeaseRelease { which: Release::Own, .. })
             }),
+            (
+                &["migrate", "check", "--json", "--proc=/p", "--", "-ip-masq", "-v", "1"],
+                |c| matches!(c, Command::MigrateCheck(check) if check.json && check.flags.len() == 3 && check.unit_dirs.len() == 4),
+            ),
             (&["version"], |c| matches!(c, Command::Version)),
         ];
         for (args, want) in rows {
@@ -416,6 +438,8 @@ mod tests {
             (&["bench", "--only", "kernel"], "give some of bare,by-hand,"),
             (&["bench", "--seconds", "0"], "give 0.1 to 60 (seconds)"),
             (&["demo", "--hosts", "1"], "--hosts"),
+            (&["migrate"], "Usage: twill migrate"),
+            (&["migrate", "check", "-ip-masq"], "-i"),
             (&["demo", "--backend", "udp"], "--backend"),
             (&["status", "--ip-masq"], "--ip-masq"),
         ];

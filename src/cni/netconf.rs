@@ -8,6 +8,8 @@ use serde_json::{Map, Value};
 use super::call::is_name;
 use super::error::{self, CniError};
 
+/// Where the delegates' configurations are kept, unless `dataDir` says otherwise.
+pub const DATA_DIR: &str = "/var/lib/cni/flannel";
 /// How long a delegate may take, unless `delegateTimeout` says otherwise.
 const PATIENCE: u64 = 60;
 /// The longest time that `delegateTimeout` can name, in seconds.
@@ -58,7 +60,7 @@ impl NetConf {
             version: keys.text("cniVersion")?.unwrap_or_default(),
             name,
             subnet_file: path("subnetFile", "/run/flannel/subnet.env")?,
-            data_dir: path("dataDir", "/var/lib/cni/flannel")?,
+            data_dir: path("dataDir", DATA_DIR)?,
             run_dir: path("runDir", "/run/twill")?,
             patience: keys.seconds("delegateTimeout")?,
             delegate: keys.object("delegate")?,

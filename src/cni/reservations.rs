@@ -13,7 +13,7 @@ use super::error::{self, CniError};
 use super::lock;
 
 /// Where host-local keeps addresses, unless `ipam.dataDir` says otherwise.
-const DIR: &str = "/var/lib/cni/networks";
+pub const DIR: &str = "/var/lib/cni/networks";
 
 /// An address that is taken.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,6 +2,7 @@
 
 mod agent;
 mod lease;
+mod migrate;
 mod network;
 mod preview;
 mod status;
@@ -49,6 +50,9 @@ pub fn run(command: Command) -> Exit {
         Command::Plan(config) => outcome(blocking(preview::plan(config))),
         Command::Cleanup { config, firewall_only } => {
             outcome(blocking(preview::clean_up(config, firewall_only)))
+        }
+        Command::MigrateCheck(check) => {
+            blocking(migrate::check(&check)).unwrap_or_else(|error| failed(&error))
         }
         Command::ConfigSet { site, json } => outcome(blocking(network::set(&site, &json))),
         Command::ConfigGet { site } => outcome(blocking(network::get(&site))),

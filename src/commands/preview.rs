@@ -23,7 +23,8 @@ pub(super) async fn plan(config: Config) -> Outcome {
         ready
     )
     .preview()
-    .await?);
+    .await?)
+    .lines();
     if lines.is_empty() {
         return Ok("nothing to do: this host is as it should be\n".to_owned());
     }

@@ -107,8 +107,8 @@ pub enum ConfigError {
     },
     /// A mode that needs the Kubernetes API.
     #[error(
-        "--kube-subnet-mgr: Twill does not read leases from Kubernetes, it keeps them in etcd. \
-         Start without this flag, with --etcd-endpoints, after: etcdctl put {prefix}/config {config}"
+        "--kube-subnet-mgr: Twill does not read leases from Kubernetes, it keeps them in etcd; \
+         next: start without this flag, with --etcd-endpoints, after: etcdctl put {prefix}/config {config}"
     )]
     KubeSubnetMgr {
         /// The etcd prefix in force.

@@ -1,0 +1,148 @@
+//! flannelds that run on this host: two agents of one lease would write over each other.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+/// The program's name.
+const NAME: &str = "flanneld";
+/// flanneld's default for `--etcd-prefix`.
+const PREFIX: &str = "/coreos.com/network";
+
+/// A process named flanneld in this network namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Flanneld {
+    /// Its process id.
+    pub pid: u32,
+    /// Its arguments without the program.
+    pub flags: Vec<String>,
+    /// Its environment; `None` if it may not be read.
+    pub vars: Option<BTreeMap<String, String>>,
+}
+
+/// All that run, by their pid. `proc` is where the proc file system is; this process is not among them.
+#[must_use]
+pub fn running(proc: &Path) -> Vec<Flanneld> {
+    let Ok(own_net) = fs::read_link(proc.join("self/ns/net")) else { return Vec::new() };
+    let entries = fs::read_dir(proc).into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let mut found: Vec<Flanneld> = pids
+        .filter(|pid| *pid != std::process::id())
+        .filter(|pid| {
+            let dir = proc.join(pid.to_string());
+            let named = fs::read_to_string(dir.join("comm")).is_ok_and(|comm| comm.trim_end() == NAME);
+            named && fs::read_link(dir.join("ns/net")).is_ok_and(|net| net == own_net)
+        })
+        .map(|pid| read(&proc.join(pid.to_string()), pid))
+        .collect();
+    found.sort_by_key(|flanneld| flanneld.pid);
+    found
+}
+
+/// What follows the program's name in a command line: it may stand behind an interpreter or a container runtime.
+#[must_use]
+pub fn flags(words: &[String]) -> Option<&[String]> {
+    let program = |word: &String| Path::new(word).file_name().is_some_and(|name| name == NAME);
+    words.iter().position(program).map(|at| &words[at + 1..])
+}
+
+impl Flanneld {
+    /// The prefix of its keys in etcd, without a slash at its end.
+    #[must_use]
+    pub fn prefix(&self) -> String {
+        let mut typed = self.flags.iter().enumerate().filter_map(|(at, word)| {
+            let flag =
+                word.strip_prefix("--").or_else(|| word.strip_prefix('-'))?.strip_prefix("etcd-prefix")?;
+            flag.strip_prefix('=')
+                .map(str::to_owned)
+                .or_else(|| self.flags.get(at + 1).filter(|_| flag.is_empty()).cloned())
+        });
+        let variable =
+            || self.vars.as_ref()?.get("FLANNELD_ETCD_PREFIX").filter(|value| !value.is_empty()).cloned();
+        let prefix = typed.next_back().or_else(variable).unwrap_or_else(|| PREFIX.to_owned());
+        prefix.trim_end_matches('/').to_owned()
+    }
+}
+
+fn read(dir: &Path, pid: u32) -> Flanneld {
+    let words = words(&fs::read(dir.join("cmdline")).unwrap_or_default());
+    let flags = flags(&words).unwrap_or_else(|| words.get(1..).unwrap_or_default()).to_vec();
+    let vars = fs::read(dir.join("environ")).ok().map(|environ| {
+        let pairs = self::words(&environ);
+        pairs.iter().filter_map(|pair| pair.split_once('=')).map(owned).collect()
+    });
+    Flanneld { pid, flags, vars }
+}
+
+/// The NUL-terminated words of a file of a process.
+fn words(bytes: &[u8]) -> Vec<String> {
+    let bytes = bytes.strip_suffix(&[0]).unwrap_or(bytes);
+    if bytes.is_empty() {
+        return Vec::new();
+    }
+    bytes.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect()
+}
+
+fn owned((key, value): (&str, &str)) -> (String, String) {
+    (key.to_owned(), value.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// A process in a folder that looks like `/proc`.
+    fn process(proc: &Path, pid: &str, comm: &str, net: &str, cmdline: &str, environ: &str) {
+        let dir = proc.join(pid);
+        fs::create_dir_all(dir.join("ns")).unwrap();
+        symlink(net, dir.join("ns/net")).unwrap();
+        for (name, text) in [("comm", comm), ("cmdline", cmdline), ("environ", environ)] {
+            fs::write(dir.join(name), text).unwrap();
+        }
+    }
+
+    #[test]
+    fn flannelds_of_this_namespace_are_found_with_flags_and_variables() {
+        let proc = tempfile::tempdir().unwrap();
+        let flanneld = "flanneld\n";
+        assert_eq!(running(proc.path()), []);
+        process(proc.path(), "self", "twill\n", "net:[1]", "", "");
+        process(
+            proc.path(),
+            "30",
+            flanneld,
+            "net:[1]",
+            "/opt/bin/flanneld\0-iface\0eth0\0-v=\0",
+            "A=b=c\0FLANNELD_IP_MASQ=true\0",
+        );
+        process(proc.path(), "4", flanneld, "net:[1]", "/bin/sh\0/opt/bin/flanneld\0-ip-masq\0", "");
+        process(proc.path(), "5", flanneld, "net:[2]", "flanneld\0", "");
+        process(proc.path(), "6", "flanneld-x\n", "net:[1]", "flanneld\0", "");
+        let found = running(proc.path());
+        assert_eq!(found.iter().map(|one| one.pid).collect::<Vec<_>>(), [4, 30]);
+        assert_eq!(found[0].flags, ["-ip-masq"]);
+        assert_eq!(found[1].flags, ["-iface", "eth0", "-v="]);
+        let vars = found[1].vars.as_ref().unwrap();
+        assert_eq!((vars["A"].as_str(), vars["FLANNELD_IP_MASQ"].as_str()), ("b=c", "true"));
+        fs::remove_file(proc.path().join("30/environ")).unwrap();
+        assert_eq!(running(proc.path())[1].vars, None);
+    }
+
+    #[test]
+    fn the_prefix_is_read_as_go_does() {
+        for (flags, env, prefix) in [
+            ("", "", "/coreos.com/network"),
+            ("-etcd-prefix=/a/", "", "/a"),
+            ("--etcd-prefix\0/a\0-etcd-prefix=/b", "", "/b"),
+            ("--etcd-prefix-x=/a", "", "/coreos.com/network"),
+            ("", "/e", "/e"),
+            ("-etcd-prefix=/a", "/e", "/a"),
+        ] {
+            let vars = BTreeMap::from([("FLANNELD_ETCD_PREFIX".to_owned(), env.to_owned())]);
+            let flanneld = Flanneld { pid: 1, flags: words(flags.as_bytes()), vars: Some(vars) };
+            assert_eq!(flanneld.prefix(), prefix, "{flags:?} {env:?}");
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! The host: tunnel devices, routes, the firewall, subnet.env.
+
+use twill_backends::diff::{Op, diff};
+use twill_backends::state::{Link, LinkKind, LinkName};
+
+use crate::agent::preview::Preview;
+use crate::cni::fabric::Fabric;
+use crate::migrate::{Finding, Seen};
+
+/// What is found on the host.
+pub(super) fn findings(seen: &Seen) -> Vec<Finding> {
+    let mut all = Vec::new();
+    if let Some(Ok(preview)) = &seen.preview {
+        all.extend(preview.want.links.iter().map(|(name, want)| device(*name, want, preview)));
+        all.extend(strays(seen, preview));
+        all.extend(routes(preview));
+        all.push(firewall(preview));
+    }
+    all.extend(subnet_env(seen));
+    all
+}
+
+/// Whether a device is adopted, with its Ethernet address: peers know that.
+fn device(name: LinkName, want: &Link, preview: &Preview) -> Finding {
+    let Some(have) = preview.have.links.get(&name) else {
+        let cause = format!("{name} is not there and would be made: {}", described(want));
+        return Finding::note("device", cause, "nothing: its containers have no tunnel until Twill starts");
+    };
+    if want.replaces(have) {
+        let cause = format!(
+            "{name} would be made anew: it is {}, and {} is wanted",
+            described(have),
+            described(want)
+        );
+        let next = "make Backend.VNI, Port and GBP those that flanneld started with, or drain the host";
+        return Finding::breaks("device", cause, next);
+    }
+    if want.mac != have.mac {
+        let cause = format!(
+            "{name} has the Ethernet address {}, its lease says {}: the lease's is set",
+            have.mac, want.mac
+        );
+        return Finding::note("device", cause, "nothing: peers send to the lease's");
+    }
+    if want.mtu != have.mtu {
+        let cause = format!("{name} stays ({}); its MTU becomes {}", described(have), want.mtu);
+        return Finding::note("device", cause, "nothing");
+    }
+    Finding::ok("device", format!("{name} stays: {}", described(have)))
+}
+
+fn described(link: &Link) -> String {
+    let kind = match &link.kind {
+        LinkKind::Vxlan(vxlan) => format!("vxlan {} port {} local {}", vxlan.vni, vxlan.port, vxlan.local),
+        LinkKind::Tap => "a TAP device".to_owned(),
+        LinkKind::Other => "of another kind".to_owned(),
+    };
+    let addrs: Vec<String> = link.addrs.iter().map(ToString::to_string).collect();
+    format!("{kind}, {}, MTU {}, {}", link.mac, link.mtu, addrs.join(" "))
+}
+
+/// Devices of flanneld's that this configuration does not use.
+fn strays(seen: &Seen, preview: &Preview) -> Vec<Finding> {
+    let unused = |name: &&String| !preview.want.links.keys().any(|link| *link.to_string() == ***name);
+    let stray = |name: &String| {
+        let cause = format!("{name} is of another configuration of flanneld, and is left alone");
+        Finding::note("device", cause, format!("if nothing uses it: ip link del {name}"))
+    };
+    seen.devices.iter().filter(unused).map(stray).collect()
+}
+
+/// Routes that are taken over, and those that nobody needs any more.
+fn routes(preview: &Preview) -> Vec<Finding> {
+    let ops = diff(&preview.want, &preview.have);
+    let mut all = Vec::new();
+    let set =
+        ops.iter().filter(|op| matches!(op, Op::SetRoute(key, _) if preview.have.routes.contains_key(key)));
+    let new =
+        ops.iter().filter(|op| matches!(op, Op::SetRoute(key, _) if !preview.have.routes.contains_key(key)));
+    let (set, new) = (set.count(), new.count());
+    all.push(Finding::ok(
+        "routes",
+        format!(
+            "{} to peers; {set} get Twill's protocol number in place, {new} are missing",
+            preview.want.routes.len()
+        ),
+    ));
+    let gone: Vec<String> = ops
+        .iter()
+        .filter_map(|op| if let Op::DelRoute(key, _) = op { Some(key.dst.to_string()) } else { None })
+        .collect();
+    if !gone.is_empty() {
+        let cause =
+            format!("flanneld left routes to subnets without a lease, which would go: {}", gone.join(", "));
+        all.push(Finding::note("routes", cause, "nothing, if no host has these subnets"));
+    }
+    all
+}
+
+fn firewall(preview: &Preview) -> Finding {
+    match preview.rules.len() {
+        0 => Finding::ok("firewall", "its rules stay as they are"),
+        count => {
+            Finding::ok("firewall", format!("transactions to be done, see below: {count}; none leaves a gap"))
+        }
+    }
+}
+
+/// Whether containers that come get what those that are there have.
+fn subnet_env(seen: &Seen) -> Vec<Finding> {
+    const ABOUT: &str = "subnet.env";
+    let env = match &seen.env {
+        Ok(Some(env)) => env,
+        Ok(None) => {
+            let next = "nothing, if flanneld never ran here; else check --subnet-file";
+            return vec![Finding::note(
+                ABOUT,
+                "there is none; Twill writes it once packets would pass",
+                next,
+            )];
+        }
+        Err(cause) => {
+            let next = "nothing: Twill writes it anew; no container can be started before";
+            return vec![Finding::note(ABOUT, cause.clone(), next)];
+        }
+    };
+    let mut all: Vec<Finding> = network(seen, env).into_iter().chain(masquerade(seen, env)).collect();
+    if let Some(Ok(preview)) = &seen.preview
+        && preview.mtu != env.mtu
+    {
+        all.push(Finding::note(
+            ABOUT,
+            format!("FLANNEL_MTU is {} and becomes {}, which is what the tunnel takes", env.mtu, preview.mtu),
+            "restart containers when convenient: those that run keep the MTU they have",
+        ));
+    }
+    if all.is_empty() {
+        all.push(Finding::ok(ABOUT, format!("it says what Twill would write; pods' MTU {}", env.mtu)));
+    }
+    all
+}
+
+fn network(seen: &Seen, env: &Fabric) -> Option<Finding> {
+    let Some(Ok(network)) = &seen.network else { return None };
+    let foreign = network.pools.iter().find(|(_, pool)| !env.networks.contains(&pool.network));
+    foreign.map(|(_, pool)| {
+        let cause = format!("it does not name the network {}, which the store has", pool.network);
+        let next =
+            "put back the Network that flanneld started with, or check --etcd-prefix and --subnet-file";
+        Finding::breaks("subnet.env", cause, next)
+    })
+}
+
+fn masquerade(seen: &Seen, env: &Fabric) -> Option<Finding> {
+    let config = seen.config.as_ref().ok()?;
+    match (env.masquerade, config.filter.masquerade) {
+        (true, false) => Some(Finding::breaks(
+            "subnet.env",
+            "flanneld masquerades (FLANNEL_IPMASQ=true) and --ip-masq is not among the flags: containers that run \
+             would lose the way out",
+            "give --ip-masq",
+        )),
+        (false, true) => Some(Finding::note(
+            "subnet.env",
+            "flanneld does not masquerade (FLANNEL_IPMASQ=false), and with --ip-masq Twill would",
+            "leave --ip-masq out, unless you want that",
+        )),
+        _ => None,
+    }
+}
