@@ -94,11 +94,11 @@ mod tests {
     use super::*;
 
     /// A process in a folder that looks like `/proc`.
-    fn process(proc: &Path, pid: &str, comm: &str, net: &str, cmdline: &str, environ: &str) {
+    fn process(proc: &Path, pid: &str, net: &str, files: [&str; 3]) {
         let dir = proc.join(pid);
         fs::create_dir_all(dir.join("ns")).unwrap();
         symlink(net, dir.join("ns/net")).unwrap();
-        for (name, text) in [("comm", comm), ("cmdline", cmdline), ("environ", environ)] {
+        for (name, text) in ["comm", "cmdline", "environ"].iter().zip(files) {
             fs::write(dir.join(name), text).unwrap();
         }
     }
@@ -108,18 +108,12 @@ mod tests {
         let proc = tempfile::tempdir().unwrap();
         let flanneld = "flanneld\n";
         assert_eq!(running(proc.path()), []);
-        process(proc.path(), "self", "twill\n", "net:[1]", "", "");
-        process(
-            proc.path(),
-            "30",
-            flanneld,
-            "net:[1]",
-            "/opt/bin/flanneld\0-iface\0eth0\0-v=\0",
-            "A=b=c\0FLANNELD_IP_MASQ=true\0",
-        );
-        process(proc.path(), "4", flanneld, "net:[1]", "/bin/sh\0/opt/bin/flanneld\0-ip-masq\0", "");
-        process(proc.path(), "5", flanneld, "net:[2]", "flanneld\0", "");
-        process(proc.path(), "6", "flanneld-x\n", "net:[1]", "flanneld\0", "");
+        process(proc.path(), "self", "net:[1]", ["twill\n", "", ""]);
+        let line = "/opt/bin/flanneld\0-iface\0eth0\0-v=\0";
+        process(proc.path(), "30", "net:[1]", [flanneld, line, "A=b=c\0FLANNELD_IP_MASQ=true\0"]);
+        process(proc.path(), "4", "net:[1]", [flanneld, "/bin/sh\0/opt/bin/flanneld\0-ip-masq\0", ""]);
+        process(proc.path(), "5", "net:[2]", [flanneld, "flanneld\0", ""]);
+        process(proc.path(), "6", "net:[1]", ["flanneld-x\n", "flanneld\0", ""]);
         let found = running(proc.path());
         assert_eq!(found.iter().map(|one| one.pid).collect::<Vec<_>>(), [4, 30]);
         assert_eq!(found[0].flags, ["-ip-masq"]);

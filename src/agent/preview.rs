@@ -75,6 +75,8 @@ impl<W: World> Agent<W> {
             Some(lease) => lease,
             None => self.lease_to_claim(&*backend).await?,
         };
+        // As an agent does it: the host is looked at before anything is claimed.
+        self.prepare().await?;
         self.tenure.remember(lease.clone(), None);
         self.prepare().await?;
         let faults = self.faults();

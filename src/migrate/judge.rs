@@ -1,6 +1,7 @@
 //! From what was seen on a host to findings. Pure.
 
 use super::{Finding, Seen, Source};
+use crate::config::{Config, StoreConfig};
 
 mod containers;
 mod fabric;
@@ -32,12 +33,19 @@ fn split(text: &str, otherwise: &str) -> (String, String) {
 fn processes(seen: &Seen) -> Vec<Finding> {
     let mut all = Vec::new();
     for flanneld in &seen.running {
-        let pid = flanneld.pid;
-        all.push(Finding::note(
-            "flanneld",
-            format!("it runs (pid {pid}, prefix {})", flanneld.prefix()),
-            "stop it right before Twill starts (systemctl stop flanneld); packets keep flowing",
-        ));
+        let (pid, prefix) = (flanneld.pid, flanneld.prefix());
+        all.push(if seen.config.as_ref().is_ok_and(|config| !is_of(config, &prefix)) {
+            let next =
+                "move it too: its firewall rules have the same names, and Twill takes them for its own";
+            Finding::note(
+                "flanneld",
+                format!("one of another fabric runs (pid {pid}, prefix {prefix})"),
+                next,
+            )
+        } else {
+            let next = "stop it right before Twill starts (systemctl stop flanneld); packets keep flowing";
+            Finding::note("flanneld", format!("it runs (pid {pid}, prefix {prefix})"), next)
+        });
         if flanneld.vars.is_none() {
             let cause =
                 format!("the environment of the process {pid} may not be read, and may have flags in it");
@@ -59,6 +67,11 @@ fn processes(seen: &Seen) -> Vec<Finding> {
         all.push(Finding::note("privilege", cause, "run this command as root"));
     }
     all
+}
+
+/// Whether a fabric has its keys there.
+fn is_of(config: &Config, prefix: &str) -> bool {
+    matches!(&config.site.store, StoreConfig::Etcd(etcd) if etcd.prefix == prefix)
 }
 
 fn flags(seen: &Seen) -> Vec<Finding> {

@@ -30,6 +30,18 @@ macro_rules! need_namespaces {
 }
 pub(crate) use need_namespaces;
 
+/// Says why, and gives up, where there is no etcd.
+macro_rules! need_etcd {
+    () => {
+        $crate::fabric::need_namespaces!();
+        if std::process::Command::new("etcd").arg("--version").output().is_err() {
+            println!("SKIP: etcd is not installed");
+            return;
+        }
+    };
+}
+pub(crate) use need_etcd;
+
 /// Which address families a fabric has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Families {

@@ -9,6 +9,7 @@
 )]
 
 mod commands;
+mod containers;
 mod datapath;
 mod dump;
 mod fabric;
@@ -17,6 +18,7 @@ mod flannel;
 mod handover;
 mod healing;
 mod life;
+mod migrate;
 mod relay;
 mod restart;
 mod strain;

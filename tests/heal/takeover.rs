@@ -10,9 +10,7 @@ use twill::lab::probe::http_get;
 use twill::lab::{AgentProcess, Process};
 
 use crate::dump::{self, difference};
-use crate::fabric::{
-    Families, PATIENCE, Streams, TWILL, all_reach_each_other, need_namespaces, options, wait_for,
-};
+use crate::fabric::{Families, PATIENCE, Streams, TWILL, all_reach_each_other, need_etcd, options, wait_for};
 use crate::flannel::{Backend, Left, Rules, mac, subnet, vanished};
 
 /// What must stay on a host, whoever runs there.
@@ -151,17 +149,6 @@ fn settled(agent: &AgentProcess) {
         let seen = agent.twill(&["status"], &[]);
         seen.map(drop).map_err(|error| (error.to_string(), agent.log()))
     });
-}
-
-/// Says why, and gives up, where there is no etcd.
-macro_rules! need_etcd {
-    () => {
-        need_namespaces!();
-        if Command::new("etcd").arg("--version").output().is_err() {
-            println!("SKIP: etcd is not installed");
-            return;
-        }
-    };
 }
 
 #[test]

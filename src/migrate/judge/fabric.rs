@@ -83,7 +83,9 @@ fn lease(seen: &Seen, preview: &Preview) -> Finding {
         Some(_) => Finding::ok("lease", format!("{key} stays; Twill adds its node id to the value")),
         None if preview.claim => Finding::note(
             "lease",
-            format!("this host has none and no subnet.env: {key}, or another free one, would be claimed"),
+            format!(
+                "this host has none, and no subnet.env says which it had: {key}, or another free one, would be claimed"
+            ),
             "nothing, if flanneld never ran here; else check the flags: --etcd-prefix, --subnet-file, --iface",
         ),
         None => Finding::ok("lease", format!("{key} is this host's by its address, and stays")),

@@ -81,7 +81,7 @@ fn routes(preview: &Preview) -> Vec<Finding> {
     all.push(Finding::ok(
         "routes",
         format!(
-            "{} to peers; {set} get Twill's protocol number in place, {new} are missing",
+            "{} to peers: {set} are tagged in place, {new} are missing and made",
             preview.want.routes.len()
         ),
     ));
@@ -109,6 +109,10 @@ fn firewall(preview: &Preview) -> Finding {
 /// Whether containers that come get what those that are there have.
 fn subnet_env(seen: &Seen) -> Vec<Finding> {
     const ABOUT: &str = "subnet.env";
+    if seen.config.is_err() {
+        // Nobody knows which file.
+        return Vec::new();
+    }
     let env = match &seen.env {
         Ok(Some(env)) => env,
         Ok(None) => {

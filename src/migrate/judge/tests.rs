@@ -177,10 +177,15 @@ fn each_thing_that_would_break_is_named_with_a_next_step() {
 }
 
 #[test]
-fn what_containers_do_not_notice_is_a_note() {
+fn what_is_to_be_known_of_flanneld_and_the_fabric_is_a_note() {
     let rows: &[(&str, &str, &str, Change)] = &[
         ("flanneld", "it runs (pid 7, prefix /p)", "systemctl stop", |seen| {
             let flags = vec!["-etcd-prefix=/p/".to_owned()];
+            seen.running = vec![Flanneld { pid: 7, flags, vars: Some(BTreeMap::new()) }];
+            seen.config = config(&["-ip-masq", "-etcd-prefix=/p"]);
+        }),
+        ("flanneld", "of another fabric runs (pid 7, prefix /q)", "move it too", |seen| {
+            let flags = vec!["-etcd-prefix=/q".to_owned()];
             seen.running = vec![Flanneld { pid: 7, flags, vars: Some(BTreeMap::new()) }];
         }),
         ("flanneld", "several run", "after --", |seen| {
@@ -197,13 +202,20 @@ fn what_containers_do_not_notice_is_a_note() {
             seen.config = config(&["-ip-masq", "-vmodule=x=1"])
         }),
         ("lease", "claimed again as 10.5.1.0-24", "soon", |seen| preview(seen).claim = true),
-        ("lease", "no subnet.env", "--etcd-prefix", |seen| {
+        ("lease", "no subnet.env says", "--etcd-prefix", |seen| {
             preview(seen).claim = true;
             seen.env = Ok(None);
         }),
         ("fabric", "10.5.7.0-24: garbage", "let its host write it", |seen| {
             preview(seen).faults = vec![Fault::new(Code::BadLeaseValue, "10.5.7.0-24", "garbage")];
         }),
+    ];
+    check(rows, Severity::Note);
+}
+
+#[test]
+fn what_containers_do_not_notice_is_a_note() {
+    let rows: &[(&str, &str, &str, Change)] = &[
         ("device", "flannel.1 is not there", "until Twill starts", |seen| preview(seen).have.links.clear()),
         ("device", "address 0e:00:00:00:00:02, its lease says", "peers send", |seen| {
             own(seen).mac = "0e:00:00:00:00:02".parse().unwrap();
