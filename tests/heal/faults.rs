@@ -197,7 +197,13 @@ pub(crate) fn iptables(v6: bool) -> Vec<Fault> {
             "masq-jump",
             format!("{t} -t nat -D POSTROUTING -m comment --comment 'flanneld masq' -j FLANNEL-POSTRTG"),
         ),
-        Fault::sh("chains-deleted", format!("{t} -F; {t} -X; {t} -t nat -F; {t} -t nat -X")),
+        // An agent that repairs between two of the commands keeps a chain in use: then the table is emptied again.
+        Fault::sh(
+            "chains-deleted",
+            ["filter", "nat"]
+                .map(|table| format!("until {t} -t {table} -F && {t} -t {table} -X; do :; done"))
+                .join("; "),
+        ),
         Fault::sh("ruleset-flushed", "nft flush ruleset"),
     ]
 }
