@@ -32,7 +32,7 @@ fn overflown(net: &Netns) -> u64 {
 }
 
 /// A number of a host's network stack.
-fn stack(net: &Netns, name: &str) -> u64 {
+pub(crate) fn stack(net: &Netns, name: &str) -> u64 {
     let text = sh(net, &format!("nstat -asz {name}"));
     text.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok()).unwrap()
 }

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use twill::lab::{Pod, UPLINK};
 
-use crate::datapath::{BYTES, KERNEL, PLAIN, USERSPACE, VXLAN, count, noise, transfer};
+use crate::datapath::{BYTES, KERNEL, PLAIN, USERSPACE, VXLAN, count, datapath, noise, transfer};
 use crate::dump::sh;
 use crate::fabric::{Fabric, Families, need_namespaces, wait_for};
 use crate::relay::{Line, Relay};
+use crate::strain::stack;
 
 /// How long an answer is waited for.
 const SOON: Duration = Duration::from_secs(5);
@@ -167,7 +168,8 @@ fn an_underlay_that_carries_less_slows_nothing_for_long() {
                 each_way(&fabric, |from, to, target| transfer(from, to, target, BYTES));
             }
         });
-        for less in [1400, 1300, 1500, 1400] {
+        // 1350 is the least in which IPv6 fits: the kernel takes it away from a device of less than 1280 bytes.
+        for less in [1400, 1350, 1500, 1400] {
             hosts.iter().for_each(|host| host.net.set_mtu(UPLINK, less).unwrap());
             for index in 0..hosts.len() {
                 for (target, overhead) in targets.iter().zip(&overhead) {
@@ -183,4 +185,53 @@ fn an_underlay_that_carries_less_slows_nothing_for_long() {
     each_way(&fabric, |from, to, target| echoes(from, to, target, [1200, 1350, FITS, 5000]));
     fabric.wait_settled();
     println!("LESS {} frames too large", count(&fabric, 0, "underlay_too_big"));
+}
+
+#[test]
+fn what_this_hosts_underlay_cannot_carry_is_counted_and_never_fragmented() {
+    need_namespaces!();
+    const LESS: u32 = 1400;
+    let fabric = Fabric::new(Families::Dual, VXLAN, USERSPACE);
+    let (host, pods) = (&fabric.lab.hosts[0].net, &fabric.pods);
+    let too_big = |tunnel: usize| {
+        datapath(&fabric, 0)["tunnels"][tunnel]["frames"]["underlay_too_big"].as_u64().unwrap()
+    };
+    for (tunnel, target) in pods[1].addresses.iter().enumerate() {
+        let (any, header) = if target.is_ipv4() { ("0.0.0.0:0", 28) } else { ("[::]:0", 48) };
+        let full = tunnel_mtu(&fabric, 0, *target).min(1430) as usize - header;
+        let before = too_big(tunnel);
+        wait_for("what is too big", || {
+            sh(&pods[0].net, "ip route flush cache; ip -6 route flush cache");
+            std::thread::scope(|scope| {
+                let (stop, stopped) = std::sync::mpsc::channel::<()>();
+                // Linux sends it with DF, and what a pod cuts itself never exceeds what it was told.
+                scope.spawn(move || {
+                    let socket = pods[0].net.run(|| UdpSocket::bind(any).unwrap()).unwrap();
+                    while stopped.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
+                        socket.send_to(&vec![7; full], SocketAddr::new(*target, 9)).ok();
+                        // Several at once leave in one message, of which the kernel fragments none in any case.
+                        std::thread::sleep(Duration::from_micros(200));
+                    }
+                });
+                for mtu in [LESS, 1500] {
+                    host.set_mtu(UPLINK, mtu).unwrap();
+                    wait_for("the MTU of the tunnel", || {
+                        let overhead = if target.is_ipv4() { 50 } else { 70 };
+                        let now = tunnel_mtu(&fabric, 0, *target);
+                        (now + overhead == mtu).then_some(()).ok_or(now)
+                    });
+                }
+                drop(stop);
+            });
+            let now = too_big(tunnel);
+            (now > before).then_some(()).ok_or(now)
+        });
+        println!("NARROW {target} {} frames too large", too_big(tunnel) - before);
+    }
+    for name in ["IpFragCreates", "Ip6FragCreates"] {
+        assert_eq!(stack(host, name), 0, "{name}");
+    }
+    fabric.wait_reachable();
+    fabric.wait_settled();
+    each_way(&fabric, |from, to, target| transfer(from, to, target, BYTES));
 }
