@@ -110,11 +110,10 @@ fn link(heard: Heard<'_>, scope: &Scope, known: &mut Known) -> Option<News> {
 }
 
 fn link_of_underlay(seen: SeenLink, known: &mut Known) -> Option<News> {
-    let identity = |seen: &SeenLink| (seen.index, seen.name, seen.link.mtu);
     let flags = |seen: &SeenLink| (seen.link.up, seen.running);
-    let (found, now) = (identity(&seen), flags(&seen));
+    let (found, now) = (seen.identity(), flags(&seen));
     match known.underlay.replace(seen) {
-        Some(before) if identity(&before) == found => {
+        Some(before) if before.identity() == found => {
             (flags(&before) != now).then_some(News::Unknown("the underlay went up or down"))
         }
         Some(_) | None => Some(News::Underlay),

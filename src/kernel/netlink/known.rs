@@ -20,9 +20,21 @@ pub(super) struct Known {
     pub(super) underlay_addrs: Vec<AddrFact>,
     /// Where each Ethernet address of a link of ours was last seen to lead.
     pub(super) fdb: BTreeMap<(u32, Mac), IpAddr>,
+    /// Whether an observation found another underlay than was announced.
+    pub(super) overtaken: bool,
 }
 
 impl Known {
+    /// Takes in an observation. If it read the underlay before the message that announces the same, that message will
+    /// look like an echo: so it is noted here that the underlay changed.
+    pub(super) fn observed(&mut self, found: Self) {
+        let changed = self.underlay.as_ref().is_some_and(|before| {
+            found.underlay.as_ref().map(SeenLink::identity) != Some(before.identity())
+                || found.underlay_addrs != self.underlay_addrs
+        });
+        *self = Self { overtaken: self.overtaken || changed, ..found };
+    }
+
     /// The name of a link that matters.
     pub(super) fn name_of(&self, index: u32) -> Option<LinkName> {
         let ours = self.links.get(&index).map(|(name, _)| *name);

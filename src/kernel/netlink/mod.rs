@@ -57,7 +57,7 @@ impl Netlink {
 impl Kernel for Netlink {
     async fn observe(&self, scope: &Scope) -> Result<Observed, KernelError> {
         let (observed, known) = observe::observe(&self.requests, scope).await?;
-        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = known;
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).observed(known);
         Ok(observed)
     }
 

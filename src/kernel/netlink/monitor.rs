@@ -69,6 +69,9 @@ impl Monitor {
 
     /// The next change. Nothing is lost if the call is cancelled.
     pub(super) async fn changed(&mut self, scope: &Scope, known: &Mutex<Known>) -> Change {
+        if std::mem::take(&mut known.lock().unwrap_or_else(PoisonError::into_inner).overtaken) {
+            self.add(News::Underlay);
+        }
         loop {
             let received = match self.due {
                 Some(due) if due <= Instant::now() => return self.take(),

@@ -32,6 +32,13 @@ pub(super) struct SeenLink {
     pub(super) ethernet: bool,
 }
 
+impl SeenLink {
+    /// What makes another underlay of it, beside its addresses.
+    pub(super) const fn identity(&self) -> (u32, LinkName, u32) {
+        (self.index, self.name, self.link.mtu)
+    }
+}
+
 /// A neighbour, or an FDB entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct SeenNeigh {

@@ -127,6 +127,24 @@ fn what_cannot_be_told_means_observe() {
 }
 
 #[test]
+fn an_underlay_that_is_observed_before_it_is_heard_is_told_all_the_same() {
+    in_namespace(async |kernel| {
+        for command in [
+            "link set eth0 mtu 1400",
+            "addr add 192.168.77.7/24 dev eth0",
+            "addr del 192.168.77.7/24 dev eth0",
+        ] {
+            converged(&kernel).await;
+            ip(command);
+            // A pass that tries again reads it before its message.
+            have(&kernel).await;
+            assert_eq!(next(&kernel).await, Change::Underlay, "{command}");
+            settle(&kernel).await;
+        }
+    });
+}
+
+#[test]
 fn the_underlay_is_watched() {
     in_namespace(async |kernel| {
         converged(&kernel).await;
