@@ -16,7 +16,7 @@ pub(super) struct BenchArgs {
     /// How long each measure takes, 0.1 to 60 s
     #[arg(long, default_value = "3", value_name = "S", value_parser = duration)]
     pub(super) seconds: Duration,
-    /// Only these subjects: bare,by-hand,vxlan,host-gw,userspace,plain
+    /// Only these subjects: bare,by-hand,vxlan,host-gw,userspace,plain,ceiling
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub(super) only: Vec<Subject>,
     /// Only these measures: tcp-1,tcp-8,udp-64,udp-1400,ping-100ms,ping-5ms,ping-loaded,idle

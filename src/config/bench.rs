@@ -51,6 +51,8 @@ named! {
         Userspace = "userspace",
         /// The same without offloads.
         Plain = "plain",
+        /// A loop that takes frames through user space and looks at nothing: what the agent could carry at best.
+        Ceiling = "ceiling",
     }
 }
 

@@ -80,6 +80,12 @@ impl Netns {
         self.change(device, "set the MTU", |link| link.mtu(mtu))
     }
 
+    /// Changes how large the frames are that the stack hands to a device for cutting, in bytes.
+    pub(super) fn set_largest(&self, device: &str, bytes: u32) -> Result<(), LabError> {
+        let largest = LinkAttribute::GsoMaxSize(bytes);
+        self.change(device, "set the largest frame", |link| link.append_extra_attribute(largest))
+    }
+
     /// Deletes a device.
     pub fn delete_link(&self, device: &str) -> Result<(), LabError> {
         let index = self.index(device)?;

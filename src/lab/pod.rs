@@ -12,7 +12,7 @@ use super::{Host, LabError, Netns};
 /// The bridge of a host's pods.
 pub const BRIDGE: &str = "cni0";
 /// A pod's device.
-const DEVICE: &str = "eth0";
+pub(super) const DEVICE: &str = "eth0";
 
 /// What a pod needs to know of its host's lease: the content of subnet.env.
 #[derive(Debug, Clone, PartialEq, Eq)]

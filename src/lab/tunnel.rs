@@ -55,10 +55,21 @@ impl Netns {
         self.link_up(&tunnel.name)
     }
 
-    /// Adds what one peer needs, in the order a packet meets it: route, neighbour, FDB entry.
+    /// Adds what one peer needs: FDB entry, neighbour, route.
     pub fn add_tunnel_peer(&self, device: &str, peer: &TunnelPeer) -> Result<(), LabError> {
         let index = self.index(device)?;
-        let attempt = format!("add peer {} to {device}", peer.public);
+        let (mac, public) = (peer.mac, peer.public);
+        self.request(format!("add {public} to {device}"), move |netlink| async move {
+            let entry = netlink.neighbours().add_bridge(index, &mac).destination(public);
+            entry.flags(NeighbourFlags::Own).execute().await
+        })?;
+        self.add_tunnel_route(device, peer)
+    }
+
+    /// Leads a peer's subnet into a device: neighbour and route.
+    pub(super) fn add_tunnel_route(&self, device: &str, peer: &TunnelPeer) -> Result<(), LabError> {
+        let index = self.index(device)?;
+        let attempt = format!("lead {} into {device}", peer.subnet);
         let built = RouteMessageBuilder::<IpAddr>::new()
             .destination_prefix(peer.subnet.addr(), peer.subnet.prefix_len())
             .and_then(|route| route.gateway(peer.address));
@@ -66,10 +77,7 @@ impl Netns {
         let route = built.map_err(family)?.output_interface(index).onlink().build();
         let peer = peer.clone();
         self.request(attempt.clone(), move |netlink| async move {
-            let neighbours = netlink.neighbours();
-            neighbours.add(index, peer.address).link_layer_address(&peer.mac).execute().await?;
-            let entry = neighbours.add_bridge(index, &peer.mac).destination(peer.public);
-            entry.flags(NeighbourFlags::Own).execute().await?;
+            netlink.neighbours().add(index, peer.address).link_layer_address(&peer.mac).execute().await?;
             netlink.route().add(route).execute().await
         })
     }

@@ -87,7 +87,7 @@ fn every_subject_is_measured_between_hosts_and_between_pods() {
     assert!(output.status.success(), "{}", shown(&output));
     let report = json(&output);
     assert_sound(&report, 1);
-    let all = ["bare", "by-hand", "host-gw", "plain", "userspace", "vxlan"];
+    let all = ["bare", "by-hand", "ceiling", "host-gw", "plain", "userspace", "vxlan"];
     assert_eq!(named(&report, "subject"), BTreeSet::from(all));
     assert_eq!(named(&report, "endpoints"), BTreeSet::from(["hosts", "pods"]));
     let figures = |ends: &str, subject: &str| {

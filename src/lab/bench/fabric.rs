@@ -6,6 +6,7 @@ use std::time::Duration;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use nix::sys::signal::Signal;
 
+use super::ceiling::Ceiling;
 use crate::config::{BenchConfig, Ends, Subject};
 use crate::lab::command::{Ready, configure};
 use crate::lab::probe::{Path, ping_until};
@@ -26,6 +27,7 @@ const DEVICE: &str = "vxlan1";
 pub(super) struct Fabric {
     pub(super) subject: Subject,
     pub(super) agents: Vec<AgentProcess>,
+    carriers: Vec<Ceiling>,
     pods: Vec<Pod>,
     /// The hosts' addresses as the subject carries them.
     addresses: Vec<IpAddr>,
@@ -38,12 +40,13 @@ impl Fabric {
         let (ipv4, ipv6) = (!config.ipv6, config.ipv6);
         let cancel = ready.cancel.clone();
         let lab = Lab::new(&LabOptions { hosts: 2, ipv4, ipv6, mtu: MTU, cancel, ..LabOptions::default() })?;
-        let mut fabric = Self { subject, agents: Vec::new(), pods: Vec::new(), addresses: Vec::new(), lab };
+        let (agents, carriers, pods, addresses) = Default::default();
+        let mut fabric = Self { subject, agents, carriers, pods, addresses, lab };
         match subject {
             Subject::Bare => {
                 fabric.addresses = fabric.lab.hosts.iter().map(|host| host.addresses[0]).collect()
             }
-            Subject::ByHand => fabric.by_hand()?,
+            Subject::ByHand | Subject::Ceiling => fabric.by_hand()?,
             Subject::Vxlan | Subject::HostGw | Subject::Userspace | Subject::Plain => {
                 fabric.with_agents(config, ready)?;
             }
@@ -104,18 +107,27 @@ impl Fabric {
         Ok(())
     }
 
-    /// Device, route, neighbour and FDB entry on both hosts, and pods behind bridges.
+    /// Device, FDB entry, neighbour and route on both hosts, and pods behind bridges.
     fn by_hand(&mut self) -> Result<(), LabError> {
         let ends =
             self.lab.hosts.iter().zip(1..).map(|(host, n)| end(host, n)).collect::<Result<Vec<_>, _>>()?;
         for ((host, own), peer) in self.lab.hosts.iter().zip(&ends).zip(ends.iter().rev()) {
             let mtu = MTU - if own.public.is_ipv4() { OVERHEAD.0 } else { OVERHEAD.1 };
             let (name, local, mac, address) = (DEVICE.to_owned(), own.public, own.mac, own.address);
-            host.net.add_tunnel(&Tunnel { name, vni: 1, port: 8472, local, mac, mtu, address })?;
-            host.net.add_tunnel_peer(DEVICE, peer)?;
+            let tunnel = Tunnel { name, vni: 1, port: 8472, local, mac, mtu, address };
+            if self.subject == Subject::Ceiling {
+                self.carriers.push(Ceiling::start(host, &tunnel, peer)?);
+            } else {
+                host.net.add_tunnel(&tunnel)?;
+                host.net.add_tunnel_peer(DEVICE, peer)?;
+            }
             host.net.set_sysctl("net/ipv4/ip_forward", "1")?;
             host.net.set_sysctl("net/ipv6/conf/all/forwarding", "1")?;
-            self.pods.push(host.pod(&pod_subnet(own.subnet, mtu))?);
+            let pod = host.pod(&pod_subnet(own.subnet, mtu))?;
+            if self.subject == Subject::Ceiling {
+                Ceiling::limit(&pod)?;
+            }
+            self.pods.push(pod);
             self.addresses.push(address);
         }
         Ok(())
@@ -161,7 +173,7 @@ const fn datapath(subject: Subject) -> Option<&'static str> {
         Subject::Vxlan => Some("kernel"),
         Subject::Userspace => Some("userspace"),
         Subject::Plain => Some("plain"),
-        Subject::Bare | Subject::ByHand | Subject::HostGw => None,
+        Subject::Bare | Subject::ByHand | Subject::HostGw | Subject::Ceiling => None,
     }
 }
 

@@ -7,6 +7,7 @@
 //! the others are stopped (SIGSTOP), so that they cost nothing. Each run measures every subject once and begins with
 //! another one, so that drift of the machine hits all alike; ratios are formed within a run.
 
+mod ceiling;
 mod cpu;
 mod fabric;
 mod figure;
