@@ -104,6 +104,8 @@ pub struct DatapathConfig {
     pub mode: DatapathMode,
     /// Whether the userspace datapath drops packets whose inner source is not in the subnet of the host that sent them.
     pub check_source: bool,
+    /// How many threads of the userspace datapath serve a tunnel device, each a queue of it.
+    pub queues: usize,
 }
 
 /// Who carries frames.

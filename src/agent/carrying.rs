@@ -129,7 +129,7 @@ impl Carrying {
             }
             match Datapath::open(tunnel, settings, table.clone()) {
                 Ok(datapath) => {
-                    tracing::info!(%dev, port = tunnel.vxlan.port, offload = datapath.offload(), "carrying frames");
+                    tracing::info!(%dev, port = tunnel.vxlan.port, offload = datapath.offload(), queues = datapath.queues(), "carrying frames");
                     self.running.insert(*dev, datapath);
                 }
                 Err(error) => {
@@ -164,7 +164,8 @@ impl Carrying {
     }
 
     fn settings(&self) -> Settings {
-        Settings { offload: self.config.mode != DatapathMode::Plain, check_source: self.config.check_source }
+        let DatapathConfig { mode, check_source, queues } = self.config;
+        Settings { offload: mode != DatapathMode::Plain, check_source, queues }
     }
 
     /// Takes note of threads that ended.
@@ -194,6 +195,7 @@ impl Carrying {
         let tunnels = self.running.iter().map(|(dev, datapath)| TunnelStatus {
             device: dev.to_string(),
             offload: datapath.offload(),
+            queues: datapath.queues(),
             frames: datapath.counters().named(),
         });
         DatapathStatus {

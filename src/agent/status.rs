@@ -113,6 +113,8 @@ pub struct TunnelStatus {
     pub device: String,
     /// Whether the kernel's offloads are in use.
     pub offload: bool,
+    /// How many threads serve it, each a queue of the device.
+    pub queues: usize,
     /// Frames since it was opened: carried, and dropped by reason.
     pub frames: BTreeMap<String, u64>,
 }
@@ -246,7 +248,9 @@ impl fmt::Display for DatapathStatus {
             let counts: Vec<_> =
                 tunnel.frames.iter().map(|(name, count)| format!("{name} {count}")).collect();
             let mode = if tunnel.offload { "offload" } else { "plain" };
-            writeln!(f, "  {:<24}{mode}: {}", tunnel.device, counts.join(", "))?;
+            let queues =
+                if tunnel.queues == 1 { String::new() } else { format!(", {} queues", tunnel.queues) };
+            writeln!(f, "  {:<24}{mode}{queues}: {}", tunnel.device, counts.join(", "))?;
         }
         Ok(())
     }

@@ -126,7 +126,14 @@ fn datapath(args: &AgentArgs) -> Result<DatapathConfig, ConfigError> {
         "off" => false,
         other => return Err(word("inner-source-check", other, "on, off")),
     };
-    Ok(DatapathConfig { mode, check_source })
+    let queues = number("datapath-queues", args.datapath_queues, 0..=256, "0 (as many as help) to 256")?;
+    let queues = usize::try_from(queues).ok().filter(|queues| *queues > 0).unwrap_or_else(queues_that_help);
+    Ok(DatapathConfig { mode, check_source, queues })
+}
+
+/// Each queue keeps a processor busy, and so do those who send and receive through it.
+fn queues_that_help() -> usize {
+    std::thread::available_parallelism().map_or(1, |count| (count.get() / 2).clamp(1, 8))
 }
 
 fn health(ip: &str, port: i64) -> Result<Option<SocketAddr>, ConfigError> {

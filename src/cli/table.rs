@@ -144,6 +144,12 @@ pub const TWILL_FLAGS: &[FlagRow] = &[
         "on: the userspace datapath drops packets whose source is outside their host's subnet; off: it does not",
     ),
     row(
+        "datapath-queues",
+        Kind::Int,
+        "0",
+        "threads of the userspace datapath, each a queue of the TAP; 0: half as many as processors, at most 8",
+    ),
+    row(
         "take-over",
         Kind::Bool,
         "false",

@@ -411,6 +411,10 @@ mod tests {
             (&["agent", "--subnet-lease-renew-margin=-1"], "give 1 to 1439 (minutes)"),
             (&["agent", "--iptables-resync=0"], "give 1 to 86400 (seconds)"),
             (&["agent", "--delete-hold", "-5"], "--delete-hold is -5"),
+            (
+                &["agent", "--datapath-queues=257"],
+                "--datapath-queues is 257; give 0 (as many as help) to 256",
+            ),
             (&["agent", "--firewall", "ufw"], "--firewall is `ufw`; give one of: auto, nftables, iptables"),
             (&["agent", "--store", "zk"], "--store is `zk`; give one of: etcd"),
             (&["agent", "--store", "file:x"], "give an absolute path"),

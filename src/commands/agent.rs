@@ -109,7 +109,7 @@ impl Post {
 async fn live<S: LeaseStore + 'static>(store: S, config: Config, mut post: Post) -> Result<(), Failure> {
     let stop = stop_on_signal()?;
     let (ready, is_ready) = watch::channel(false);
-    let mut agent = Agent::new(Real::open(store)?, config, post.identity.clone(), ready);
+    let mut agent = Agent::new(Real::open(store, &config)?, config, post.identity.clone(), ready);
     match post.inheritance.take() {
         Some(inheritance) => tokio::select! {
             done = agent.succeed(inheritance) => done?,

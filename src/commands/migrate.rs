@@ -142,7 +142,7 @@ async fn ahead(config: &Config) -> Result<Preview, Failure> {
     let identity = Identity::peek(&config.site.state_dir());
     let (ready, _) = watch::channel(false);
     with_store!(&config.site.store, |store| {
-        Agent::new(Real::open(store)?, config.clone(), identity, ready).preview().await
+        Agent::new(Real::open(store, config)?, config.clone(), identity, ready).preview().await
     })
 }
 

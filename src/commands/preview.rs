@@ -17,7 +17,7 @@ pub(super) async fn plan(config: Config) -> Outcome {
     let identity = Identity::peek(&config.site.state_dir());
     let (ready, _) = watch::channel(false);
     let lines = with_store!(&config.site.store, |store| Agent::new(
-        Real::open(store)?,
+        Real::open(store, &config)?,
         config.clone(),
         identity,
         ready
@@ -39,7 +39,7 @@ pub(super) async fn clean_up(config: Config, firewall_only: bool) -> Outcome {
     let identity = Identity::peek(&config.site.state_dir());
     let (ready, _) = watch::channel(false);
     let lines = with_store!(&config.site.store, |store| {
-        Agent::new(Real::open(store)?, config.clone(), identity, ready).remove(firewall_only).await?
+        Agent::new(Real::open(store, &config)?, config.clone(), identity, ready).remove(firewall_only).await?
     });
     if lines.is_empty() {
         return Ok("nothing of ours is left on this host\n".to_owned());

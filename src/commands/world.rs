@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use crate::agent::World;
+use crate::config::Config;
+use crate::datapath::tap::Queues;
 use crate::filter::{HostFirewall, Options};
 use crate::kernel::KernelError;
 use crate::kernel::netlink::Netlink;
@@ -17,8 +19,9 @@ pub(super) struct Real<S> {
 
 impl<S: LeaseStore + 'static> Real<S> {
     /// This host, with its leases in `store`.
-    pub(super) fn open(store: S) -> Result<Self, KernelError> {
-        Ok(Self { store: Arc::new(store), kernel: Netlink::open()? })
+    pub(super) fn open(store: S, config: &Config) -> Result<Self, KernelError> {
+        let queues = if config.datapath.queues > 1 { Queues::Several } else { Queues::One };
+        Ok(Self { store: Arc::new(store), kernel: Netlink::open()?.with_queues(queues) })
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a datapath did: counted by its thread, read by everybody.
+//! What a datapath did: counted by its threads, read by everybody.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -43,12 +43,12 @@ const COUNTS: [(Count, &str); 9] = [
 ];
 const ALL: usize = COUNTS.len() + Dropped::ALL.len();
 
-/// Counts since the datapath was opened, as of the end of its last batch.
+/// Counts since the datapath was opened, as of the end of each thread's last batch.
 #[derive(Debug)]
 pub struct Counters([AtomicU64; ALL]);
 
-/// The thread's own counts.
-#[derive(Debug, Clone)]
+/// A thread's own counts, not yet published.
+#[derive(Debug)]
 pub(super) struct Tally([u64; ALL]);
 
 impl Default for Counters {
@@ -78,9 +78,12 @@ impl Counters {
         counts.chain(drops.filter(|(_, count)| *count > 0)).collect()
     }
 
-    pub(super) fn publish(&self, tally: &Tally) {
-        for (shared, own) in self.0.iter().zip(&tally.0) {
-            shared.store(*own, Ordering::Relaxed);
+    /// Adds what a thread counted, which begins anew.
+    pub(super) fn publish(&self, tally: &mut Tally) {
+        for (shared, own) in self.0.iter().zip(&mut tally.0) {
+            if *own > 0 {
+                shared.fetch_add(std::mem::take(own), Ordering::Relaxed);
+            }
         }
     }
 }
@@ -119,7 +122,8 @@ mod tests {
         let (counters, mut tally) = (Counters::default(), Tally::new());
         tally.add(Count::Sent, 3);
         tally.drop(Dropped::Oversize);
-        counters.publish(&tally);
+        counters.publish(&mut tally);
+        counters.publish(&mut tally);
         assert_eq!((counters.count(Count::Sent), counters.dropped(Dropped::Oversize)), (3, 1));
         let named = counters.named();
         assert_eq!((named["sent"], named["received"], named["dropped_oversize"]), (3, 0, 1));

@@ -6,20 +6,24 @@
 //! stack ◀─ TAP ◀─ ingress: coalesce ◀─ admit ◀───────── recvmmsg ◀─ UDP socket ◀─ underlay
 //! ```
 //!
-//! Each tunnel device has one thread, which serves both directions in batches: it spins for moments, then sleeps until
-//! either side has something. What it decides by is an immutable [`Table`], swapped as a whole when leases change; it
-//! takes no lock and, once warm, allocates nothing. The decisions themselves are `twill_backends::frame`.
+//! Each queue of a tunnel device has one thread, which serves both directions in batches: it spins for moments, then
+//! sleeps until either side has something. What it decides by is an immutable [`Table`], swapped as a whole when leases
+//! change; it takes no lock and, once warm, allocates nothing. The decisions themselves are `twill_backends::frame`.
 //!
 //! # Why one thread for both directions
 //! Waking threads costs more than copying bytes: in sketches on two cores, one thread for each direction carried less
 //! than one for both.
 //!
-//! # Why one source port
-//! RFC 7348 recommends a source port by inner flow, so that networks spread flows. That takes a socket for each port.
-//! Here datagrams leave from the socket they come in at, with the tunnel's port as source.
+//! # Queues, sockets and source ports
+//! The stack chooses the queue of a frame by its flow. RFC 7348, section 4.1 recommends a source port by inner flow, so
+//! that networks and receivers spread flows: with several queues, each sends from a socket and port of its own, and
+//! receives at one of as many sockets on the tunnel's port, among which the peer's kernel or ours spreads by source
+//! port. With one queue there is one socket, and its datagrams leave with the tunnel's port as source: a port for each
+//! flow would take a socket for each, and a message for what several flows share in one.
 
 mod arrays;
 pub mod batch;
+mod bind;
 pub mod counters;
 mod egress;
 mod ingress;
@@ -30,6 +34,7 @@ pub mod tap;
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -38,7 +43,7 @@ use twill_backends::frame::table::Table;
 use twill_backends::state::Tunnel;
 
 use self::counters::Counters;
-use self::parts::Parts;
+use self::parts::{Part, Parts};
 use self::pump::{Pump, Stop};
 use self::socket::Socket;
 use self::tap::Tap;
@@ -50,6 +55,8 @@ pub struct Settings {
     pub offload: bool,
     /// Whether inner sources must lie in the subnet of the host that sends them.
     pub check_source: bool,
+    /// How many threads serve a tunnel device, each a queue of it.
+    pub queues: usize,
 }
 
 /// Why a tunnel device is not served.
@@ -64,7 +71,7 @@ pub enum DatapathError {
         cause: io::Error,
     },
     /// The socket could not be had.
-    #[error("UDP {addr}: {cause}{}", socket::hint(.cause))]
+    #[error("UDP {addr}: {cause}{}", bind::hint(.cause))]
     Socket {
         /// Where it was to be bound.
         addr: SocketAddr,
@@ -76,7 +83,7 @@ pub enum DatapathError {
     Thread(io::Error),
 }
 
-/// One tunnel device that is served. Dropping it ends the thread and leaves the device.
+/// One tunnel device that is served. Dropping it ends the threads and leaves the device.
 #[derive(Debug)]
 pub struct Datapath {
     tunnel: Tunnel,
@@ -86,22 +93,27 @@ pub struct Datapath {
     /// What another process needs to take over.
     parts: Parts,
     stop: Arc<Stop>,
-    thread: Option<JoinHandle<io::Result<()>>>,
+    threads: Vec<JoinHandle<io::Result<()>>>,
 }
 
 impl Datapath {
-    /// Attaches to the TAP device of a tunnel and starts its thread, in the network namespace of the calling thread.
+    /// Attaches to the TAP device of a tunnel and starts its threads, in the network namespace of the calling thread.
     /// The device is made if it is not there, and outlives this.
     ///
     /// # Errors
     /// [`DatapathError`] says what could not be had.
     pub fn open(tunnel: &Tunnel, settings: Settings, table: Table) -> Result<Self, DatapathError> {
-        let tap = Tap::open(tunnel.dev, settings.offload).map_err(|cause| no_tap(tunnel, cause))?;
-        let socket = Socket::open(addr(tunnel)).map_err(|cause| no_socket(tunnel, cause))?;
-        Self::start(tunnel, settings, table, (tap, socket))
+        let taps = Tap::open(tunnel.dev, settings.offload, settings.queues);
+        let taps = taps.map_err(|cause| no_tap(tunnel, cause))?;
+        let company = taps.len() > 1;
+        let pair =
+            |tap| Ok((tap, Socket::open(addr(tunnel), company).map_err(|cause| no_socket(tunnel, cause))?));
+        let pairs = taps.into_iter().map(pair).collect::<Result<_, _>>()?;
+        Self::start(tunnel, settings, table, pairs)
     }
 
-    /// Serves a tunnel through what another process serves it through, which may go on doing so meanwhile.
+    /// Serves a tunnel through what another process serves it through, which may go on doing so meanwhile: as many
+    /// queues as it has, whatever the settings say.
     ///
     /// # Errors
     /// [`DatapathError`] says what does not fit the tunnel or the settings.
@@ -111,30 +123,41 @@ impl Datapath {
         table: Table,
         parts: Parts,
     ) -> Result<Self, DatapathError> {
-        let (tap, socket) = parts.pair().map_err(|cause| no_tap(tunnel, cause))?;
-        let tap = Tap::adopt(tap, tunnel.dev, settings.offload).map_err(|cause| no_tap(tunnel, cause))?;
-        let socket = Socket::adopt(socket, addr(tunnel)).map_err(|cause| no_socket(tunnel, cause))?;
-        Self::start(tunnel, settings, table, (tap, socket))
+        let pair = |Part { tap, socket, sender }| {
+            let tap = Tap::adopt(tap, tunnel.dev, settings.offload).map_err(|cause| no_tap(tunnel, cause))?;
+            let socket = Socket::adopt(socket, sender, addr(tunnel));
+            Ok((tap, socket.map_err(|cause| no_socket(tunnel, cause))?))
+        };
+        let parts = parts.split().map_err(|cause| no_tap(tunnel, cause))?;
+        let pairs = parts.into_iter().map(pair).collect::<Result<_, _>>()?;
+        Self::start(tunnel, settings, table, pairs)
     }
 
     fn start(
         tunnel: &Tunnel,
         settings: Settings,
         table: Table,
-        (tap, socket): (Tap, Socket),
+        pairs: Vec<(Tap, Socket)>,
     ) -> Result<Self, DatapathError> {
-        let parts = Parts::of(&[&tap], &[&socket]).map_err(|cause| no_tap(tunnel, cause))?;
-        let stop = Arc::new(Stop::new().map_err(DatapathError::Thread)?);
-        let table = Arc::new(ArcSwap::from_pointee(table));
-        let counters = Arc::new(Counters::default());
-        let offload = tap.offload();
-        let mut pump = Pump::new((tap, socket), tunnel, settings, Arc::clone(&table), Arc::clone(&counters));
-        let told = Arc::clone(&stop);
-        let thread = std::thread::Builder::new()
-            .name(tunnel.dev.to_string())
-            .spawn(move || pump.run(&told))
-            .map_err(DatapathError::Thread)?;
-        Ok(Self { tunnel: tunnel.clone(), offload, table, counters, parts, stop, thread: Some(thread) })
+        let taps = pairs.iter().map(|(tap, _)| tap.as_fd());
+        let parts = Parts::of(taps, pairs.iter().flat_map(|(_, socket)| socket.descriptors()));
+        let mut datapath = Self {
+            tunnel: tunnel.clone(),
+            offload: pairs.iter().all(|(tap, _)| tap.offload()),
+            table: Arc::new(ArcSwap::from_pointee(table)),
+            counters: Arc::new(Counters::default()),
+            parts: parts.map_err(|cause| no_tap(tunnel, cause))?,
+            stop: Arc::new(Stop::new().map_err(DatapathError::Thread)?),
+            threads: Vec::with_capacity(pairs.len()),
+        };
+        for pair in pairs {
+            let (table, counters) = (Arc::clone(&datapath.table), Arc::clone(&datapath.counters));
+            let mut pump = Pump::new(pair, tunnel, settings, table, counters);
+            let told = Arc::clone(&datapath.stop);
+            let thread = std::thread::Builder::new().name(tunnel.dev.to_string());
+            datapath.threads.push(thread.spawn(move || pump.run(&told)).map_err(DatapathError::Thread)?);
+        }
+        Ok(datapath)
     }
 
     /// What another process needs to take over.
@@ -166,10 +189,16 @@ impl Datapath {
         &self.counters
     }
 
-    /// Why it ended, if it did.
+    /// How many threads serve it, each a queue of the device.
+    #[must_use]
+    pub const fn queues(&self) -> usize {
+        self.threads.len()
+    }
+
+    /// Why one of its threads ended, if one did.
     pub fn ended(&mut self) -> Option<String> {
-        let thread = self.thread.take_if(|thread| thread.is_finished())?;
-        Some(match thread.join() {
+        let ended = self.threads.iter().position(JoinHandle::is_finished)?;
+        Some(match self.threads.swap_remove(ended).join() {
             Ok(Ok(())) => "told to".to_owned(),
             Ok(Err(error)) => error.to_string(),
             Err(_) => "a panic, which is a bug; please report it".to_owned(),
@@ -192,10 +221,10 @@ fn no_socket(tunnel: &Tunnel, cause: io::Error) -> DatapathError {
 impl Drop for Datapath {
     fn drop(&mut self) {
         self.stop.stop();
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::warn!(dev = %self.tunnel.dev, "the datapath's thread had panicked");
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::warn!(dev = %self.tunnel.dev, "a thread of the datapath had panicked");
+            }
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The loop of one tunnel's thread.
+//! The loop of one thread.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -35,7 +35,7 @@ pub(super) struct Rules {
     pub(super) pods: u32,
 }
 
-/// Tells a thread to end.
+/// Tells the threads of a tunnel to end.
 #[derive(Debug)]
 pub struct Stop {
     told: AtomicBool,
@@ -65,10 +65,10 @@ impl Stop {
         Ok(Self { told: AtomicBool::new(false), wake: EventFd::from_flags(flags)? })
     }
 
-    /// Ends the thread at the end of its batch.
+    /// Ends each thread at the end of its batch.
     pub fn stop(&self) {
         self.told.store(true, Ordering::Release);
-        // It can only be full, which wakes as well.
+        // Nobody reads it, so that it wakes all. It can only be full, which wakes as well.
         self.wake.write(1).ok();
     }
 }

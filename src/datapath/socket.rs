@@ -10,27 +10,25 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{setsockopt, sockopt};
-use socket2::{Domain, Protocol, SockAddr, Type};
+use socket2::SockAddr;
 
 use super::arrays::{Arrays, Control};
 use super::batch::{Batch, FrameIo, Message, Received, Refused, SLOT};
+use super::bind;
 
 /// How many receives make a batch. Each may be many datagrams.
 const RECEIVES: usize = 16;
 /// How many messages make one `sendmmsg`.
 const SENDS: usize = 64;
-/// Both buffers of the kernel, in bytes.
-const BUFFER: usize = 8 << 20;
 /// How long to wait for room in the send buffer before a message is given up, in milliseconds.
 const PATIENCE: u8 = 2;
-/// `IP_PMTUDISC_DO` and `IPV6_PMTUDISC_DO`: never fragment.
-const NEVER_FRAGMENT: libc::c_int = 2;
 
 /// The socket.
 #[derive(Debug)]
 pub struct Socket {
     socket: socket2::Socket,
+    /// What it sends from, if that is another.
+    sender: Option<socket2::Socket>,
     /// Whether `UDP_SEGMENT` works; found out by trying.
     gso: bool,
     parts: Vec<Message>,
@@ -39,68 +37,34 @@ pub struct Socket {
     receiving: Arrays,
 }
 
-/// What to do about an error of opening a socket.
-pub(super) fn hint(error: &io::Error) -> &'static str {
-    match error.raw_os_error() {
-        Some(libc::EADDRINUSE) => {
-            "; find who has the port with `ss -ulpn` and stop it, or choose another Port"
-        }
-        Some(libc::EADDRNOTAVAIL) => "; the address is not on this host",
-        _ => "",
-    }
-}
-
 impl Socket {
-    /// Binds the socket.
+    /// Binds the socket. One of several of a tunnel has `company`: it shares the port with the others, and sends from a
+    /// port of its own.
     ///
     /// # Errors
     /// The kernel's, with a hint at the next step.
-    pub fn open(addr: SocketAddr) -> io::Result<Self> {
-        let socket = socket2::Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
-        socket.set_nonblocking(true)?;
-        if addr.is_ipv6() {
-            socket.set_only_v6(true)?;
-            // A tunnel endpoint may send without a checksum, and is to be understood (RFC 7348, section 5); what it is
-            // needed for, the addresses, is checked by the forwarding table (RFC 6936, section 4).
-            set(&socket, libc::SOL_UDP, libc::UDP_NO_CHECK6_RX, 1)?;
-        }
-        // The underlay may get its address only later, or lose it for a while.
-        match addr {
-            SocketAddr::V4(_) => socket.set_freebind_v4(true)?,
-            SocketAddr::V6(_) => socket.set_freebind_v6(true)?,
-        }
-        let (level, option) = match addr {
-            SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER),
-            SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER),
-        };
-        set(&socket, level, option, NEVER_FRAGMENT)?;
-        // Beyond the host's limit where we may, up to it where we may not.
-        setsockopt(&socket, sockopt::RcvBufForce, &BUFFER)
-            .or_else(|_| setsockopt(&socket, sockopt::RcvBuf, &BUFFER))?;
-        setsockopt(&socket, sockopt::SndBufForce, &BUFFER)
-            .or_else(|_| setsockopt(&socket, sockopt::SndBuf, &BUFFER))?;
-        if let Err(error) = set(&socket, libc::SOL_UDP, libc::UDP_GRO, 1) {
-            tracing::debug!(%error, "datagrams are received one by one");
-        }
-        socket.bind(&addr.into())?;
-        Ok(Self::new(socket))
+    pub fn open(addr: SocketAddr, company: bool) -> io::Result<Self> {
+        let socket = bind::receiver(addr, company)?;
+        let sender = company.then(|| bind::sender(addr.ip())).transpose()?;
+        Ok(Self::new(socket, sender))
     }
 
-    /// Takes a socket that another process serves, or served.
+    /// Takes a socket that another process serves, or served, and the one that it sends from, if that is another.
     ///
     /// # Errors
     /// It is bound to another address.
-    pub fn adopt(socket: OwnedFd, addr: SocketAddr) -> io::Result<Self> {
+    pub fn adopt(socket: OwnedFd, sender: Option<OwnedFd>, addr: SocketAddr) -> io::Result<Self> {
         let socket = socket2::Socket::from(socket);
         match socket.local_addr()?.as_socket() {
-            Some(bound) if bound == addr => Ok(Self::new(socket)),
+            Some(bound) if bound == addr => Ok(Self::new(socket, sender.map(socket2::Socket::from))),
             bound => Err(io::Error::other(format!("the socket is bound to {bound:?}"))),
         }
     }
 
-    fn new(socket: socket2::Socket) -> Self {
+    fn new(socket: socket2::Socket, sender: Option<socket2::Socket>) -> Self {
         Self {
             socket,
+            sender,
             gso: true,
             parts: Vec::with_capacity(256),
             split: Vec::with_capacity(256),
@@ -109,9 +73,15 @@ impl Socket {
         }
     }
 
+    /// What it receives at, and what it sends from, if that is another.
+    pub(super) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        std::iter::once(&self.socket).chain(&self.sender).map(AsFd::as_fd)
+    }
+
     /// One call of the kernel for the parts from `next` on: how many it took.
     fn send_some(&mut self, batch: &Batch, next: usize) -> io::Result<usize> {
-        let Self { socket, parts, sending, .. } = self;
+        let Self { socket, sender, parts, sending, .. } = self;
+        let socket = sender.as_ref().unwrap_or(socket);
         sending.vectors.clear();
         let count = (parts.len() - next).min(SENDS);
         let parts = &parts[next..next + count];
@@ -162,7 +132,7 @@ impl Socket {
 
     /// Waits for room in the send buffer, for moments. Whether there is some, the next try shows.
     fn wait_for_room(&self) {
-        let mut fds = [PollFd::new(self.socket.as_fd(), PollFlags::POLLOUT)];
+        let mut fds = [PollFd::new(self.sender.as_ref().unwrap_or(&self.socket).as_fd(), PollFlags::POLLOUT)];
         poll(&mut fds, PollTimeout::from(PATIENCE)).ok();
     }
 }
@@ -281,18 +251,6 @@ impl FrameIo for Socket {
         }
         refused
     }
-}
-
-fn set(
-    socket: &socket2::Socket,
-    level: libc::c_int,
-    option: libc::c_int,
-    value: libc::c_int,
-) -> io::Result<()> {
-    let len = size_of::<libc::c_int>() as libc::socklen_t;
-    // SAFETY: the value lives through the call and is as long as said.
-    let done = unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const value).cast(), len) };
-    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 #[cfg(test)]

@@ -44,13 +44,22 @@ mod ioctl {
     nix::ioctl_write_ptr!(tunsetvnethdrsz, b'T', 216, libc::c_int);
 }
 
-/// A TAP device that this process is attached to. Nobody else can be meanwhile.
+/// A queue of a TAP device that this process is attached to. Nobody else can be meanwhile.
 #[derive(Debug)]
 pub struct Tap {
     file: File,
     offload: bool,
     datagrams: bool,
     vectors: Vectors,
+}
+
+/// How many queues a device can have, which is settled when it is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Queues {
+    /// One. That is what the `tun-tap` crate opens.
+    One,
+    /// As many as are opened.
+    Several,
 }
 
 /// Room for the vectors of one `writev`.
@@ -64,8 +73,11 @@ unsafe impl Send for Vectors {}
 ///
 /// # Errors
 /// The kernel's, with a hint at the next step.
-pub fn make(dev: LinkName) -> Result<(), super::DatapathError> {
-    Tap::open(dev, false).map(drop).map_err(|cause| super::DatapathError::Tap { dev: dev.to_string(), cause })
+pub fn make(dev: LinkName, queues: Queues) -> Result<(), super::DatapathError> {
+    whole(dev, queues)
+        .and_then(|file| Tap::new(file, false, false))
+        .map(drop)
+        .map_err(|cause| super::DatapathError::Tap { dev: dev.to_string(), cause })
 }
 
 /// What to do about an error of opening a device.
@@ -84,33 +96,33 @@ pub(super) fn hint(error: &io::Error) -> &'static str {
 }
 
 impl Tap {
-    /// Attaches to a device, which is made if it is not there, and is persistent from then on. With `offload`, large
-    /// frames and unfinished checksums are asked for, and done without if the kernel does not offer them.
+    /// Attaches to `queues` queues of a device, or to as many as it has. It is made if it is not there, and is
+    /// persistent from then on. With `offload`, large frames and unfinished checksums are asked for, and done without if
+    /// the kernel does not offer them.
     ///
     /// # Errors
     /// The kernel's, with a hint at the next step.
-    pub fn open(dev: LinkName, offload: bool) -> io::Result<Self> {
-        if offload && let Some(tap) = Self::offloading(dev)? {
-            return Ok(tap);
+    pub fn open(dev: LinkName, offload: bool, queues: usize) -> io::Result<Vec<Self>> {
+        let first = Self::queue(dev, offload)?;
+        let count = if flags(&first.file, dev)? & libc::IFF_MULTI_QUEUE == 0 { 1 } else { queues.max(1) };
+        if count < queues {
+            tracing::warn!(%dev, queues, "this device was made for one queue; delete it for more");
         }
-        let iface = tun_tap::Iface::without_packet_info(dev.as_str(), tun_tap::Mode::Tap)?;
-        // SAFETY: the descriptor is open, and the crate gave it up.
-        let file = File::from(unsafe { OwnedFd::from_raw_fd(iface.into_raw_fd()) });
-        set_offload(&file, 0)?;
-        Self::new(file, false, false)
+        let offload = first.offload;
+        let others = (1..count).map(|_| Self::queue(dev, offload));
+        std::iter::once(Ok(first)).chain(others).collect()
     }
 
-    fn offloading(dev: LinkName) -> io::Result<Option<Self>> {
-        let file = OpenOptions::new().read(true).write(true).open(DEVICE)?;
-        // SAFETY: all bytes zero is an `ifreq`.
-        let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-        for (to, from) in request.ifr_name.iter_mut().zip(dev.as_str().bytes()) {
-            *to = from as libc::c_char;
+    fn queue(dev: LinkName, offload: bool) -> io::Result<Self> {
+        if offload {
+            let file = either(|queues| attach(dev, libc::IFF_VNET_HDR, queues))?;
+            if let Some(tap) = Self::with_headers(file)? {
+                return Ok(tap);
+            }
         }
-        request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as libc::c_short;
-        // SAFETY: the request lives through the call; its name ends with a zero, being of at most 15 bytes.
-        unsafe { ioctl::tunsetiff(file.as_raw_fd(), &raw const request) }?;
-        Self::with_headers(file)
+        let file = either(|queues| whole(dev, queues))?;
+        set_offload(&file, 0)?;
+        Self::new(file, false, false)
     }
 
     /// Takes a queue of a device that another process serves, or served.
@@ -119,17 +131,7 @@ impl Tap {
     /// It is no queue of this device, or has virtio headers where no offload is wanted.
     pub fn adopt(queue: OwnedFd, dev: LinkName, offload: bool) -> io::Result<Self> {
         let file = File::from(queue);
-        // SAFETY: all bytes zero is an `ifreq`.
-        let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-        // SAFETY: the request lives through the call.
-        unsafe { ioctl::tungetiff(file.as_raw_fd(), &raw mut request) }?;
-        let name = request.ifr_name.iter().map(|byte| *byte as u8).take_while(|byte| *byte != 0);
-        if !name.eq(dev.as_str().bytes()) {
-            return Err(io::Error::other("the queue is another device's"));
-        }
-        // SAFETY: the call wrote the flags.
-        let flags = unsafe { request.ifr_ifru.ifru_flags };
-        if flags & libc::IFF_VNET_HDR as libc::c_short == 0 {
+        if flags(&file, dev)? & libc::IFF_VNET_HDR == 0 {
             return Self::new(file, false, false);
         }
         if !offload {
@@ -181,6 +183,53 @@ impl Tap {
             unsafe { libc::writev(self.file.as_raw_fd(), vectors.as_ptr(), vectors.len() as libc::c_int) };
         if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
+}
+
+/// A queue of a device that has one, or, where that is refused because the device was made for several, of one that has.
+fn either(open: impl Fn(Queues) -> io::Result<File>) -> io::Result<File> {
+    open(Queues::One).or_else(|error| match error.raw_os_error() {
+        Some(libc::EINVAL) => open(Queues::Several),
+        _ => Err(error),
+    })
+}
+
+/// A queue that gives whole frames with finished checksums.
+fn whole(dev: LinkName, queues: Queues) -> io::Result<File> {
+    if queues == Queues::Several {
+        return attach(dev, 0, queues);
+    }
+    let iface = tun_tap::Iface::without_packet_info(dev.as_str(), tun_tap::Mode::Tap)?;
+    // SAFETY: the descriptor is open, and the crate gave it up.
+    Ok(File::from(unsafe { OwnedFd::from_raw_fd(iface.into_raw_fd()) }))
+}
+
+/// A queue with further `IFF_*` flags.
+fn attach(dev: LinkName, flags: libc::c_int, queues: Queues) -> io::Result<File> {
+    let several = if queues == Queues::Several { libc::IFF_MULTI_QUEUE } else { 0 };
+    let file = OpenOptions::new().read(true).write(true).open(DEVICE)?;
+    // SAFETY: all bytes zero is an `ifreq`.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(dev.as_str().bytes()) {
+        *to = from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI | flags | several) as libc::c_short;
+    // SAFETY: the request lives through the call; its name ends with a zero, being of at most 15 bytes.
+    unsafe { ioctl::tunsetiff(file.as_raw_fd(), &raw const request) }?;
+    Ok(file)
+}
+
+/// The `IFF_*` flags of a queue, which must be one of this device.
+fn flags(file: &File, dev: LinkName) -> io::Result<libc::c_int> {
+    // SAFETY: all bytes zero is an `ifreq`.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // SAFETY: the request lives through the call.
+    unsafe { ioctl::tungetiff(file.as_raw_fd(), &raw mut request) }?;
+    let name = request.ifr_name.iter().map(|byte| *byte as u8).take_while(|byte| *byte != 0);
+    if !name.eq(dev.as_str().bytes()) {
+        return Err(io::Error::other("the queue is another device's"));
+    }
+    // SAFETY: the call wrote the flags.
+    Ok(unsafe { request.ifr_ifru.ifru_flags }.into())
 }
 
 fn set_offload(file: &File, flags: libc::c_ulong) -> io::Result<()> {

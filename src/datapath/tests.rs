@@ -94,7 +94,7 @@ fn bench_with(offers: (bool, bool), check_source: bool, peers: impl IntoIterator
             Channel { queues: Arc::clone(&wire), tap: false, offers },
         ),
         &tunnel,
-        Settings { offload: offers.0, check_source },
+        Settings { offload: offers.0, check_source, queues: 1 },
         Arc::new(ArcSwap::from_pointee(Table::new(peers))),
         Arc::clone(&counters),
     );

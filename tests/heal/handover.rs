@@ -20,6 +20,7 @@ use crate::dump::difference;
 use crate::fabric::{
     Fabric, Families, PATIENCE, TWILL, files, need_namespaces, options, wait_for, write_config,
 };
+use crate::queues::QUEUES;
 
 const VXLAN: &str = r#"{"Type":"vxlan"}"#;
 const HOST_GW: &str = r#"{"Type":"host-gw"}"#;
@@ -82,6 +83,12 @@ fn in_a_row(families: Families, backend: &str, flags: &[&str], times: usize) {
 fn twenty_take_overs_of_a_userspace_host_lose_nothing() {
     need_namespaces!();
     in_a_row(Families::Dual, VXLAN, USERSPACE, 20);
+}
+
+#[test]
+fn several_queues_are_handed_over_too() {
+    need_namespaces!();
+    in_a_row(Families::Dual, VXLAN, QUEUES, 3);
 }
 
 #[test]

@@ -19,6 +19,7 @@ mod handover;
 mod healing;
 mod life;
 mod migrate;
+mod queues;
 mod relay;
 mod restart;
 mod strain;

@@ -44,7 +44,7 @@ fn numbered(count: usize, len: usize) -> Vec<(u8, usize)> {
 #[test]
 fn datagrams_arrive_one_by_one_whether_the_kernel_cuts_or_not() {
     for (addr, gso) in LOCAL.into_iter().flat_map(|addr| [(addr, true), (addr, false)]) {
-        let (reader, mut socket) = (reader(addr), Socket::open(addr.parse().unwrap()).unwrap());
+        let (reader, mut socket) = (reader(addr), Socket::open(addr.parse().unwrap(), false).unwrap());
         socket.gso = gso;
         let to = reader.local_addr().unwrap();
         let mut batch = Batch::new(0, 1 << 20);
@@ -59,7 +59,7 @@ fn datagrams_arrive_one_by_one_whether_the_kernel_cuts_or_not() {
 
 #[test]
 fn where_the_kernel_does_not_cut_datagrams_are_sent_one_by_one_from_then_on() {
-    let (reader, mut socket) = (reader(LOCAL[0]), Socket::open(LOCAL[0].parse().unwrap()).unwrap());
+    let (reader, mut socket) = (reader(LOCAL[0]), Socket::open(LOCAL[0].parse().unwrap(), false).unwrap());
     let to = reader.local_addr().unwrap();
     let mut batch = Batch::new(0, 1 << 20);
     add(&mut batch, to, 3, 10);
@@ -84,7 +84,7 @@ fn what_is_too_big_is_counted_and_the_others_arrive() {
     net.set_mtu("lo", 1500).unwrap();
     net.run(|| {
         for (addr, header) in LOCAL.into_iter().zip([28, 48]) {
-            let (reader, mut socket) = (reader(addr), Socket::open(addr.parse().unwrap()).unwrap());
+            let (reader, mut socket) = (reader(addr), Socket::open(addr.parse().unwrap(), false).unwrap());
             let to = reader.local_addr().unwrap();
             let mut batch = Batch::new(0, 1 << 20);
             add(&mut batch, to, 1, 1500 - header);
@@ -109,7 +109,8 @@ fn who_cannot_be_reached_costs_the_others_nothing() {
     let net = Netns::new("dp-no-route", false).unwrap();
     net.link_up("lo").unwrap();
     net.run(|| {
-        let (reader, mut socket) = (reader(LOCAL[0]), Socket::open(LOCAL[0].parse().unwrap()).unwrap());
+        let (reader, mut socket) =
+            (reader(LOCAL[0]), Socket::open(LOCAL[0].parse().unwrap(), false).unwrap());
         let mut batch = Batch::new(0, 1 << 20);
         let nowhere = "192.0.2.1:9".parse().unwrap();
         add(&mut batch, nowhere, 3, 10);
@@ -125,8 +126,8 @@ fn who_cannot_be_reached_costs_the_others_nothing() {
 #[test]
 fn what_comes_is_received_whole_and_with_its_sender() {
     for addr in LOCAL {
-        let mut socket = Socket::open(addr.parse().unwrap()).unwrap();
-        let mut sender = Socket::open(addr.parse().unwrap()).unwrap();
+        let mut socket = Socket::open(addr.parse().unwrap(), false).unwrap();
+        let mut sender = Socket::open(addr.parse().unwrap(), false).unwrap();
         let to = socket.socket.local_addr().unwrap().as_socket().unwrap();
         let mut batch = Batch::new(0, 1 << 20);
         add(&mut batch, to, 30, 900);
@@ -156,13 +157,13 @@ fn what_comes_is_received_whole_and_with_its_sender() {
 #[test]
 fn datagrams_without_checksum_are_received_over_either_family() {
     for addr in LOCAL {
-        let mut socket = Socket::open(addr.parse().unwrap()).unwrap();
-        let sender = Socket::open(addr.parse().unwrap()).unwrap();
+        let mut socket = Socket::open(addr.parse().unwrap(), false).unwrap();
+        let sender = Socket::open(addr.parse().unwrap(), false).unwrap();
         let (level, option) = match addr {
             "127.0.0.1:0" => (libc::SOL_SOCKET, libc::SO_NO_CHECK),
             _ => (libc::SOL_UDP, libc::UDP_NO_CHECK6_TX),
         };
-        set(&sender.socket, level, option, 1).unwrap();
+        bind::set(&sender.socket, level, option, 1).unwrap();
         sender.socket.send_to(b"bare", &socket.socket.local_addr().unwrap()).unwrap();
         let mut fds = [PollFd::new(socket.socket.as_fd(), PollFlags::POLLIN)];
         assert_eq!(poll(&mut fds, PollTimeout::from(5000_u16)), Ok(1), "{addr}");
@@ -184,7 +185,7 @@ fn datagrams_are_sent_with_a_checksum_over_ipv6_and_never_fragmented() {
         assert_eq!((done, len), (0, 4));
         value
     };
-    let [v4, v6] = LOCAL.map(|addr| Socket::open(addr.parse().unwrap()).unwrap());
+    let [v4, v6] = LOCAL.map(|addr| Socket::open(addr.parse().unwrap(), false).unwrap());
     assert_eq!(get(&v4, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER), libc::IP_PMTUDISC_DO);
     assert_eq!(get(&v6, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER), libc::IPV6_PMTUDISC_DO);
     // RFC 6935, section 5: none but who was told to leaves it out.

@@ -10,6 +10,7 @@ use twill_backends::state::{LinkName, ROUTE_PROTOCOL, Route, RouteKey};
 
 use super::request::{Refusal, Requests};
 use super::{build, link, sysctl};
+use crate::datapath::tap::Queues;
 use crate::kernel::KernelError;
 use crate::kernel::facts::BY_BOOT;
 
@@ -17,7 +18,7 @@ use crate::kernel::facts::BY_BOOT;
 const IN_FLIGHT: usize = 256;
 
 /// The answers, in the order of `ops`.
-pub(super) async fn apply(requests: &Requests, ops: &[Op]) -> Vec<Result<(), KernelError>> {
+pub(super) async fn apply(requests: &Requests, ops: &[Op], queues: Queues) -> Vec<Result<(), KernelError>> {
     let mut answers = Vec::with_capacity(ops.len());
     for rank in ops.chunk_by(|a, b| a.rank() == b.rank()) {
         let indices = indices(requests, rank).await;
@@ -26,7 +27,7 @@ pub(super) async fn apply(requests: &Requests, ops: &[Op]) -> Vec<Result<(), Ker
             if pending.len() == IN_FLIGHT {
                 answers.extend(pending.next().await);
             }
-            pending.push_back(one(requests, op, &indices));
+            pending.push_back(one(requests, op, &indices, queues));
         }
         while let Some(answer) = pending.next().await {
             answers.push(answer);
@@ -47,7 +48,7 @@ async fn indices(requests: &Requests, ops: &[Op]) -> Indices {
     indices
 }
 
-async fn one(requests: &Requests, op: &Op, indices: &Indices) -> Result<(), KernelError> {
+async fn one(requests: &Requests, op: &Op, indices: &Indices, queues: Queues) -> Result<(), KernelError> {
     let refused = |cause: String| KernelError::Refused { op: op.to_string(), cause };
     let index = match build::device(op).and_then(|name| indices.get(&name)) {
         Some(Ok(Some(index))) => *index,
@@ -61,7 +62,7 @@ async fn one(requests: &Requests, op: &Op, indices: &Indices) -> Result<(), Kern
     };
     match op {
         // Boxed: a large fabric has thousands of these futures, and few links.
-        Op::SetLink(name, want) => Box::pin(link::set(requests, *name, want)).await.map_err(refused),
+        Op::SetLink(name, want) => Box::pin(link::set(requests, *name, want, queues)).await.map_err(refused),
         Op::SetSysctl(path, value) => {
             sysctl::write(path, value).map_err(|error| refused(sysctl_cause(&error)))
         }

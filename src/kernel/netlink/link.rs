@@ -14,7 +14,7 @@ use super::build;
 use super::observe::addrs_of;
 use super::parse::SeenLink;
 use super::request::{Refusal, Requests};
-use crate::datapath::tap;
+use crate::datapath::tap::{self, Queues};
 use crate::kernel::ownership::ALIAS_PREFIX;
 
 /// A name, a VNI and a port that nobody uses.
@@ -23,7 +23,12 @@ const PROBE_VNI: u32 = 0xff_fffe;
 const PROBE_PORT: u16 = 8471;
 
 /// Creates, changes or replaces the link. The error is the cause, with the next step.
-pub(super) async fn set(requests: &Requests, name: LinkName, want: &Link) -> Result<(), String> {
+pub(super) async fn set(
+    requests: &Requests,
+    name: LinkName,
+    want: &Link,
+    queues: Queues,
+) -> Result<(), String> {
     let seen = requests.link(name).await.map_err(text)?;
     if let Some(seen) = &seen
         && seen.link.alias.starts_with(ALIAS_PREFIX)
@@ -39,15 +44,20 @@ pub(super) async fn set(requests: &Requests, name: LinkName, want: &Link) -> Res
         Some(seen) => {
             let message = RouteNetlinkMessage::DelLink(build::link(seen.index));
             requests.ask(message, 0).await.map_err(text)?;
-            create(requests, name, want).await?
+            create(requests, name, want, queues).await?
         }
-        None => create(requests, name, want).await?,
+        None => create(requests, name, want, queues).await?,
     };
     change(requests, &have, want).await?;
     set_addrs(requests, have.index, want).await
 }
 
-async fn create(requests: &Requests, name: LinkName, want: &Link) -> Result<SeenLink, String> {
+async fn create(
+    requests: &Requests,
+    name: LinkName,
+    want: &Link,
+    queues: Queues,
+) -> Result<SeenLink, String> {
     match &want.kind {
         LinkKind::Vxlan(vxlan) => {
             let message = RouteNetlinkMessage::NewLink(build::create(name, want, vxlan));
@@ -56,7 +66,7 @@ async fn create(requests: &Requests, name: LinkName, want: &Link) -> Result<Seen
                 answer => drop(answer.map_err(text)?),
             }
         }
-        LinkKind::Tap => tap::make(name).map_err(|error| error.to_string())?,
+        LinkKind::Tap => tap::make(name, queues).map_err(|error| error.to_string())?,
         LinkKind::Other => return Err("there is no such link, and none of its kind is made here".to_owned()),
     }
     let seen = requests.link(name).await.map_err(text)?;

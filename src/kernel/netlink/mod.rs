@@ -22,6 +22,7 @@ use self::monitor::Monitor;
 use self::request::Requests;
 use super::facts::HostFacts;
 use super::{Change, Kernel, KernelError, Observed, Scope};
+use crate::datapath::tap::Queues;
 
 /// The network stack of the network namespace it was opened in.
 #[derive(Debug)]
@@ -31,6 +32,8 @@ pub struct Netlink {
     monitor: tokio::sync::Mutex<Monitor>,
     /// Held for moments: written by observations, read and kept up to date by the monitor.
     known: Mutex<Known>,
+    /// What TAP devices are made with.
+    queues: Queues,
 }
 
 impl Netlink {
@@ -50,7 +53,18 @@ impl Netlink {
         };
         let monitor = Monitor::open().map_err(failed)?;
         let requests = Requests::open().map_err(failed)?;
-        Ok(Self { requests, monitor: tokio::sync::Mutex::new(monitor), known: Mutex::default() })
+        Ok(Self {
+            requests,
+            monitor: tokio::sync::Mutex::new(monitor),
+            known: Mutex::default(),
+            queues: Queues::One,
+        })
+    }
+
+    /// Makes TAP devices with so many queues.
+    #[must_use]
+    pub fn with_queues(self, queues: Queues) -> Self {
+        Self { queues, ..self }
     }
 }
 
@@ -62,7 +76,7 @@ impl Kernel for Netlink {
     }
 
     async fn apply(&self, ops: &[Op]) -> Vec<Result<(), KernelError>> {
-        apply::apply(&self.requests, ops).await
+        apply::apply(&self.requests, ops, self.queues).await
     }
 
     async fn changed(&self, scope: &Scope) -> Change {

@@ -51,7 +51,7 @@ impl Ceiling {
         let dev: LinkName = LinkName::try_from(own.name.as_str())
             .map_err(|_name| LabError::NoDevice { namespace: host.name.clone(), device: own.name.clone() })?;
         let here = SocketAddr::new(own.local, own.port);
-        let sides = host.net.run(|| Ok((Tap::open(dev, true)?, Socket::open(here)?)))?;
+        let sides = host.net.run(|| Ok((Tap::open(dev, true, 1)?.remove(0), Socket::open(here, false)?)))?;
         let (tap, socket) = sides.map_err(LabError::io(attempt))?;
         host.net.set_mac(&own.name, own.mac)?;
         host.net.set_mtu(&own.name, own.mtu)?;

@@ -96,7 +96,7 @@ impl Host {
                 warnings: Vec::new(),
             },
             interface: InterfaceConfig::default(),
-            datapath: DatapathConfig { mode: DatapathMode::Auto, check_source: true },
+            datapath: DatapathConfig { mode: DatapathMode::Auto, check_source: true, queues: 1 },
             filter: FilterConfig {
                 masquerade: true,
                 random_fully: false,
