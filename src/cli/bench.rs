@@ -31,6 +31,9 @@ pub(super) struct BenchArgs {
     /// How many UDP datagrams a system call sends, 1 to 64
     #[arg(long, default_value_t = 32, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(super) batch: u16,
+    /// How many queues the userspace datapath serves, 1 to 256; as many as help if not given
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(super) queues: Option<u16>,
     /// IPv6, underlay and overlay, in place of IPv4
     #[arg(long)]
     pub(super) ipv6: bool,
@@ -57,6 +60,7 @@ impl BenchArgs {
             congestion: self.congestion,
             ipv6: self.ipv6,
             batch: self.batch.into(),
+            queues: self.queues,
             json: self.json,
             out: self.out,
         }

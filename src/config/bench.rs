@@ -107,6 +107,8 @@ pub struct BenchConfig {
     pub ipv6: bool,
     /// How many datagrams a system call sends; 1 to 64.
     pub batch: usize,
+    /// How many queues the userspace datapath serves, if not as many as help.
+    pub queues: Option<u16>,
     /// The last line of stdout is one JSON object.
     pub json: bool,
     /// The folder for the JSON and the picture.

@@ -42,6 +42,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 const UNSAFE: &[&str] = &[
     "benches/frame.rs",
     "src/datapath/arrays.rs",
+    "src/datapath/bind.rs",
     "src/datapath/socket.rs",
     "src/datapath/socket/tests.rs",
     "src/datapath/tap.rs",

@@ -88,7 +88,8 @@ impl Fabric {
         configure(&self.lab, &ready.program, &store, &network(self.subject, config.ipv6))?;
         let mut options = AgentOptions::new(&ready.program, store);
         if let Some(datapath) = datapath(self.subject) {
-            options = options.arg("--datapath").arg(datapath);
+            let queues = config.queues.unwrap_or(0);
+            options = options.arg("--datapath").arg(datapath).arg(format!("--datapath-queues={queues}"));
         }
         for host in &self.lab.hosts {
             self.agents.push(host.agent(&options)?);
