@@ -1,0 +1,310 @@
+//! Three machines as the README sets them up: a cluster, its users, and the agent, all under systemd.
+
+use std::fs;
+use std::process::Command;
+
+use serde_json::Value;
+use twill::lab::probe::ping_until;
+use twill::lab::{Cancel, Host, Lab, LabOptions, Pod, PodSubnet, Seen, until};
+
+use crate::cluster::Certificates;
+use crate::machine::{Disk, Machine, PATIENCE, unavailable};
+use crate::shipped;
+
+const VXLAN: &str = r#"{"Network":"10.244.0.0/16","Backend":{"Type":"vxlan"}}"#;
+const HOST_GW: &str = r#"{"Network":"10.244.0.0/16","Backend":{"Type":"host-gw"}}"#;
+const PREFIX: &str = "/coreos.com/network";
+
+/// Machines of which the cluster runs. Dropped in this order.
+struct Site {
+    machines: Vec<Machine>,
+    certificates: Certificates,
+    lab: Lab,
+}
+
+impl Site {
+    /// `more` is put into each machine's files before it boots.
+    fn new(more: impl Fn(usize, &Disk)) -> Option<Self> {
+        if let Err(reason) = Lab::available() {
+            println!("SKIP: {reason}");
+            return None;
+        }
+        let lab = Lab::new(&LabOptions { hosts: 3, ..LabOptions::default() }).unwrap();
+        if let Some(reason) = unavailable(&lab) {
+            println!("SKIP: {reason}");
+            return None;
+        }
+        let certificates = Certificates::new(&lab);
+        let boot = |(index, host): (usize, &Host)| {
+            let disk = Disk::new(&lab, host);
+            disk.copy(&certificates.folder.join(&host.name), "etc/twill-etcd");
+            disk.copy(&certificates.folder.join("twill"), "etc/twill");
+            more(index, &disk);
+            disk.boot(host)
+        };
+        let machines: Vec<Machine> = lab.hosts.iter().enumerate().map(boot).collect();
+        let site = Self { machines, certificates, lab };
+        site.on_all(&["systemctl", "start", "--no-block", "twill-etcd"]);
+        site.machines.iter().for_each(|machine| machine.wait_active("twill-etcd"));
+        Some(site)
+    }
+
+    fn on_all(&self, argv: &[&str]) {
+        for machine in &self.machines {
+            machine.ok(argv);
+        }
+    }
+
+    fn first(&self) -> &Machine {
+        &self.machines[0]
+    }
+
+    fn ctl(&self, client: Option<&str>, args: &[&str]) -> Result<String, String> {
+        let output = self.certificates.ctl(&self.first().net, client, args);
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+    }
+
+    fn twill(&self, client: &str, words: &[&str]) -> Result<String, String> {
+        let output = self.certificates.twill(&self.first().net, client, words);
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+    }
+
+    /// Starts the agents, and a pod behind each.
+    fn start_agents(&self) -> Vec<Pod> {
+        self.on_all(&["systemctl", "start", "--no-block", "twill"]);
+        self.machines.iter().for_each(|machine| machine.wait_active("twill"));
+        let pod = |(host, machine): (&Host, &Machine)| {
+            let env = machine.ok(&["cat", "/run/flannel/subnet.env"]);
+            host.pod(&PodSubnet::from_subnet_env(&env).unwrap()).unwrap()
+        };
+        self.lab.hosts.iter().zip(&self.machines).map(pod).collect()
+    }
+
+    /// Waits until an agent says that all is well with both peers.
+    fn wait_settled(&self) {
+        for machine in &self.machines {
+            let settled = until("a settled agent", PATIENCE, &Cancel::default(), || {
+                let said = machine.run(&["sh", "-c", "set -a; . /etc/twill/twill.env; twill status --json"]);
+                let status: Value = serde_json::from_slice(&said.stdout).unwrap_or_default();
+                let peers = status["peers"].as_array().map_or(0, Vec::len);
+                let settled = status["state"] == "ok" && peers == 2;
+                Ok(if settled { Seen::Yes(()) } else { Seen::NotYet(status.to_string()) })
+            });
+            settled.unwrap();
+        }
+    }
+}
+
+fn all_reach_each_other(pods: &[Pod]) {
+    for from in pods {
+        for to in pods.iter().filter(|to| to.name != from.name) {
+            ping_until(&from.net, to.addresses[0], PATIENCE, &Cancel::default())
+                .unwrap_or_else(|error| panic!("{} to {}: {error}", from.name, to.name));
+        }
+    }
+}
+
+#[test]
+fn the_cluster_lets_in_whom_it_should() {
+    let Some(site) = Site::new(|_, _| {}) else { return };
+    let net = &site.first().net;
+    // Before there are users, a certificate is all that keeps others out.
+    assert!(site.ctl(Some("twill"), &["get", "/x"]).is_ok());
+    let error = site.ctl(None, &["get", "/x"]).unwrap_err();
+    assert!(error.contains("certificate") || error.contains("deadline"), "{error}");
+    assert!(site.certificates.version(net, 2379, "ca.crt", "twill/client").contains("etcdserver"));
+    // What makes a client does not make a member.
+    assert!(site.certificates.version(net, 2380, "peer-ca.crt", "n1/peer").contains("etcdserver"));
+    let said = site.certificates.version(net, 2380, "peer-ca.crt", "twill/client");
+    assert!(!said.contains("etcdserver") && said.contains("alert"), "{said}");
+
+    let made = site.certificates.make_users(net);
+    assert!(made.contains("auth enable"), "{made}");
+    let again = site.certificates.make_users(net);
+    assert!(!again.contains("role add"), "{again}");
+
+    let denied = |client: &str, args: &[&str]| {
+        let error = site.ctl(Some(client), args).unwrap_err();
+        assert!(error.contains("permission denied"), "{client} {args:?}: {error}");
+    };
+    let (config, subnets) = (format!("{PREFIX}/config"), format!("{PREFIX}/subnets"));
+    for key in ["/registry/x", "/coreos.com/networks/config", PREFIX, &config, &format!("{subnets}X/a"), &subnets] {
+        denied("twill", &["put", key, "x"]);
+        denied("twill", &["del", key]);
+    }
+    for range in ["", "/coreos.com/", PREFIX] {
+        denied("twill", &["get", range, "--prefix"]);
+        denied("twill-config", &["get", range, "--prefix"]);
+    }
+    denied("twill-config", &["put", &format!("{subnets}/10.244.1.0-24"), "x"]);
+    denied("twill", &["user", "list"]);
+    denied("twill", &["auth", "disable"]);
+
+    // Writing the configuration is another's business than the agents'.
+    let error = site.twill("twill", &["config", "set", VXLAN]).unwrap_err();
+    assert!(error.contains("permission denied"), "{error}");
+    site.twill("twill-config", &["config", "set", VXLAN]).unwrap();
+    assert!(site.twill("twill", &["config", "get"]).unwrap().contains("vxlan"));
+}
+
+#[test]
+fn the_agent_lives_in_its_unit() {
+    let Some(site) = Site::new(|index, disk| {
+        // One host of each kind: kernel and nftables; kernel and the older iptables; frames carried by the agent.
+        let more = ["", "TWILL_FIREWALL=iptables\n", "TWILL_DATAPATH=userspace\n"][index];
+        let env = fs::read_to_string(disk.folder.join("etc/twill/twill.env")).unwrap();
+        disk.write("etc/twill/twill.env", &format!("{env}{more}"));
+        if index == 1 {
+            for name in ["iptables", "iptables-save", "iptables-restore"] {
+                legacy(disk, name);
+            }
+        }
+    }) else {
+        return;
+    };
+    site.certificates.make_users(&site.first().net);
+    site.twill("twill-config", &["config", "set", VXLAN]).unwrap();
+    let pods = site.start_agents();
+    all_reach_each_other(&pods);
+    site.wait_settled();
+
+    let bounded = capabilities(&shipped::values(
+        &shipped::text("systemd/twill.service"),
+        "Service",
+        "CapabilityBoundingSet",
+    ));
+    for machine in &site.machines {
+        let effective = u64::from_str_radix(&machine.status_of("twill", "CapEff"), 16).unwrap();
+        assert_eq!(effective & !bounded, 0, "more than the unit grants");
+        assert_eq!(machine.status_of("twill", "NoNewPrivs"), "1");
+        assert_eq!(machine.status_of("twill", "Seccomp"), "2");
+        assert_eq!(machine.ok(&["cat", "/proc/sys/net/ipv4/ip_forward"]), "1");
+        assert_eq!(machine.ok(&["stat", "-c", "%a", "/run/flannel/subnet.env"]), "644");
+        assert_eq!(machine.ok(&["stat", "-c", "%a", "/var/lib/twill"]), "700");
+    }
+    assert!(site.machines[1].ok(&["iptables-legacy-save"]).contains("FLANNEL-POSTRTG"));
+    assert!(site.machines[2].ok(&["ip", "-d", "link", "show", "flannel.1"]).contains("tun type tap"));
+
+    taken_over(&site, &pods);
+    restarted(&site, &pods);
+    leases(&site);
+    other_backend(&site, &pods);
+}
+
+/// Puts the older of the two iptables before the newer.
+fn legacy(disk: &Disk, name: &str) {
+    let target = format!("/usr/sbin/{}", name.replace("iptables", "iptables-legacy"));
+    disk.write(&format!("local/bin/{name}"), &format!("#!/bin/sh\nexec {target} \"$@\"\n"));
+    let place = disk.folder.join("local/bin").join(name);
+    assert!(Command::new("chmod").arg("755").arg(place).status().unwrap().success());
+}
+
+/// A reload is a take-over, which systemd follows.
+fn taken_over(site: &Site, pods: &[Pod]) {
+    for machine in [&site.machines[0], &site.machines[2]] {
+        for _ in 0..2 {
+            let before = machine.show("twill", "MainPID");
+            machine.ok(&["systemctl", "reload", "twill"]);
+            let taken = until("another main process", PATIENCE, &Cancel::default(), || {
+                let pid = machine.show("twill", "MainPID");
+                let over = pid != before && pid != "0" && !machine.run(&["kill", "-0", &before]).status.success();
+                Ok(if over { Seen::Yes(()) } else { Seen::NotYet(pid) })
+            });
+            taken.unwrap();
+            machine.wait_active("twill");
+            assert_eq!(machine.show("twill", "NRestarts"), "0");
+        }
+    }
+    site.wait_settled();
+    all_reach_each_other(pods);
+}
+
+/// What a stop leaves, and what an end by accident does.
+fn restarted(site: &Site, pods: &[Pod]) {
+    let machine = site.first();
+    let env = machine.ok(&["cat", "/run/flannel/subnet.env"]);
+    machine.ok(&["systemctl", "stop", "twill"]);
+    assert_eq!(machine.ok(&["cat", "/run/flannel/subnet.env"]), env);
+    ping_until(&pods[0].net, pods[1].addresses[0], PATIENCE, &Cancel::default()).unwrap();
+    machine.ok(&["systemctl", "start", "twill"]);
+    let pid = machine.show("twill", "MainPID");
+    machine.ok(&["kill", "-KILL", &pid]);
+    let again = until("a restart", PATIENCE, &Cancel::default(), || {
+        let (restarts, state) = (machine.show("twill", "NRestarts"), machine.show("twill", "ActiveState"));
+        Ok(if restarts == "1" && state == "active" { Seen::Yes(()) } else { Seen::NotYet(state) })
+    });
+    again.unwrap();
+    assert_eq!(machine.ok(&["cat", "/run/flannel/subnet.env"]), env);
+
+    // A unit that requires flanneld gets this one.
+    machine.ok(&["systemctl", "enable", "twill"]);
+    assert_eq!(machine.show("flanneld", "Id"), "twill.service");
+    let unit = "[Unit]\nDefaultDependencies=no\nRequires=flanneld.service\nAfter=flanneld.service\n\
+                [Service]\nType=oneshot\nExecStart=/bin/true\n";
+    machine.ok(&["sh", "-c", &format!("printf '%b' '{unit}' > /etc/systemd/system/needs.service")]);
+    machine.ok(&["systemctl", "daemon-reload"]);
+    machine.ok(&["systemctl", "start", "needs"]);
+
+    // Wrong flags are reported once, not for ever.
+    machine.ok(&["systemctl", "stop", "twill"]);
+    machine.ok(&["sh", "-c", "echo TWILL_DATAPATH=nonsense >> /etc/twill/twill.env"]);
+    assert!(!machine.run(&["systemctl", "start", "twill"]).status.success());
+    assert_eq!(machine.show("twill", "ActiveState"), "failed");
+    assert_eq!(machine.show("twill", "ExecMainStatus"), "64");
+    machine.ok(&["sed", "-i", "/nonsense/d", "/etc/twill/twill.env"]);
+    machine.ok(&["systemctl", "start", "twill"]);
+    site.wait_settled();
+}
+
+/// What the agents' role allows suffices for all they do with leases, and a member less is no matter.
+fn leases(site: &Site) {
+    site.twill("twill", &["lease", "reserve", "10.244.200.0/24", "--public-ip", "192.168.77.200"]).unwrap();
+    let listed = || {
+        let said = site.twill("twill", &["lease", "list", "--json"]).unwrap();
+        serde_json::from_str::<Value>(&said).unwrap().to_string()
+    };
+    assert!(listed().contains("10.244.200.0/24"), "{}", listed());
+    let key = site.ctl(Some("root"), &["get", &format!("{PREFIX}/subnets/"), "--prefix", "--keys-only"]).unwrap();
+    let key = key.split_whitespace().find(|key| !key.contains("200.0")).unwrap().to_owned();
+    let subnet = key.rsplit('/').next().unwrap().replace('-', "/");
+    site.machines[2].ok(&["systemctl", "stop", "twill-etcd"]);
+    site.ctl(Some("root"), &["del", &key]).unwrap();
+    until("the lease that was deleted", PATIENCE, &Cancel::default(), || {
+        let listed = listed();
+        Ok(if listed.contains(&subnet) { Seen::Yes(()) } else { Seen::NotYet(listed) })
+    })
+    .unwrap();
+    site.machines[2].ok(&["systemctl", "start", "twill-etcd"]);
+    site.wait_settled();
+}
+
+/// The same unit with routes in the place of a tunnel.
+fn other_backend(site: &Site, pods: &[Pod]) {
+    site.twill("twill-config", &["config", "set", HOST_GW]).unwrap();
+    site.on_all(&["systemctl", "restart", "twill"]);
+    site.wait_settled();
+    all_reach_each_other(pods);
+    let route = site.first().ok(&["ip", "route", "show", &format!("{}/24", network(pods[1].addresses[0]))]);
+    assert!(route.contains("dev eth0"), "{route}");
+}
+
+fn network(address: std::net::IpAddr) -> std::net::Ipv4Addr {
+    let std::net::IpAddr::V4(address) = address else { panic!("{address}") };
+    let [a, b, c, _] = address.octets();
+    std::net::Ipv4Addr::new(a, b, c, 0)
+}
+
+/// Names of capabilities as a set of bits (`linux/capability.h`).
+pub(crate) fn capabilities(names: &[String]) -> u64 {
+    let words = names.iter().flat_map(|line| line.split_whitespace());
+    words.fold(0, |set, name| {
+        let bit = match name.strip_prefix("CAP_").unwrap_or(name) {
+            "NET_ADMIN" => 12,
+            "NET_RAW" => 13,
+            other => panic!("{other}: is it really needed?"),
+        };
+        set | 1 << bit
+    })
+}
