@@ -1,6 +1,6 @@
 //! The certificates and users of the etcd cluster, made by the shipped scripts.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use twill::lab::{Lab, Netns};
@@ -89,10 +89,4 @@ impl Certificates {
         let output = net.run(|| Command::new("sh").args(["-c", &ask]).output().unwrap()).unwrap();
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
-}
-
-/// A file's permission bits.
-pub(crate) fn mode(path: &Path) -> u32 {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::metadata(path).unwrap().permissions().mode() & 0o777
 }

@@ -9,6 +9,8 @@
 )]
 
 mod cluster;
+mod kubernetes;
 mod machine;
 mod service;
 mod shipped;
+mod units;

@@ -10,6 +10,7 @@ use twill::lab::{Cancel, Host, Lab, LabOptions, Pod, PodSubnet, Seen, until};
 use crate::cluster::Certificates;
 use crate::machine::{Disk, Machine, PATIENCE, unavailable};
 use crate::shipped;
+use crate::units::FLANNELD;
 
 const VXLAN: &str = r#"{"Network":"10.244.0.0/16","Backend":{"Type":"vxlan"}}"#;
 const HOST_GW: &str = r#"{"Network":"10.244.0.0/16","Backend":{"Type":"host-gw"}}"#;
@@ -191,6 +192,7 @@ fn the_agent_lives_in_its_unit() {
     restarted(&site, &pods);
     leases(&site);
     other_backend(&site, &pods);
+    named_flanneld(&site, &pods);
 }
 
 /// Puts the older of the two iptables before the newer.
@@ -263,8 +265,9 @@ fn leases(site: &Site) {
     site.twill("twill", &["lease", "reserve", "10.244.200.0/24", "--public-ip", "192.168.77.200"]).unwrap();
     let listed = || site.twill("twill", &["lease", "list"]).unwrap();
     assert!(listed().contains("10.244.200.0-24"), "{}", listed());
+    site.twill("twill", &["lease", "release", "10.244.200.0-24"]).unwrap();
     let key = site.ctl(Some("root"), &["get", &format!("{PREFIX}/subnets/"), "--prefix", "--keys-only"]).unwrap();
-    let key = key.split_whitespace().find(|key| !key.contains("200.0")).unwrap().to_owned();
+    let key = key.split_whitespace().next().unwrap().to_owned();
     let subnet = key.rsplit('/').next().unwrap();
     site.machines[2].ok(&["systemctl", "stop", "twill-etcd"]);
     site.ctl(Some("root"), &["del", &key]).unwrap();
@@ -285,6 +288,28 @@ fn other_backend(site: &Site, pods: &[Pod]) {
     all_reach_each_other(pods);
     let route = site.first().ok(&["ip", "route", "show", &format!("{}/24", network(pods[1].addresses[0]))]);
     assert!(route.contains("dev eth0"), "{route}");
+}
+
+/// flanneld's unit with the drop-in, in the place of Twill's.
+fn named_flanneld(site: &Site, pods: &[Pod]) {
+    let machine = site.first();
+    machine.ok(&["systemctl", "disable", "--now", "twill"]);
+    let put = |path: &str, text: &str| {
+        let folder = path.rsplit_once('/').unwrap().0;
+        machine.ok(&["sh", "-c", "mkdir -p \"$1\"; printf %s \"$3\" > \"$2\"", "sh", folder, path, text]);
+    };
+    let variables = machine.ok(&["cat", "/etc/twill/twill.env"]).replace("TWILL_", "FLANNELD_");
+    put("/etc/default/flanneld", &format!("{variables}\nFLANNEL_OPTIONS=--ip-masq\n"));
+    put("/etc/systemd/system/flanneld.service", FLANNELD);
+    put("/etc/systemd/system/flanneld.service.d/twill.conf", &shipped::text("flanneld.service.d/twill.conf"));
+    machine.ok(&["mkdir", "-p", "/usr/local/libexec/twill"]);
+    machine.ok(&["ln", "-s", "/usr/local/bin/twill", "/usr/local/libexec/twill/flanneld"]);
+    machine.ok(&["systemctl", "daemon-reload"]);
+    machine.ok(&["systemctl", "start", "flanneld"]);
+    assert_eq!(machine.show("flanneld", "Id"), "flanneld.service");
+    assert!(machine.show("flanneld", "ExecStart").contains("libexec/twill/flanneld"));
+    site.wait_settled();
+    all_reach_each_other(pods);
 }
 
 fn network(address: std::net::IpAddr) -> std::net::Ipv4Addr {
