@@ -11,6 +11,7 @@
 mod cluster;
 mod kubernetes;
 mod machine;
+mod quiet;
 mod service;
 mod shipped;
 mod units;
