@@ -77,6 +77,13 @@ pub(crate) fn agent() -> Container {
     pod(daemon_set()).containers.remove(0)
 }
 
+/// The programs that containers name themselves.
+pub(crate) fn commands() -> Vec<String> {
+    let pod = pod(daemon_set());
+    let containers = pod.init_containers.into_iter().flatten().chain(pod.containers);
+    containers.filter_map(|container| container.command?.into_iter().next()).collect()
+}
+
 #[test]
 fn every_file_is_of_the_schema_and_named() {
     let kustomization = file("kustomization.yaml");

@@ -133,9 +133,16 @@ fn sweep(name: &str) {
 }
 
 impl Machine {
+    /// A command that runs there.
+    pub(crate) fn command(&self, argv: &[&str]) -> Command {
+        let mut command = Command::new("nsenter");
+        command.args(inside(&self.init.to_string())).args(argv);
+        command
+    }
+
     /// Runs a command there.
     pub(crate) fn run(&self, argv: &[&str]) -> Output {
-        Command::new("nsenter").args(inside(&self.init.to_string())).args(argv).output().unwrap()
+        self.command(argv).output().unwrap()
     }
 
     /// Runs a command there that must succeed; returns what it printed.

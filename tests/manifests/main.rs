@@ -8,9 +8,13 @@
     reason = "helpers of tests fail by panicking, and tests say why they are skipped"
 )]
 
+mod certificates;
 mod cluster;
+mod cni;
+mod image;
 mod kubernetes;
 mod machine;
+mod pod;
 mod quiet;
 mod service;
 mod shipped;
