@@ -44,7 +44,9 @@ fn each_member_and_each_client_gets_its_own() {
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     let at = |name: &str| dir.path().join(name).display().to_string();
     let verified = |authority: &str, file: &str| openssl(&["verify", "-CAfile", &at(authority), &at(file)]);
-    for file in ["a/server.crt", "b/server.crt", "twill/client.crt", "twill-config/client.crt", "root/client.crt"] {
+    for file in
+        ["a/server.crt", "b/server.crt", "twill/client.crt", "twill-config/client.crt", "root/client.crt"]
+    {
         assert!(verified("ca.crt", file).ends_with("OK\n"), "{file}");
         assert!(!verified("peer-ca.crt", file).contains("OK"), "{file}");
     }
@@ -82,7 +84,9 @@ fn a_second_run_renews_and_adds() {
 #[test]
 fn wrong_words_are_refused_before_anything_is_made() {
     let dir = TempDir::new().unwrap();
-    for words in [&[][..], &["a"], &["a=host.example"], &["A=192.0.2.1"], &["root=192.0.2.1"], &["../x=192.0.2.1"]] {
+    for words in
+        [&[][..], &["a"], &["a=host.example"], &["A=192.0.2.1"], &["root=192.0.2.1"], &["../x=192.0.2.1"]]
+    {
         let made = make(dir.path(), words);
         assert_eq!(made.status.code(), Some(64), "{words:?}");
         assert!(!made.stderr.is_empty(), "{words:?}");

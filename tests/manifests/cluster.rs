@@ -19,7 +19,8 @@ impl Certificates {
         let address = |index: usize| lab.hosts[index].addresses[0].to_string();
         let addresses: Vec<String> = (0..lab.hosts.len()).map(address).collect();
         let folder = lab.dir().join("certificates");
-        let endpoints: Vec<String> = addresses.iter().map(|address| format!("https://{address}:2379")).collect();
+        let endpoints: Vec<String> =
+            addresses.iter().map(|address| format!("https://{address}:2379")).collect();
         let certificates = Self { folder, endpoints: endpoints.join(","), addresses };
         certificates.make();
         certificates
@@ -59,22 +60,13 @@ impl Certificates {
         net.run(|| ctl.args(args).output().unwrap()).unwrap()
     }
 
-    /// The flags of a `twill` command that is to be this client.
-    pub(crate) fn flags(&self, client: &str) -> Vec<String> {
-        let file = |name: &str| self.file(&format!("{client}/{name}"));
-        let flags = [
-            ("--etcd-endpoints", self.endpoints.clone()),
-            ("--etcd-cafile", file("ca.crt")),
-            ("--etcd-certfile", file("client.crt")),
-            ("--etcd-keyfile", file("client.key")),
-        ];
-        flags.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]).collect()
-    }
-
+    /// Runs a `twill` command as this client, told by variables as the Job is.
     pub(crate) fn twill(&self, net: &Netns, client: &str, words: &[&str]) -> Output {
+        let file = |name: &str| self.file(&format!("{client}/{name}"));
         let mut twill = Command::new(crate::machine::TWILL);
-        let (verb, args) = words.split_at(2);
-        net.run(|| twill.args(verb).args(self.flags(client)).args(args).output().unwrap()).unwrap()
+        twill.env("TWILL_ETCD_ENDPOINTS", &self.endpoints).env("TWILL_ETCD_CAFILE", file("ca.crt"));
+        twill.env("TWILL_ETCD_CERTFILE", file("client.crt")).env("TWILL_ETCD_KEYFILE", file("client.key"));
+        net.run(|| twill.args(words).output().unwrap()).unwrap()
     }
 
     /// Asks a member for its version over TLS with this certificate and key.

@@ -19,7 +19,8 @@ const CONFLIST: &str = "/etc/cni/net.d/10-flannel.conflist";
 /// A request to one plugin. Its answer is null if it gave none.
 fn ask(machine: &Machine, verb: &str, plugin: &Value) -> Value {
     let kind = plugin["type"].as_str().unwrap();
-    let folder = if machine.run(&["test", "-e", &format!("{BIN}/{kind}")]).status.success() { BIN } else { PLUGINS };
+    let folder =
+        if machine.run(&["test", "-e", &format!("{BIN}/{kind}")]).status.success() { BIN } else { PLUGINS };
     let mut call = machine.command(&["env", &format!("{folder}/{kind}")]);
     call.env("CNI_COMMAND", verb).env("CNI_PATH", format!("{BIN}:{PLUGINS}")).env("CNI_CONTAINERID", "c1");
     call.env("CNI_IFNAME", "eth0").env("CNI_NETNS", "/run/netns/c1");
@@ -68,7 +69,8 @@ fn the_configuration_attaches_a_container() {
     // What was there first is kept, once.
     machine.ok(&["mkdir", "-p", BIN, "/etc/cni/net.d"]);
     machine.ok(&["sh", "-c", &format!("echo flannel > {BIN}/flannel")]);
-    let install = ["env", "PLUGIN=/usr/local/bin/twill-cni", "install-cni", BIN, CONFLIST, "/etc/twill/cni-conf.json"];
+    let install =
+        ["env", "PLUGIN=/usr/local/bin/twill-cni", "install-cni", BIN, CONFLIST, "/etc/twill/cni-conf.json"];
     machine.ok(&install);
     machine.ok(&install);
     assert_eq!(machine.ok(&["cat", &format!("{BIN}/flannel.before-twill")]), "flannel");

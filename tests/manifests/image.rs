@@ -63,7 +63,8 @@ fn every_instruction_and_stage_is_known() {
 fn what_is_copied_is_there_or_is_built() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let made = |source: &str| {
-        let machines = ["x86_64", "aarch64"].map(|machine| format!("target/{machine}-unknown-linux-${{LIBC}}/"));
+        let machines =
+            ["x86_64", "aarch64"].map(|machine| format!("target/{machine}-unknown-linux-${{LIBC}}/"));
         let program = machines.iter().find_map(|folder| source.strip_prefix(folder));
         matches!(program, Some("release/twill" | "cni/twill-cni"))
     };
@@ -95,5 +96,8 @@ fn what_the_pods_start_is_in_the_image() {
         assert!(there.contains_key(&command), "{command} {there:?}");
     }
     // Where the script that installs the plugin looks for it.
-    assert!(shipped::text("install-cni").contains("/opt/bin/twill-cni") && there.contains_key("/opt/bin/twill-cni"));
+    assert!(
+        shipped::text("install-cni").contains("/opt/bin/twill-cni")
+            && there.contains_key("/opt/bin/twill-cni")
+    );
 }

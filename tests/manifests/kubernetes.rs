@@ -163,16 +163,13 @@ fn containers_get_what_they_need_and_no_more() {
         }
     }
     // The same as what the service may.
-    let unit = shipped::values(
-        &shipped::text("systemd/twill.service"),
-        "Service",
-        "CapabilityBoundingSet",
-    );
+    let unit = shipped::values(&shipped::text("systemd/twill.service"), "Service", "CapabilityBoundingSet");
     assert_eq!(
         crate::service::capabilities(&agent().security_context.unwrap().capabilities.unwrap().add.unwrap()),
         crate::service::capabilities(&unit)
     );
-    let paths = agents.volumes.iter().flatten().filter_map(|volume| Some(volume.host_path.as_ref()?.path.as_str()));
+    let paths =
+        agents.volumes.iter().flatten().filter_map(|volume| Some(volume.host_path.as_ref()?.path.as_str()));
     for needed in ["/run/flannel", "/run/twill", "/var/lib/twill", "/run/xtables.lock", "/etc/machine-id"] {
         assert!(paths.clone().any(|path| path == needed), "{needed}");
     }
@@ -183,7 +180,9 @@ fn containers_get_what_they_need_and_no_more() {
 fn the_probes_fit_the_flags() {
     let agent = agent();
     let args = agent.args.unwrap();
-    let flag = |name: &str| args.iter().find_map(|arg| arg.strip_prefix(name)?.strip_prefix('=')).unwrap().to_owned();
+    let flag = |name: &str| {
+        args.iter().find_map(|arg| arg.strip_prefix(name)?.strip_prefix('=')).unwrap().to_owned()
+    };
     for (probe, path) in [(agent.liveness_probe, "/healthz"), (agent.readiness_probe, "/readyz")] {
         let get = serde_json::to_value(probe.unwrap().http_get.unwrap()).unwrap();
         assert_eq!(get["path"], path);

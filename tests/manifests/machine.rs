@@ -36,15 +36,22 @@ pub(crate) struct Disk {
 impl Disk {
     /// The units and the program, and an identity of its own.
     pub(crate) fn new(lab: &Lab, host: &Host) -> Self {
-        let disk = Self { folder: lab.dir().join(format!("{}-disk", host.name)), name: host.net.name().into() };
+        let disk =
+            Self { folder: lab.dir().join(format!("{}-disk", host.name)), name: host.net.name().into() };
         fs::create_dir_all(disk.folder.join("log")).unwrap();
         for target in TARGETS {
             disk.unit(&format!("{target}.target"), "[Unit]\nDefaultDependencies=no\n");
         }
-        disk.unit("service.d/log.conf", "[Service]\nStandardOutput=append:/mnt/log/%N\nStandardError=inherit\n");
+        disk.unit(
+            "service.d/log.conf",
+            "[Service]\nStandardOutput=append:/mnt/log/%N\nStandardError=inherit\n",
+        );
         disk.unit("twill.service", &shipped::text("systemd/twill.service"));
         disk.unit("twill-etcd.service", &shipped::text("etcd/twill-etcd.service"));
-        disk.write("etc/machine-id", &format!("{:032x}\n", u32::from_str_radix(&host.name[1..], 16).unwrap()));
+        disk.write(
+            "etc/machine-id",
+            &format!("{:032x}\n", u32::from_str_radix(&host.name[1..], 16).unwrap()),
+        );
         disk.program("bin/twill", Path::new(TWILL));
         disk
     }
@@ -92,7 +99,8 @@ impl Disk {
             let Some(init) = children.split_whitespace().next() else {
                 return Ok(Seen::NotYet("no first process".into()));
             };
-            let said = Command::new("nsenter").args(inside(init)).args(["systemctl", "is-system-running"]).output();
+            let said =
+                Command::new("nsenter").args(inside(init)).args(["systemctl", "is-system-running"]).output();
             let said = String::from_utf8_lossy(&said.unwrap().stdout).trim().to_owned();
             Ok(if said == "running" { Seen::Yes(init.parse().unwrap()) } else { Seen::NotYet(said) })
         });

@@ -1,5 +1,5 @@
 //! The agent as the DaemonSet's pod has it: the capabilities of its security context, `/proc/sys` read-only, on nodes
-//! that forward already.
+//! with the settings that are shipped for it.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -10,6 +10,7 @@ use twill::lab::{AgentOptions, AgentProcess, Cancel, Lab, LabOptions, Pod, Store
 
 use crate::kubernetes;
 use crate::machine::{PATIENCE, TWILL};
+use crate::shipped;
 
 /// Starts a program as a container runtime starts the agent's container.
 fn wrapper(lab: &Lab) -> std::path::PathBuf {
@@ -49,14 +50,19 @@ fn reach_each_other(config: &str, flags: &[&str]) {
     let options = flags.iter().fold(options, |options, flag| options.arg(*flag));
     let mut agents: Vec<AgentProcess> = Vec::new();
     for host in &lab.hosts {
-        host.net.set_sysctl("net/ipv4/ip_forward", "1").unwrap();
+        for (_, path, value) in shipped::settings(&shipped::text("node/90-twill.conf")) {
+            host.net.set_sysctl(&path.replace('.', "/"), &value).unwrap();
+        }
         agents.push(host.agent(&options).unwrap());
     }
     let mut pods: Vec<Pod> = Vec::new();
     for (host, agent) in lab.hosts.iter().zip(&mut agents) {
         agent.wait_ready(PATIENCE).unwrap();
         let status = fs::read_to_string(format!("/proc/{}/status", agent.pid())).unwrap();
-        assert!(status.contains("NoNewPrivs:\t1") && status.contains("CapBnd:\t0000000000003000"), "{status}");
+        assert!(
+            status.contains("NoNewPrivs:\t1") && status.contains("CapBnd:\t0000000000003000"),
+            "{status}"
+        );
         pods.push(host.pod(&agent.subnet().unwrap()).unwrap());
     }
     ping_until(&pods[0].net, pods[1].addresses[0], PATIENCE, &Cancel::default()).unwrap();
@@ -73,7 +79,10 @@ fn vxlan_needs_no_more() {
 
 #[test]
 fn host_gw_with_iptables_needs_no_more() {
-    reach_each_other(r#"{"Network":"10.244.0.0/16","Backend":{"Type":"host-gw"}}"#, &["--firewall", "iptables"]);
+    reach_each_other(
+        r#"{"Network":"10.244.0.0/16","Backend":{"Type":"host-gw"}}"#,
+        &["--firewall", "iptables"],
+    );
 }
 
 #[test]

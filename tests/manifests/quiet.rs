@@ -38,10 +38,7 @@ fn machine(more: impl Fn(&Disk)) -> Option<(Machine, Lab)> {
 }
 
 fn wait(what: &str, mut look: impl FnMut() -> Result<(), String>) {
-    until(what, PATIENCE, &Cancel::default(), || {
-        Ok(look().map_or_else(Seen::NotYet, Seen::Yes))
-    })
-    .unwrap();
+    until(what, PATIENCE, &Cancel::default(), || Ok(look().map_or_else(Seen::NotYet, Seen::Yes))).unwrap();
 }
 
 fn link(machine: &Machine, name: &str, kind: &[&str]) {
@@ -77,7 +74,9 @@ fn udev_keeps_the_ethernet_addresses() {
     }
     vxlan("other.1", "3", "8474");
     assert!(link_file(&machine, "other.1").ends_with("/99-default.link"));
-    wait("udev's own address", || (assigned("other.1") == "3").then_some(()).ok_or_else(|| assigned("other.1")));
+    wait("udev's own address", || {
+        (assigned("other.1") == "3").then_some(()).ok_or_else(|| assigned("other.1"))
+    });
 }
 
 #[test]
@@ -142,7 +141,10 @@ fn network_manager_leaves_the_devices_alone() {
     let state = |name: &str| {
         let said = machine.run(&["nmcli", "-t", "-f", "DEVICE,STATE", "device"]);
         let said = String::from_utf8_lossy(&said.stdout).into_owned();
-        said.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap_or_default().to_owned()
+        said.lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+            .unwrap_or_default()
+            .to_owned()
     };
     wait("the other device to be managed", || {
         let state = state("other");

@@ -131,7 +131,9 @@ fn the_cluster_lets_in_whom_it_should() {
         assert!(error.contains("permission denied"), "{client} {args:?}: {error}");
     };
     let (config, subnets) = (format!("{PREFIX}/config"), format!("{PREFIX}/subnets"));
-    for key in ["/registry/x", "/coreos.com/networks/config", PREFIX, &config, &format!("{subnets}X/a"), &subnets] {
+    for key in
+        ["/registry/x", "/coreos.com/networks/config", PREFIX, &config, &format!("{subnets}X/a"), &subnets]
+    {
         denied("twill", &["put", key, "x"]);
         denied("twill", &["del", key]);
     }
@@ -211,7 +213,8 @@ fn taken_over(site: &Site, pods: &[Pod]) {
             machine.ok(&["systemctl", "reload", "twill"]);
             let taken = until("another main process", PATIENCE, &Cancel::default(), || {
                 let pid = machine.show("twill", "MainPID");
-                let over = pid != before && pid != "0" && !machine.run(&["kill", "-0", &before]).status.success();
+                let over =
+                    pid != before && pid != "0" && !machine.run(&["kill", "-0", &before]).status.success();
                 Ok(if over { Seen::Yes(()) } else { Seen::NotYet(pid) })
             });
             taken.unwrap();
@@ -266,7 +269,8 @@ fn leases(site: &Site) {
     let listed = || site.twill("twill", &["lease", "list"]).unwrap();
     assert!(listed().contains("10.244.200.0-24"), "{}", listed());
     site.twill("twill", &["lease", "release", "10.244.200.0-24"]).unwrap();
-    let key = site.ctl(Some("root"), &["get", &format!("{PREFIX}/subnets/"), "--prefix", "--keys-only"]).unwrap();
+    let key =
+        site.ctl(Some("root"), &["get", &format!("{PREFIX}/subnets/"), "--prefix", "--keys-only"]).unwrap();
     let key = key.split_whitespace().next().unwrap().to_owned();
     let subnet = key.rsplit('/').next().unwrap();
     site.machines[2].ok(&["systemctl", "stop", "twill-etcd"]);

@@ -57,7 +57,11 @@ fn systemd_finds_nothing_to_object_to() {
     let Some(root) = tree() else { return };
     for unit in ["twill.service", "twill-etcd.service", "flanneld.service"] {
         let verified = analyze(root.path(), &["--man=no", "--recursive-errors=no", "verify", unit]);
-        assert!(verified.status.success() && text(&verified).trim().is_empty(), "{unit}: {}", text(&verified));
+        assert!(
+            verified.status.success() && text(&verified).trim().is_empty(),
+            "{unit}: {}",
+            text(&verified)
+        );
     }
     // It does see a mistake.
     let place = root.path().join("etc/systemd/system/twill.service");
@@ -94,5 +98,8 @@ fn the_drop_in_makes_flanneld_s_unit_the_agent_s() {
 /// The lines of a unit's section `Service`.
 fn service(file: &str) -> BTreeSet<String> {
     let settings = shipped::settings(&shipped::text(file)).into_iter();
-    settings.filter(|(section, ..)| section == "Service").map(|(_, key, value)| format!("{key}={value}")).collect()
+    settings
+        .filter(|(section, ..)| section == "Service")
+        .map(|(_, key, value)| format!("{key}={value}"))
+        .collect()
 }
