@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// The program's name.
@@ -23,7 +25,6 @@ pub struct Flanneld {
 /// All that run, by their pid. `proc` is where the proc file system is; this process is not among them.
 #[must_use]
 pub fn running(proc: &Path) -> Vec<Flanneld> {
-    let Ok(own_net) = fs::read_link(proc.join("self/ns/net")) else { return Vec::new() };
     let entries = fs::read_dir(proc).into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     let mut found: Vec<Flanneld> = pids
@@ -31,12 +32,28 @@ pub fn running(proc: &Path) -> Vec<Flanneld> {
         .filter(|pid| {
             let dir = proc.join(pid.to_string());
             let named = fs::read_to_string(dir.join("comm")).is_ok_and(|comm| comm.trim_end() == NAME);
-            named && fs::read_link(dir.join("ns/net")).is_ok_and(|net| net == own_net)
+            named && is_here(&proc.join("self"), &dir)
         })
         .map(|pid| read(&proc.join(pid.to_string()), pid))
         .collect();
     found.sort_by_key(|flanneld| flanneld.pid);
     found
+}
+
+/// Whether two processes are in one network namespace.
+///
+/// # Why
+/// An agent with few capabilities may not look into a process that has more. It may see the files of that process's
+/// network, which each namespace numbers for itself.
+fn is_here(own: &Path, other: &Path) -> bool {
+    match fs::read_link(other.join("ns/net")) {
+        Ok(net) => fs::read_link(own.join("ns/net")).is_ok_and(|own| own == net),
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            let number = |dir: &Path| fs::metadata(dir.join("net/dev")).map(|file| file.ino()).ok();
+            number(own).is_some_and(|own| number(other) == Some(own))
+        }
+        Err(_) => false,
+    }
 }
 
 /// What follows the program's name in a command line: it may stand behind an interpreter or a container runtime.

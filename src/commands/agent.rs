@@ -52,7 +52,8 @@ pub(super) async fn run(config: Config) -> Outcome {
         Some(inheritance) => Post::take_over(&config, inheritance).await?,
         None => Post::take_up(&config).await?,
     };
-    if let StoreConfig::Etcd(etcd) = &config.site.store {
+    // The agent that hands over has looked, and may itself be named flanneld.
+    if let (StoreConfig::Etcd(etcd), None) = (&config.site.store, &post.inheritance) {
         no_flanneld(&etcd.prefix)?;
     }
     with_store!(&config.site.store, |store| live(store, config.clone(), post).await?);

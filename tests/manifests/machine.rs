@@ -178,7 +178,7 @@ impl Machine {
     }
 
     /// The end of every log.
-    fn logs(&self) -> String {
+    pub(crate) fn logs(&self) -> String {
         let mut logs = String::new();
         for entry in fs::read_dir(self.folder.join("log")).unwrap() {
             let file = entry.unwrap().path();

@@ -193,6 +193,7 @@ fn the_agent_lives_in_its_unit() {
     taken_over(&site, &pods);
     restarted(&site, &pods);
     leases(&site);
+    rivals(&site);
     other_backend(&site, &pods);
     named_flanneld(&site, &pods);
 }
@@ -205,21 +206,24 @@ fn legacy(disk: &Disk, name: &str) {
     assert!(Command::new("chmod").arg("755").arg(place).status().unwrap().success());
 }
 
+fn reload(machine: &Machine, unit: &str) {
+    let before = machine.show(unit, "MainPID");
+    machine.ok(&["systemctl", "reload", unit]);
+    let taken = until("another main process", PATIENCE, &Cancel::default(), || {
+        let pid = machine.show(unit, "MainPID");
+        let over = pid != before && pid != "0" && !machine.run(&["kill", "-0", &before]).status.success();
+        Ok(if over { Seen::Yes(()) } else { Seen::NotYet(format!("{pid}{}", machine.logs())) })
+    });
+    taken.unwrap();
+    machine.wait_active(unit);
+    assert_eq!(machine.show(unit, "NRestarts"), "0");
+}
+
 /// A reload is a take-over, which systemd follows.
 fn taken_over(site: &Site, pods: &[Pod]) {
     for machine in [&site.machines[0], &site.machines[2]] {
         for _ in 0..2 {
-            let before = machine.show("twill", "MainPID");
-            machine.ok(&["systemctl", "reload", "twill"]);
-            let taken = until("another main process", PATIENCE, &Cancel::default(), || {
-                let pid = machine.show("twill", "MainPID");
-                let over =
-                    pid != before && pid != "0" && !machine.run(&["kill", "-0", &before]).status.success();
-                Ok(if over { Seen::Yes(()) } else { Seen::NotYet(pid) })
-            });
-            taken.unwrap();
-            machine.wait_active("twill");
-            assert_eq!(machine.show("twill", "NRestarts"), "0");
+            reload(machine, "twill");
         }
     }
     site.wait_settled();
@@ -284,6 +288,36 @@ fn leases(site: &Site) {
     site.wait_settled();
 }
 
+/// A flanneld is noticed although the agent may not look into processes that may more than it does; one in another
+/// network namespace is none of its business.
+fn rivals(site: &Site) {
+    let machine = site.first();
+    machine.ok(&[
+        "sh",
+        "-c",
+        "cp /bin/sleep /run/flanneld && chmod 755 /run/flanneld && ip netns add elsewhere",
+    ]);
+    let unit = "[Unit]\nDefaultDependencies=no\n[Service]\n";
+    let run = |name: &str, line: &str| {
+        let text = format!("{unit}Type=exec\nExecStart={line}\n");
+        let script = format!("printf '%b' '{text}' > /etc/systemd/system/{name}.service");
+        machine.ok(&["sh", "-c", &script]);
+        machine.ok(&["systemctl", "daemon-reload"]);
+        machine.ok(&["systemctl", "start", name]);
+    };
+    machine.ok(&["systemctl", "stop", "twill"]);
+    run("elsewhere", "/sbin/ip netns exec elsewhere /run/flanneld 600");
+    machine.ok(&["systemctl", "start", "twill"]);
+    machine.ok(&["systemctl", "stop", "twill"]);
+    run("rival", "/run/flanneld 600");
+    assert!(!machine.run(&["systemctl", "start", "twill"]).status.success());
+    let pid = machine.show("rival", "MainPID");
+    assert!(machine.ok(&["tail", "-n3", "/mnt/log/twill"]).contains(&format!("same prefix (pid {pid})")));
+    machine.ok(&["systemctl", "stop", "rival", "elsewhere"]);
+    machine.wait_active("twill");
+    site.wait_settled();
+}
+
 /// The same unit with routes in the place of a tunnel.
 fn other_backend(site: &Site, pods: &[Pod]) {
     site.twill("twill-config", &["config", "set", HOST_GW]).unwrap();
@@ -312,6 +346,7 @@ fn named_flanneld(site: &Site, pods: &[Pod]) {
     machine.ok(&["systemctl", "start", "flanneld"]);
     assert_eq!(machine.show("flanneld", "Id"), "flanneld.service");
     assert!(machine.show("flanneld", "ExecStart").contains("libexec/twill/flanneld"));
+    reload(machine, "flanneld");
     site.wait_settled();
     all_reach_each_other(pods);
 }
