@@ -18,4 +18,5 @@ mod pod;
 mod quiet;
 mod service;
 mod shipped;
+mod site;
 mod units;

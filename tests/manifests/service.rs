@@ -3,109 +3,17 @@
 use std::fs;
 use std::process::Command;
 
-use serde_json::Value;
 use twill::lab::probe::ping_until;
-use twill::lab::{Cancel, Host, Lab, LabOptions, Pod, PodSubnet, Seen, until};
+use twill::lab::{Cancel, Pod, Seen, until};
 
-use crate::cluster::Certificates;
-use crate::machine::{Disk, Machine, PATIENCE, unavailable};
+use crate::machine::{Disk, Machine, PATIENCE};
 use crate::shipped;
+use crate::site::{Site, all_reach_each_other};
 use crate::units::FLANNELD;
 
 const VXLAN: &str = r#"{"Network":"10.244.0.0/16","Backend":{"Type":"vxlan"}}"#;
 const HOST_GW: &str = r#"{"Network":"10.244.0.0/16","Backend":{"Type":"host-gw"}}"#;
 const PREFIX: &str = "/coreos.com/network";
-
-/// Machines of which the cluster runs. Dropped in this order.
-struct Site {
-    machines: Vec<Machine>,
-    certificates: Certificates,
-    lab: Lab,
-}
-
-impl Site {
-    /// `more` is put into each machine's files before it boots.
-    fn new(more: impl Fn(usize, &Disk)) -> Option<Self> {
-        if let Err(reason) = Lab::available() {
-            println!("SKIP: {reason}");
-            return None;
-        }
-        let lab = Lab::new(&LabOptions { hosts: 3, ..LabOptions::default() }).unwrap();
-        if let Some(reason) = unavailable(&lab) {
-            println!("SKIP: {reason}");
-            return None;
-        }
-        let certificates = Certificates::new(&lab);
-        let boot = |(index, host): (usize, &Host)| {
-            let disk = Disk::new(&lab, host);
-            disk.copy(&certificates.folder.join(&host.name), "etc/twill-etcd");
-            disk.copy(&certificates.folder.join("twill"), "etc/twill");
-            more(index, &disk);
-            disk.boot(host)
-        };
-        let machines: Vec<Machine> = lab.hosts.iter().enumerate().map(boot).collect();
-        let site = Self { machines, certificates, lab };
-        site.on_all(&["systemctl", "start", "--no-block", "twill-etcd"]);
-        site.machines.iter().for_each(|machine| machine.wait_active("twill-etcd"));
-        Some(site)
-    }
-
-    fn on_all(&self, argv: &[&str]) {
-        for machine in &self.machines {
-            machine.ok(argv);
-        }
-    }
-
-    fn first(&self) -> &Machine {
-        &self.machines[0]
-    }
-
-    fn ctl(&self, client: Option<&str>, args: &[&str]) -> Result<String, String> {
-        let output = self.certificates.ctl(&self.first().net, client, args);
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
-    }
-
-    fn twill(&self, client: &str, words: &[&str]) -> Result<String, String> {
-        let output = self.certificates.twill(&self.first().net, client, words);
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
-    }
-
-    /// Starts the agents, and a pod behind each.
-    fn start_agents(&self) -> Vec<Pod> {
-        self.on_all(&["systemctl", "start", "--no-block", "twill"]);
-        self.machines.iter().for_each(|machine| machine.wait_active("twill"));
-        let pod = |(host, machine): (&Host, &Machine)| {
-            let env = machine.ok(&["cat", "/run/flannel/subnet.env"]);
-            host.pod(&PodSubnet::from_subnet_env(&env).unwrap()).unwrap()
-        };
-        self.lab.hosts.iter().zip(&self.machines).map(pod).collect()
-    }
-
-    /// Waits until an agent says that all is well with both peers.
-    fn wait_settled(&self) {
-        for machine in &self.machines {
-            let settled = until("a settled agent", PATIENCE, &Cancel::default(), || {
-                let said = machine.run(&["sh", "-c", "set -a; . /etc/twill/twill.env; twill status --json"]);
-                let status: Value = serde_json::from_slice(&said.stdout).unwrap_or_default();
-                let peers = status["peers"].as_array().map_or(0, Vec::len);
-                let settled = status["state"] == "ok" && peers == 2;
-                Ok(if settled { Seen::Yes(()) } else { Seen::NotYet(status.to_string()) })
-            });
-            settled.unwrap();
-        }
-    }
-}
-
-fn all_reach_each_other(pods: &[Pod]) {
-    for from in pods {
-        for to in pods.iter().filter(|to| to.name != from.name) {
-            ping_until(&from.net, to.addresses[0], PATIENCE, &Cancel::default())
-                .unwrap_or_else(|error| panic!("{} to {}: {error}", from.name, to.name));
-        }
-    }
-}
 
 #[test]
 fn the_cluster_lets_in_whom_it_should() {
@@ -187,6 +95,9 @@ fn the_agent_lives_in_its_unit() {
         assert_eq!(machine.ok(&["stat", "-c", "%a", "/run/flannel/subnet.env"]), "644");
         assert_eq!(machine.ok(&["stat", "-c", "%a", "/var/lib/twill"]), "700");
     }
+    // The lock that all users of iptables share.
+    let pid = site.machines[1].show("twill", "MainPID");
+    site.machines[1].ok(&["nsenter", "-t", &pid, "-m", "--", "sh", "-c", ": >> /run/xtables.lock"]);
     assert!(site.machines[1].ok(&["iptables-legacy-save"]).contains("FLANNEL-POSTRTG"));
     assert!(site.machines[2].ok(&["ip", "-d", "link", "show", "flannel.1"]).contains("tun type tap"));
 
@@ -362,6 +273,7 @@ pub(crate) fn capabilities(names: &[String]) -> u64 {
     let words = names.iter().flat_map(|line| line.split_whitespace());
     words.fold(0, |set, name| {
         let bit = match name.strip_prefix("CAP_").unwrap_or(name) {
+            "NET_BIND_SERVICE" => 10,
             "NET_ADMIN" => 12,
             "NET_RAW" => 13,
             other => panic!("{other}: is it really needed?"),
