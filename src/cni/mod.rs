@@ -13,6 +13,7 @@
 
 mod add;
 mod agents;
+mod boot;
 mod bridge;
 pub mod call;
 mod check;

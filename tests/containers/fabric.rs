@@ -1,11 +1,13 @@
 //! Hosts with containers on one fabric.
 
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
 use twill::lab::{AgentOptions, AgentProcess, EtcdProcess, Lab, LabOptions, StoreAt};
 
@@ -71,7 +73,7 @@ fn cgroups() -> Option<String> {
     let place = places.find(|place| place.join("cgroup.procs").exists());
     let Some(place) = place else { return Some("no cgroups are mounted".to_owned()) };
     let probe = place.join(format!("twill-probe-{}", std::process::id()));
-    let made = std::fs::create_dir(&probe).and_then(|()| std::fs::remove_dir(&probe));
+    let made = fs::create_dir(&probe).and_then(|()| fs::remove_dir(&probe));
     made.err().map(|error| format!("no cgroup can be made in {}: {error}", place.display()))
 }
 
@@ -80,12 +82,13 @@ fn cgroups() -> Option<String> {
 pub(crate) struct Fabric {
     pub(crate) machines: Vec<Machine>,
     pub(crate) agents: Vec<AgentProcess>,
-    pub(crate) etcd: EtcdProcess,
+    _etcd: EtcdProcess,
     pub(crate) lab: Lab,
 }
 
 impl Fabric {
-    /// So many hosts with this network configuration, every agent started with `flags`.
+    /// So many hosts with this network configuration, every agent started with `flags`. The agents masquerade: a bridge
+    /// plugin that does so needs iptables, and leaves rules where a runtime detaches without naming the namespace.
     pub(crate) fn new(hosts: u16, config: &str, flags: &[&str]) -> Self {
         let lab = Lab::new(&LabOptions { hosts, ..LabOptions::default() }).unwrap();
         let etcd = lab.etcd().unwrap();
@@ -93,11 +96,11 @@ impl Fabric {
         let mut set = Command::new(TWILL);
         set.args(["config", "set"]).args(store.flags()).arg(config);
         lab.hosts[0].net.output(set).unwrap();
-        let options = flags.iter().fold(AgentOptions::new(TWILL, store), |options, flag| options.arg(*flag));
-        let agents: Vec<AgentProcess> =
-            lab.hosts.iter().map(|host| host.agent(&options).unwrap()).collect();
+        let masquerades = AgentOptions::new(TWILL, store).arg("--ip-masq");
+        let options = flags.iter().fold(masquerades, |options, flag| options.arg(*flag));
+        let agents: Vec<AgentProcess> = lab.hosts.iter().map(|host| host.agent(&options).unwrap()).collect();
         image::build(lab.dir());
-        let mut fabric = Self { machines: Vec::new(), agents, etcd, lab };
+        let mut fabric = Self { machines: Vec::new(), agents, _etcd: etcd, lab };
         for index in 0..fabric.agents.len() {
             fabric.agents[index].wait_ready(PATIENCE).unwrap();
             let machine = fabric.boot(index);
@@ -112,6 +115,23 @@ impl Fabric {
         let machine = Machine::boot(&host.net, &dir.join(&host.name).join("disk"), &dir.join("image.tar"));
         machine.configure(&self.agents[index]);
         machine
+    }
+
+    /// The power of a host fails, and comes back: what is on its disks stays, what is in its memory does not.
+    pub(crate) fn reboot(&mut self, index: usize) {
+        self.agents[index].kill(Signal::SIGKILL).unwrap();
+        self.machines.remove(index).lose_power();
+        let (host, files) = (&self.lab.hosts[index], &self.agents[index].files);
+        for device in ["cni0", "flannel.1"] {
+            host.net.delete_link(device).unwrap();
+        }
+        host.net.exec(&["nft", "flush", "ruleset"]).unwrap();
+        fs::remove_dir_all(&files.run).unwrap();
+        fs::remove_file(&files.subnet).unwrap();
+        self.agents[index].restart().unwrap();
+        self.agents[index].wait_ready(PATIENCE).unwrap();
+        let machine = self.boot(index);
+        self.machines.insert(index, machine);
     }
 }
 

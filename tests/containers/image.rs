@@ -59,7 +59,12 @@ fn architecture() -> &'static str {
 }
 
 fn tar(from: &Path, archive: &Path, what: &[&str]) {
-    run(Command::new("tar").arg("-C").arg(from).args(["--owner=0", "--group=0", "-cf"]).arg(archive).args(what));
+    run(Command::new("tar")
+        .arg("-C")
+        .arg(from)
+        .args(["--owner=0", "--group=0", "-cf"])
+        .arg(archive)
+        .args(what));
 }
 
 fn run(command: &mut Command) -> String {

@@ -42,12 +42,11 @@ pub(crate) struct Machine {
     execs: AtomicU32,
 }
 
-/// A running container, or one that has ended. Its `ctr` waits for it and detaches it.
-#[derive(Debug)]
+/// A container that runs, or has run: nobody waits for it, and nobody will detach it.
+#[derive(Debug, Clone)]
 pub(crate) struct Container {
     pub(crate) id: String,
     pub(crate) address: IpAddr,
-    ctr: Process,
 }
 
 impl Machine {
@@ -57,7 +56,16 @@ impl Machine {
         fs::create_dir_all(disk).unwrap();
         fs::remove_file(disk.join("init")).ok();
         let mut command = Command::new("unshare");
-        command.args(["--mount", "--pid", "--fork", "--kill-child", "sh", "-c", include_str!("init.sh"), "init"]);
+        command.args([
+            "--mount",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "sh",
+            "-c",
+            include_str!("init.sh"),
+            "init",
+        ]);
         command.arg(disk).arg(TWILL_CNI).arg(fastrand::u64(..).to_string());
         let mut init = Process::spawn(net, "a host", command, &disk.join("init.log")).unwrap();
         let pid = wait_for("a host", || {
@@ -68,7 +76,8 @@ impl Machine {
         let containerd = containerd(net, pid, disk);
         let name = net.name().to_owned();
         let execs = AtomicU32::new(0);
-        let mut machine = Self { containerd, init, pid, net: net.clone(), disk: disk.to_owned(), name, execs };
+        let mut machine =
+            Self { containerd, init, pid, net: net.clone(), disk: disk.to_owned(), name, execs };
         machine.wait_ready();
         let args = ["image", "import", "--snapshotter", "native"];
         machine.output(machine.ctr(&args).arg(archive)).unwrap();
@@ -83,7 +92,8 @@ impl Machine {
     fn wait_ready(&mut self) {
         wait_for("containerd", || {
             self.containerd.check_alive().unwrap();
-            self.output(&mut self.ctr(&["version"])).map_err(|error| (error.to_string(), self.containerd.log()))
+            self.output(&mut self.ctr(&["version"]))
+                .map_err(|error| (error.to_string(), self.containerd.log()))
         });
     }
 
@@ -109,41 +119,37 @@ impl Machine {
         self.output(&mut self.ctr(args))
     }
 
-    /// `ctr run --cni` for a container with this program; it waits for the end of it.
-    fn run(&self, id: &str, program: &[&str]) -> Command {
+    /// `ctr run --cni` for a container with this program. It waits for the end of it and detaches it, unless it is
+    /// told to let go of it (`--detach`).
+    fn run(&self, how: &str, id: &str, program: &[&str]) -> Command {
         // Not below a folder of its own, which nobody would remove.
         let cgroup = format!("/{}-{id}", self.name);
         let mut command =
-            self.ctr(&["run", "--rm", "--cni", "--snapshotter", "native", "--cgroup", &cgroup, IMAGE, id]);
+            self.ctr(&["run", how, "--cni", "--snapshotter", "native", "--cgroup", &cgroup, IMAGE, id]);
         command.args(program);
         command
     }
 
     /// Runs a container to its end: what it printed.
     pub(crate) fn run_to_end(&self, id: &str, program: &[&str]) -> Result<String, LabError> {
-        self.output(&mut self.run(id, program))
+        self.output(&mut self.run("--rm", id, program))
     }
 
     /// Starts a container, and does not wait until it runs.
-    pub(crate) fn spawn(&self, id: &str) -> Process {
+    pub(crate) fn spawn(&self, how: &str, id: &str) -> Process {
         let port = PORT.to_string();
-        let command = self.run(id, &["httpd", "-f", "-p", &port, "-h", "/www"]);
+        let command = self.run(how, id, &["httpd", "-f", "-p", &port, "-h", "/www"]);
         Process::spawn(&self.net, id, command, &self.disk.join(format!("{id}.log"))).unwrap()
     }
 
     /// Starts a container, and waits until it serves.
     pub(crate) fn start(&self, id: &str) -> Container {
-        let mut ctr = self.spawn(id);
-        let address = wait_for("a container", || {
-            ctr.check_alive().unwrap();
-            self.address(id).map_err(|error| (error.to_string(), ctr.log()))
-        });
-        let container = Container { id: id.to_owned(), address, ctr };
+        let mut ctr = self.spawn("--detach", id);
+        let status = ctr.wait(PATIENCE).unwrap();
+        assert!(status.success(), "{}", ctr.log());
+        let container = Container { id: id.to_owned(), address: self.address(id).unwrap() };
         wait_for("its server", || {
-            let answer = http_get(&self.net, container.server(), WHO);
-            answer.map_err(|error| error.to_string()).and_then(|(code, body)| {
-                if code == 200 { Ok(()) } else { Err(format!("{code} {body}")) }
-            })
+            http_get(&self.net, container.server(), WHO).map_err(|error| error.to_string())
         });
         container
     }
@@ -155,7 +161,7 @@ impl Machine {
     }
 
     /// The address that a container has.
-    fn address(&self, id: &str) -> Result<IpAddr, LabError> {
+    pub(crate) fn address(&self, id: &str) -> Result<IpAddr, LabError> {
         let text = self.exec(id, &["ip", "-4", "-o", "addr", "show", "dev", "eth0"])?;
         let net: Option<ipnet::IpNet> = text.split_whitespace().find_map(|word| word.parse().ok());
         let odd = || LabError::Unreadable { what: "ip addr".into(), text: text.clone() };
@@ -167,12 +173,6 @@ impl Machine {
         let url = format!("http://{}{WHO}", SocketAddr::new(server, PORT));
         // busybox-static of Debian 12 crashes on wget's own -T.
         self.exec(&from.id, &["timeout", "5", "wget", "-q", "-O", "-", &url]).map(|said| source(&said))
-    }
-
-    /// Ends a container and waits until it is detached.
-    pub(crate) fn end(&self, container: &mut Container) {
-        self.kill(&container.id);
-        container.ctr.wait(PATIENCE).unwrap();
     }
 
     /// Ends the process of a container.
@@ -295,7 +295,8 @@ fn conf(agent: &AgentProcess) -> serde_json::Value {
 fn cgroups(prefix: &str) -> Vec<PathBuf> {
     let within = |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
     let all = within(Path::new(CGROUPS)).flat_map(|hierarchy| within(&hierarchy).collect::<Vec<_>>());
-    let named = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix));
+    let named =
+        |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix));
     all.chain(within(Path::new(CGROUPS))).filter(named).collect()
 }
 

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::process::Command;
 
+use serde_json::Value;
 use twill::lab::probe::http_get;
 use twill::lab::{Netns, Process};
 
@@ -12,8 +13,16 @@ use crate::machine::{Container, PORT, WHO, source};
 
 /// Somebody beyond the hosts' network.
 const OUTSIDE: &str = "203.0.113.9";
-/// Where flannel's rules and ours differ (README, "Firewall").
-const MASQUERADES_INBOUND: bool = true;
+/// What happens to packets from outside that come for another host's container (README, "Firewall").
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Inbound {
+    /// They keep their source.
+    Kept,
+    /// flannel's rules: they have this host's.
+    Masqueraded,
+    /// The other host's datapath does not let them in: their source is outside this host's subnet.
+    Refused,
+}
 
 /// One way of carrying packets.
 struct Way {
@@ -21,8 +30,7 @@ struct Way {
     flags: &'static [&'static str],
     /// Whether the route to another host's containers leads through the tunnel device and so has its address.
     tunnel: bool,
-    /// Whether what comes in for another host's containers is masqueraded.
-    inbound: bool,
+    inbound: Inbound,
 }
 
 /// A fabric of two hosts with two containers on the first and one on the second, and somebody outside.
@@ -36,7 +44,7 @@ struct Scene {
 impl Scene {
     fn new(way: &Way) -> Self {
         let config = format!(r#"{{"Network":"10.244.0.0/16","Backend":{}}}"#, way.backend);
-        let fabric = Fabric::new(2, &config, &[&["--ip-masq"], way.flags].concat());
+        let fabric = Fabric::new(2, &config, way.flags);
         let near = ["c1", "c2"].map(|id| fabric.machines[0].start(id));
         let far = fabric.machines[1].start("c1");
         let nets = [&fabric.lab.underlay.net, &fabric.lab.hosts[0].net, &fabric.lab.hosts[1].net];
@@ -59,6 +67,25 @@ impl Scene {
             .unwrap_or_else(|error| panic!("{} to {}: {error}", from.name(), to.address));
         assert_eq!(code, 200, "{body}");
         source(&body)
+    }
+
+    /// The same from outside through the other host.
+    fn check_through(&self, way: &Way, towards: IpAddr) {
+        let (world, near) = (&self.fabric.lab.underlay.net, &self.near[0]);
+        let router = self.fabric.lab.underlay.gateways(0)[0];
+        self.route(near, 1);
+        match way.inbound {
+            Inbound::Kept => assert_eq!(self.seen(world, near), router),
+            Inbound::Masqueraded => assert_eq!(self.seen(world, near), towards),
+            Inbound::Refused => {
+                let answer = http_get(world, near.server(), WHO);
+                assert!(answer.is_err(), "{answer:?}");
+                let status = self.fabric.agents[0].twill(&["status"], &["--json"]).unwrap();
+                let status: Value = serde_json::from_str(&status).unwrap();
+                let frames = &status["network"]["datapath"]["tunnels"][0]["frames"];
+                assert!(frames["dropped_foreign_source"].as_u64() > Some(0), "{frames}");
+            }
+        }
     }
 }
 
@@ -90,7 +117,7 @@ fn check(way: &Way) {
     wait_for("the way across", || machines[0].asks(near, far.address).map_err(|error| error.to_string()));
     let asks = |server| machines[0].asks(near, server).unwrap();
     scene.route(near, 0);
-    let mut table = vec![
+    let table = [
         ("container to container, same host", near.address, asks(other.address)),
         ("container to container, other host", near.address, asks(far.address)),
         ("container to its host", near.address, asks(own_host)),
@@ -100,35 +127,33 @@ fn check(way: &Way) {
         ("host to another host's container", towards, scene.seen(far_net, near)),
         ("outside to container", lab.underlay.gateways(0)[0], scene.seen(world, near)),
     ];
-    scene.route(near, 1);
-    let through = if way.inbound { towards } else { lab.underlay.gateways(0)[0] };
-    table.push(("outside to container, through another host", through, scene.seen(world, near)));
     let wrong: Vec<_> = table.iter().filter(|(_, wanted, seen)| wanted != seen).collect();
     assert!(wrong.is_empty(), "(direction, wanted, seen): {wrong:#?}");
+    scene.check_through(way, towards);
 }
 
 #[test]
 fn over_vxlan() {
     need_containerd!();
-    check(&Way { backend: r#"{"Type":"vxlan"}"#, flags: &[], tunnel: true, inbound: false });
+    check(&Way { backend: r#"{"Type":"vxlan"}"#, flags: &[], tunnel: true, inbound: Inbound::Kept });
 }
 
 #[test]
 fn over_vxlan_with_flannels_rules() {
     need_containerd!();
     let flags = &["--firewall", "iptables"];
-    check(&Way { backend: r#"{"Type":"vxlan"}"#, flags, tunnel: true, inbound: MASQUERADES_INBOUND });
+    check(&Way { backend: r#"{"Type":"vxlan"}"#, flags, tunnel: true, inbound: Inbound::Masqueraded });
 }
 
 #[test]
 fn over_host_gw() {
     need_containerd!();
-    check(&Way { backend: r#"{"Type":"host-gw"}"#, flags: &[], tunnel: false, inbound: false });
+    check(&Way { backend: r#"{"Type":"host-gw"}"#, flags: &[], tunnel: false, inbound: Inbound::Kept });
 }
 
 #[test]
 fn over_the_userspace_datapath() {
     need_containerd!();
     let flags = &["--datapath", "userspace"];
-    check(&Way { backend: r#"{"Type":"vxlan"}"#, flags, tunnel: true, inbound: false });
+    check(&Way { backend: r#"{"Type":"vxlan"}"#, flags, tunnel: true, inbound: Inbound::Refused });
 }
