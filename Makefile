@@ -11,7 +11,7 @@ BUILD_NEEDS := cc:gcc protoc:protobuf-compiler /usr/include/google/protobuf/empt
 DEMO_NEEDS  := $(BUILD_NEEDS) nft:nftables
 TEST_NEEDS  := $(DEMO_NEEDS) iptables:iptables ip:iproute2 etcd:etcd-server etcdctl:etcd-client setpriv:util-linux \
                ethtool:ethtool /usr/lib/cni/bridge:containernetworking-plugins containerd:containerd runc:runc \
-               /usr/bin/busybox:busybox-static
+               /usr/share/doc/busybox-static:busybox-static
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint unit bench needs-demo needs-test

@@ -94,6 +94,21 @@ fn two_networks_of_one_container_go_one_by_one() {
 }
 
 #[test]
+fn one_network_twice_goes_one_by_one_and_as_often_as_the_runtime_asks() {
+    let Some(rig) = Rig::new(V4) else { return };
+    let pod = rig.pod("c1");
+    rig.add(&pod);
+    assert!(rig.ask("ADD", &pod, "net1").ok);
+    assert_eq!((rig.kept(), rig.reserved().len()), (vec!["c1".to_owned(), "c1@net1".to_owned()], 2));
+    for _again in 0..3 {
+        assert!(rig.ask("DEL", &pod, "net1").ok);
+        assert_eq!((rig.kept(), rig.reserved().len()), (vec!["c1".to_owned()], 1));
+    }
+    assert!(rig.ask("DEL", &pod, "eth0").ok);
+    assert_eq!((rig.kept(), rig.reserved()), (vec![], vec![]));
+}
+
+#[test]
 fn a_repeated_add_fails_and_leaves_the_container_attached() {
     let Some(rig) = Rig::new(V4) else { return };
     let pod = rig.pod("c1");

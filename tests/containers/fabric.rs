@@ -57,6 +57,12 @@ fn look() -> Option<String> {
             return Some(format!("{file} is not there; install it with: apt-get install {package}"));
         }
     }
+    let dynamic = Command::new("ldd").arg(BUSYBOX).output();
+    if dynamic.is_ok_and(|output| output.status.success()) {
+        return Some(format!(
+            "{BUSYBOX} needs libraries; install another with: apt-get install busybox-static"
+        ));
+    }
     let mounts = "mount -t tmpfs tmpfs /opt && mount -t proc proc /proc";
     let unshared = Command::new("unshare").args(["--mount", "--pid", "--fork", "sh", "-c", mounts]).output();
     let refused = |why: String| Some(format!("no mount and process namespaces for a host: {}", why.trim()));
