@@ -72,7 +72,8 @@ pub(super) fn is_missing(delegate: &Value) -> bool {
     delegate["type"] == BRIDGE && if_nametoindex(name(delegate)).is_err()
 }
 
-fn name(delegate: &Value) -> &str {
+/// The bridge of a delegate's configuration.
+pub(super) fn name(delegate: &Value) -> &str {
     delegate["bridge"].as_str().filter(|name| !name.is_empty()).unwrap_or(NAME)
 }
 
@@ -118,7 +119,7 @@ impl<'a> Bridge<'a> {
             join(&stale),
             join(&subnets)
         );
-        let ports = ports(index).map_err(|cause| unseen(self.name, &cause))?;
+        let ports = ports(index).map_err(|cause| unseen(self.name, &cause))?.len();
         if ports > 0 {
             return Err(CniError::new(
                 error::OTHER,

@@ -4,9 +4,8 @@ use super::call::Call;
 use super::error::{self, CniError};
 use super::exec::Plugin;
 use super::netconf::NetConf;
-use super::note;
-use super::reservations;
 use super::state::{self, Content, Saved};
+use super::{note, port, reservations};
 
 /// Detaches a container. One that is not attached is fine.
 ///
@@ -17,7 +16,11 @@ pub(super) fn del(call: &Call, conf: &NetConf) -> Result<(), CniError> {
     match state::find(&conf.data_dir, &call.container, &call.ifname, &conf.name)? {
         // Under the first name no interface is kept: what is there may be of another attachment to the same network.
         Some(saved) if saved.path == first && is_another(call, &saved) => {}
-        Some(saved) => detach(call, conf, &saved)?,
+        Some(saved) => {
+            // First: once the address is free, another container may be given it.
+            port::cut(call, &saved, conf.previous.as_ref())?;
+            detach(call, conf, &saved)?;
+        }
         None if state::read(&first)? == Content::Garbage => {
             note(&format!("{} is no configuration; left as it is", first.display()));
         }

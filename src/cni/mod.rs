@@ -26,6 +26,7 @@ mod gc;
 mod lock;
 pub mod netconf;
 mod netlink;
+mod port;
 pub mod reservations;
 pub mod state;
 pub mod version;

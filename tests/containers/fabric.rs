@@ -17,7 +17,7 @@ use crate::machine::Machine;
 const TWILL: &str = env!("CARGO_BIN_EXE_twill");
 pub(crate) const TWILL_CNI: &str = env!("CARGO_BIN_EXE_twill-cni");
 /// How long anything may take that is waited for.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Says why, and gives up, where containerd cannot run.
 macro_rules! need_containerd {

@@ -281,14 +281,15 @@ pub(crate) fn source(said: &str) -> IpAddr {
     address.to_canonical()
 }
 
-/// flannel's list, as its manifest has it; the paths are the agent's.
+/// flannel's list, as its manifest has it, but for the version: from 0.4.0 on, DEL is told the result of ADD. The paths
+/// are the agent's.
 fn conf(agent: &AgentProcess) -> serde_json::Value {
     let plugin = json!({
         "type": "flannel",
         "subnetFile": agent.files.subnet, "runDir": agent.files.run,
         "delegate": { "hairpinMode": true, "isDefaultGateway": true },
     });
-    json!({ "name": NETWORK, "cniVersion": "0.3.1", "plugins": [plugin] })
+    json!({ "name": NETWORK, "cniVersion": "1.0.0", "plugins": [plugin] })
 }
 
 /// The cgroups whose names begin so, of every hierarchy.
