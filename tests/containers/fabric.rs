@@ -1,15 +1,15 @@
 //! Hosts with containers on one fabric.
 
+use std::fmt::Debug;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::sync::OnceLock;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
-use twill::lab::{AgentOptions, AgentProcess, EtcdProcess, Lab, LabOptions, StoreAt};
+use twill::lab::{AgentOptions, AgentProcess, Cancel, EtcdProcess, Lab, LabOptions, Seen, StoreAt, until};
 
 use crate::image::{self, BUSYBOX};
 use crate::machine::Machine;
@@ -142,13 +142,7 @@ impl Fabric {
 }
 
 /// Looks until `look` is content; what it saw last is in the panic's message.
-pub(crate) fn wait_for<T, E: std::fmt::Debug>(what: &str, mut look: impl FnMut() -> Result<T, E>) -> T {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        match look() {
-            Ok(value) => return value,
-            Err(seen) if Instant::now() > deadline => panic!("waited in vain for {what}: {seen:#?}"),
-            Err(_) => thread::sleep(Duration::from_millis(10)),
-        }
-    }
+pub(crate) fn wait_for<T, E: Debug>(what: &str, mut look: impl FnMut() -> Result<T, E>) -> T {
+    let seen = || Ok(look().map_or_else(|seen| Seen::NotYet(format!("{seen:#?}")), Seen::Yes));
+    until(what, PATIENCE, &Cancel::default(), seen).unwrap_or_else(|error| panic!("{error}"))
 }
