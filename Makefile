@@ -10,8 +10,9 @@ export PATH := $(PATH):/usr/sbin:/sbin
 BUILD_NEEDS := cc:gcc protoc:protobuf-compiler /usr/include/google/protobuf/empty.proto:libprotobuf-dev
 DEMO_NEEDS  := $(BUILD_NEEDS) nft:nftables
 TEST_NEEDS  := $(DEMO_NEEDS) iptables:iptables ip:iproute2 etcd:etcd-server etcdctl:etcd-client setpriv:util-linux \
-               ethtool:ethtool /usr/lib/cni/bridge:containernetworking-plugins systemd-analyze:systemd udevadm:udev \
-               openssl:openssl kubectl:kubernetes-client
+               ethtool:ethtool /usr/lib/cni/bridge:containernetworking-plugins containerd:containerd runc:runc \
+               /usr/share/doc/busybox-static:busybox-static systemd-analyze:systemd udevadm:udev openssl:openssl \
+               kubectl:kubernetes-client
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint unit bench needs-demo needs-test

@@ -9,7 +9,7 @@ use super::error::{self, CniError};
 use super::exec::Plugin;
 use super::netconf::NetConf;
 use super::state::{self, Content, Saved};
-use super::{bridge, delegate, fabric, note};
+use super::{boot, bridge, delegate, fabric, note};
 
 /// How long undoing may take: the runtime waits.
 const UNDO: Duration = Duration::from_secs(10);
@@ -32,6 +32,7 @@ pub(super) fn add(call: &Call, conf: &NetConf) -> Result<String, CniError> {
     let config = delegate::config(conf, &fabric)?;
     let kind = config["type"].as_str().unwrap_or_default().to_owned();
     let plugin = Plugin::find(&kind, call, conf.patience)?;
+    boot::settle(conf, &config)?;
     let _lock = bridge::prepare(&config, &fabric, &conf.data_dir, conf.patience)?;
     let place = Place::choose(call, conf, config)?;
     place.saved.write()?;

@@ -26,6 +26,8 @@ use super::{lock, state};
 
 /// The bridge, unless the delegate's configuration names another.
 const NAME: &str = "cni0";
+/// The lock of whoever makes a bridge, in the directory of attachments. Not the name of a container.
+pub(super) const LOCK: &str = ".lock";
 
 /// What a bridge is to carry, and what it does carry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,7 +56,7 @@ pub(super) fn prepare(
         return Ok(None);
     }
     state::make(dir)?;
-    let lock = lock::take(&dir.join(".lock"), patience)?;
+    let lock = lock::take(&dir.join(LOCK), patience)?;
     let bridge = Bridge::look(delegate)?;
     if bridge.is_settled(fabric) {
         return Ok(None);
@@ -65,9 +67,19 @@ pub(super) fn prepare(
     Ok(Some(lock))
 }
 
+/// Whether the delegate attaches containers to a bridge, and that is not there: then none is attached.
+pub(super) fn is_missing(delegate: &Value) -> bool {
+    delegate["type"] == BRIDGE && if_nametoindex(name(delegate)).is_err()
+}
+
+/// The bridge of a delegate's configuration.
+pub(super) fn name(delegate: &Value) -> &str {
+    delegate["bridge"].as_str().filter(|name| !name.is_empty()).unwrap_or(NAME)
+}
+
 impl<'a> Bridge<'a> {
     fn look(delegate: &'a Value) -> Result<Self, CniError> {
-        let name = delegate["bridge"].as_str().filter(|name| !name.is_empty()).unwrap_or(NAME);
+        let name = name(delegate);
         let index = if_nametoindex(name).ok();
         let gateway = delegate["isGateway"] == true || delegate["isDefaultGateway"] == true;
         let carries = match index {
@@ -107,7 +119,7 @@ impl<'a> Bridge<'a> {
             join(&stale),
             join(&subnets)
         );
-        let ports = ports(index).map_err(|cause| unseen(self.name, &cause))?;
+        let ports = ports(index).map_err(|cause| unseen(self.name, &cause))?.len();
         if ports > 0 {
             return Err(CniError::new(
                 error::OTHER,

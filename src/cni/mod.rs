@@ -13,6 +13,7 @@
 
 mod add;
 mod agents;
+mod boot;
 mod bridge;
 pub mod call;
 mod check;
@@ -25,6 +26,7 @@ mod gc;
 mod lock;
 pub mod netconf;
 mod netlink;
+mod port;
 pub mod reservations;
 pub mod state;
 pub mod version;

@@ -10,6 +10,8 @@ use super::error::{self, CniError};
 
 /// Where the delegates' configurations are kept, unless `dataDir` says otherwise.
 pub const DATA_DIR: &str = "/var/lib/cni/flannel";
+/// The key of the attachments that GC spares.
+pub const VALID: &str = "cni.dev/valid-attachments";
 /// How long a delegate may take, unless `delegateTimeout` says otherwise.
 const PATIENCE: u64 = 60;
 /// The longest time that `delegateTimeout` can name, in seconds.
@@ -67,7 +69,7 @@ impl NetConf {
             ipam: keys.object("ipam")?,
             runtime: keys.object("runtimeConfig")?,
             previous: keys.get("prevResult").cloned(),
-            valid: keys.get("cni.dev/valid-attachments").map(attachments).transpose()?,
+            valid: keys.get(VALID).map(attachments).transpose()?,
         };
         conf.check()
     }
@@ -112,7 +114,7 @@ impl Keys {
 }
 
 fn attachments(value: &Value) -> Result<Vec<(String, String)>, CniError> {
-    let wrong = || odd("cni.dev/valid-attachments", "a list of containerID and ifname", value);
+    let wrong = || odd(VALID, "a list of containerID and ifname", value);
     let text = |entry: &Value, key: &str| entry.get(key).and_then(Value::as_str).map(str::to_owned);
     let one = |entry: &Value| Some((text(entry, "containerID")?, text(entry, "ifname")?));
     value.as_array().and_then(|list| list.iter().map(one).collect()).ok_or_else(wrong)

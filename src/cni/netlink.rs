@@ -1,4 +1,4 @@
-//! What the kernel says of a bridge, and how an address is taken from it: three messages of rtnetlink.
+//! What the kernel says of a bridge, and how an address or a port is taken from it: four messages of rtnetlink.
 //!
 //! # Why not the crate for routes
 //!
@@ -16,6 +16,7 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 use twill_backends::family::Family;
 
+const RTM_DELLINK: u16 = 17;
 const RTM_GETLINK: u16 = 18;
 const RTM_DELADDR: u16 = 21;
 const RTM_GETADDR: u16 = 22;
@@ -43,14 +44,22 @@ pub(super) fn addresses(index: u32) -> io::Result<Vec<IpNet>> {
     Ok(answers.iter().filter_map(one).collect())
 }
 
-/// How many devices are in a bridge.
-pub(super) fn ports(index: u32) -> io::Result<usize> {
+/// The devices in a bridge.
+pub(super) fn ports(index: u32) -> io::Result<Vec<u32>> {
     let answers = request(RTM_GETLINK, NLM_F_DUMP, &[0; IFINFO])?;
-    let inside = |answer: &&Vec<u8>| {
-        let master = answer.get(IFINFO..).and_then(|attributes| attribute(attributes, IFLA_MASTER));
-        master.and_then(number) == Some(index)
+    let inside = |answer: &Vec<u8>| {
+        let (message, attributes) = answer.split_at_checked(IFINFO)?;
+        (attribute(attributes, IFLA_MASTER).and_then(number) == Some(index)).then_some(())?;
+        number(&message[4..])
     };
-    Ok(answers.iter().filter(inside).count())
+    Ok(answers.iter().filter_map(inside).collect())
+}
+
+/// Deletes a device, and with a veth its other end.
+pub(super) fn delete(index: u32) -> io::Result<()> {
+    let mut body = [0; IFINFO];
+    body[4..8].copy_from_slice(&index.to_ne_bytes());
+    request(RTM_DELLINK, NLM_F_ACK, &body).map(drop)
 }
 
 /// Takes an address from a device.
@@ -147,7 +156,8 @@ mod tests {
         let index = if_nametoindex("lo").unwrap();
         let lo = addresses(index).unwrap();
         assert!(lo.is_empty() || lo.contains(&"127.0.0.1/8".parse().unwrap()), "{lo:?}");
-        assert_eq!(ports(index).unwrap(), 0);
+        assert!(ports(index).unwrap().is_empty());
+        assert!(delete(u32::MAX >> 1).is_err(), "a device that is not there was deleted");
         let addr = "192.0.2.77/32".parse().unwrap();
         assert!(remove(index, &addr).is_err(), "an address that is not there was removed");
     }

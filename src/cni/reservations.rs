@@ -41,6 +41,14 @@ pub fn list(dir: &Path) -> Vec<Reservation> {
     all
 }
 
+/// Whether a container has addresses in a directory, and every one of them on another interface than this.
+#[must_use]
+pub fn only_elsewhere(dir: &Path, container: &str, ifname: &str) -> bool {
+    let all = list(dir);
+    let mut theirs = all.iter().filter(|one| one.container == container).peekable();
+    theirs.peek().is_some() && theirs.all(|one| one.ifname.as_deref().is_some_and(|name| name != ifname))
+}
+
 /// Releases what is not to be spared, under host-local's own lock. Returns the errors; one does not stop the rest.
 pub fn release(dir: &Path, patience: Duration, spared: impl Fn(&Reservation) -> bool) -> Vec<CniError> {
     if list(dir).iter().all(&spared) {
@@ -98,6 +106,25 @@ mod tests {
         let left: Vec<_> = list(dir.path()).into_iter().map(|one| (one.container, one.ifname)).collect();
         assert_eq!(left, [("c1".to_owned(), Some("eth0".to_owned())), ("c3".to_owned(), None)]);
         assert!(dir.path().join("last_reserved_ip.0").exists() && dir.path().join("10.1.17.5").exists());
+    }
+
+    #[test]
+    fn an_address_on_another_interface_is_told_from_one_that_may_be_on_this() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, text) in [("10.1.17.2", "c1\r\neth0"), ("10.1.17.3", "c2"), ("10.1.17.4", "c3\neth0")] {
+            fs::write(dir.path().join(name), text).unwrap();
+        }
+        fs::write(dir.path().join("10.1.17.5"), "c3\nnet1").unwrap();
+        for (container, ifname, elsewhere) in [
+            ("c1", "net1", true),
+            ("c1", "eth0", false),
+            ("c2", "net1", false),
+            ("c3", "net1", false),
+            ("c3", "net2", true),
+            ("c4", "net1", false),
+        ] {
+            assert_eq!(only_elsewhere(dir.path(), container, ifname), elsewhere, "{container} {ifname}");
+        }
     }
 
     #[test]

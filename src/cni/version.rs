@@ -1,6 +1,6 @@
 //! The versions of CNI that are spoken.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::error::{self, CniError};
 
@@ -34,6 +34,14 @@ pub fn require(version: &str, verb: &str, since: &str) -> Result<(), CniError> {
     }
 }
 
+/// Whether another plugin's answer to VERSION has this version.
+#[must_use]
+pub fn is_in(answer: &[u8], version: &str) -> bool {
+    let answer: Value = serde_json::from_slice(answer).unwrap_or_default();
+    let supported = answer["supportedVersions"].as_array();
+    supported.is_some_and(|all| all.iter().any(|one| one.as_str() == Some(version)))
+}
+
 /// The answer to VERSION.
 #[must_use]
 pub fn answer() -> String {
@@ -61,6 +69,14 @@ mod tests {
             let answer = require(version, "VERB", since);
             assert_eq!(answer.is_ok(), fits, "{version} {since}: {answer:?}");
             assert!(answer.is_ok() || answer.is_err_and(|error| error.code == error::VERSION));
+        }
+    }
+
+    #[test]
+    fn another_plugins_answer_is_read() {
+        assert!(is_in(answer().as_bytes(), STATUS));
+        for said in ["", "7", "{}", r#"{"supportedVersions":7}"#, r#"{"supportedVersions":["1.0.0"]}"#] {
+            assert!(!is_in(said.as_bytes(), STATUS), "{said}");
         }
     }
 

@@ -81,7 +81,7 @@ fn a_full_disk_is_named_before_anything_is_attached() {
     let mut command = rig.command("unshare", "ADD", Some((&pod, "eth0")));
     command.args(["-m", "sh", "-c", full]).arg(&dir).arg(TWILL_CNI);
     let msg = rig.send(command, &rig.conf).error(5);
-    assert!(msg.contains("flannel/c1") && msg.contains("No space left"), "{msg}");
+    assert!(msg.contains("/flannel/") && msg.contains("No space left"), "{msg}");
     assert_eq!((rig.kept(), verbs(&rig).as_str()), (vec![], ""));
 }
 

@@ -48,3 +48,29 @@ fn a_delegate_that_fails_keeps_its_own_container_only() {
     assert!(msg.contains("DEL failed"), "{msg}");
     assert_eq!(rig.kept(), ["c1"]);
 }
+
+#[test]
+fn a_delegate_that_has_learned_to_collect_is_told_the_same_list() {
+    for (versions, told) in [(r#"["1.0.0"]"#, false), (r#"["1.0.0","1.1.0"]"#, true)] {
+        let Some(mut rig) = Rig::new(V4) else { return };
+        let heard = rig.file("heard").display().to_string();
+        let answer = format!(r#"{{"cniVersion":"1.0.0","supportedVersions":{versions}}}"#);
+        rig.fake(
+            "bridge",
+            &format!("case $CNI_COMMAND in VERSION) echo '{answer}';; GC) cat >{heard};; esac"),
+        );
+        let valid = json!([{ "containerID": "c1", "ifname": "eth0" }]);
+        let reply = rig.ask_host("GC", &json!({ "cni.dev/valid-attachments": valid }));
+        assert!(reply.ok, "{reply:?}");
+        let heard: Option<serde_json::Value> =
+            fs::read(rig.file("heard")).ok().map(|text| serde_json::from_slice(&text).unwrap());
+        let wanted = told.then_some((valid, "10.1.17.0/24"));
+        let list = heard.as_ref().map(|conf| {
+            (
+                conf["cni.dev/valid-attachments"].clone(),
+                conf["ipam"]["ranges"][0][0]["subnet"].as_str().unwrap(),
+            )
+        });
+        assert_eq!(list, wanted, "{versions}");
+    }
+}

@@ -5,7 +5,7 @@ use std::thread;
 
 use serde_json::Value;
 
-use crate::rig::{Pod, Rig, V4};
+use crate::rig::{Pod, Rig, TWILL_CNI, V4};
 
 const V6: &str = "FLANNEL_IPV6_NETWORK=fc00::/48\nFLANNEL_IPV6_SUBNET=fc00:0:0:1::1/64\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n";
 
@@ -91,6 +91,45 @@ fn two_networks_of_one_container_go_one_by_one() {
     rig.conf = first;
     assert!(rig.ask("DEL", &pod, "eth0").ok);
     assert_eq!((rig.kept(), rig.reserved()), (vec![], vec![]));
+}
+
+#[test]
+fn one_network_twice_goes_one_by_one_and_as_often_as_the_runtime_asks() {
+    let Some(rig) = Rig::new(V4) else { return };
+    let pod = rig.pod("c1");
+    rig.add(&pod);
+    assert!(rig.ask("ADD", &pod, "net1").ok);
+    assert_eq!((rig.kept(), rig.reserved().len()), (vec!["c1".to_owned(), "c1@net1".to_owned()], 2));
+    for _again in 0..3 {
+        assert!(rig.ask("DEL", &pod, "net1").ok);
+        assert_eq!((rig.kept(), rig.reserved().len()), (vec!["c1".to_owned()], 1));
+    }
+    assert!(rig.ask("DEL", &pod, "eth0").ok);
+    assert_eq!((rig.kept(), rig.reserved()), (vec![], vec![]));
+}
+
+/// Whoever has lost its daemon detaches so.
+#[test]
+fn a_container_detached_without_its_namespace_has_no_wire_where_its_address_is_free() {
+    let Some(mut rig) = Rig::new(V4) else { return };
+    let (pod, other) = (rig.pod("c1"), rig.pod("c2"));
+    let result = rig.add(&pod);
+    rig.add(&other);
+    rig.conf["prevResult"] = result;
+    let ports = || rig.host().links().unwrap().iter().filter(|link| link.starts_with("veth")).count();
+    assert_eq!(ports(), 2);
+    let ask = |named: &str| {
+        let mut command = rig.command(TWILL_CNI, "DEL", Some((&pod, "eth0")));
+        command.env("CNI_NETNS", named);
+        rig.send(command, &rig.conf)
+    };
+    for named in ["", "/run/netns/nobody"] {
+        let reply = ask(named);
+        assert!(reply.ok, "{reply:?}");
+        assert_eq!((ports(), rig.reserved().len(), rig.kept()), (1, 1, vec!["c2".to_owned()]));
+    }
+    assert!(!pod.net.links().unwrap().contains(&"eth0".to_owned()));
+    assert!(other.net.links().unwrap().contains(&"eth0".to_owned()));
 }
 
 #[test]
