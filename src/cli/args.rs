@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use uuid::Uuid;
 
 use super::bench::BenchArgs;
+use super::generate::CompletionShell;
 use super::go;
 use crate::config::Secret;
 use crate::migrate::cni;
@@ -60,8 +61,26 @@ pub(super) enum Verb {
     Demo(DemoArgs),
     /// Compare ways of carrying packets on this machine
     Bench(BenchArgs),
+    /// Make what a package has beside the program
+    #[command(subcommand, hide = true)]
+    Generate(GenerateVerb),
     /// Print the version
     Version,
+}
+
+/// What packages have beside the program.
+#[derive(Debug, Subcommand)]
+pub(super) enum GenerateVerb {
+    /// Print the completions of a shell
+    Completions {
+        /// Which shell
+        shell: CompletionShell,
+    },
+    /// Write manual pages
+    Man {
+        /// The folder, which is there already
+        dir: PathBuf,
+    },
 }
 
 /// What to do with the network config.

@@ -9,11 +9,11 @@ use clap::{Arg, ArgMatches, CommandFactory, FromArgMatches};
 use ipnet::IpNet;
 
 use super::args::{
-    AgentArgs, Cli, ConfigVerb, DemoArgs, DemoBackendArg, DemoStoreArg, LeaseVerb, MigrateArgs, MigrateVerb,
-    OwnerArgs, ReleaseArgs, Verb,
+    AgentArgs, Cli, ConfigVerb, DemoArgs, DemoBackendArg, DemoStoreArg, GenerateVerb, LeaseVerb, MigrateArgs,
+    MigrateVerb, OwnerArgs, ReleaseArgs, Verb,
 };
 use super::table::{self, FLANNELD_FLAGS, Fate, FlagRow, Kind};
-use super::{Command, Env, Exit, Owner, Release, resolve};
+use super::{Command, Env, Exit, Generate, Owner, Release, resolve};
 use crate::config::{ConfigError, DemoBackend, DemoConfig, DemoStore, MigrateConfig};
 
 const PREFIX: &str = "TWILL";
@@ -41,11 +41,18 @@ pub(super) fn agent(flags: &[String]) -> Result<(AgentArgs, Vec<String>), clap::
 
 fn matches(args: &[String], env: &Env) -> Result<ArgMatches, clap::Error> {
     let line = std::iter::once("twill").chain(args.iter().map(String::as_str));
-    let mut cli = Cli::command().subcommand_required(true).arg_required_else_help(true);
-    for name in AGENT_LIKE {
-        cli = cli.mut_subcommand(name, |verb| verb.args(without_effect()));
-    }
-    with_table(cli, env).try_get_matches_from(line)
+    with_table(spelled(), env).try_get_matches_from(line)
+}
+
+/// The whole command line as it is without variables, for those who describe it.
+pub(super) fn definition() -> clap::Command {
+    with_table(spelled(), &Env::new())
+}
+
+/// Every subcommand and flag, without what the table has to say of them.
+fn spelled() -> clap::Command {
+    let cli = Cli::command().subcommand_required(true).arg_required_else_help(true);
+    AGENT_LIKE.iter().fold(cli, |cli, name| cli.mut_subcommand(name, |verb| verb.args(without_effect())))
 }
 
 fn without_effect() -> impl Iterator<Item = Arg> {
@@ -150,6 +157,10 @@ fn command(verb: Verb, ignored: Vec<String>, env: &Env) -> Result<Command, Exit>
         Verb::Migrate(MigrateVerb::Check(args)) => Ok(Command::MigrateCheck(migrate(args, env))),
         Verb::Demo(args) => Ok(Command::Demo(demo(&args))),
         Verb::Bench(args) => Ok(Command::Bench(args.resolve())),
+        Verb::Generate(GenerateVerb::Completions { shell }) => {
+            Ok(Command::Generate(Generate::Completions(shell)))
+        }
+        Verb::Generate(GenerateVerb::Man { dir }) => Ok(Command::Generate(Generate::Man { dir })),
         Verb::Version => Ok(Command::Version),
     };
     done.map_err(|error| Exit::stderr(format!("twill: {error}\n"), Exit::USAGE))
@@ -274,13 +285,14 @@ mod tests {
             | Command::Demo(_)
             | Command::Bench(_)
             | Command::MigrateCheck(_)
+            | Command::Generate(_)
             | Command::Version => panic!("{command:?}"),
         }
     }
 
     #[test]
     fn clap_finds_no_fault_with_the_definition() {
-        with_table(Cli::command(), &Env::new()).debug_assert();
+        definition().debug_assert();
     }
 
     #[test]
@@ -352,6 +364,13 @@ mod tests {
             (
                 &["migrate", "check", "--json", "--proc=/p", "--", "-ip-masq", "-v", "1"],
                 |c| matches!(c, Command::MigrateCheck(check) if check.json && check.flags.len() == 3 && check.unit_dirs.len() == 4),
+            ),
+            (&["generate", "completions", "zsh"], |c| {
+                matches!(c, Command::Generate(Generate::Completions(_)))
+            }),
+            (
+                &["generate", "man", "/d"],
+                |c| matches!(c, Command::Generate(Generate::Man { dir }) if dir.is_absolute()),
             ),
             (&["version"], |c| matches!(c, Command::Version)),
         ];

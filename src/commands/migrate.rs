@@ -99,9 +99,7 @@ fn line(check: &MigrateConfig, running: &[Flanneld]) -> Result<Line, Failure> {
         (None, None) => (Source::Defaults, Vec::new(), check.vars.clone()),
     };
     for file in files {
-        let text = fs::read_to_string(file)
-            .map_err(|cause| format!("cannot read {}: {cause}; next: check the path", file.display()))?;
-        vars.extend(unit::variables(&text));
+        vars.extend(unit::variables(file)?);
     }
     Ok(Line { source, flags, vars })
 }

@@ -46,6 +46,11 @@ fn processes(seen: &Seen) -> Vec<Finding> {
             let next = "stop it right before Twill starts (systemctl stop flanneld); packets keep flowing";
             Finding::note("flanneld", format!("it runs (pid {pid}, prefix {prefix})"), next)
         });
+        if flanneld.contained {
+            let cause = format!("the process {pid} is in a container: paths in its flags are those in there");
+            let next = "give its flags after --, with the paths that its files have on the host";
+            all.push(Finding::note("flanneld", cause, next));
+        }
         if flanneld.vars.is_none() {
             let cause =
                 format!("the environment of the process {pid} may not be read, and may have flags in it");

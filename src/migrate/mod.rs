@@ -10,6 +10,7 @@
 pub mod cni;
 pub mod judge;
 pub mod unit;
+mod words;
 
 use std::fmt;
 use std::path::PathBuf;

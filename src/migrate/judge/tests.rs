@@ -181,17 +181,20 @@ fn what_is_to_be_known_of_flanneld_and_the_fabric_is_a_note() {
     let rows: &[(&str, &str, &str, Change)] = &[
         ("flanneld", "it runs (pid 7, prefix /p)", "systemctl stop", |seen| {
             let flags = vec!["-etcd-prefix=/p/".to_owned()];
-            seen.running = vec![Flanneld { pid: 7, flags, vars: Some(BTreeMap::new()) }];
+            seen.running = vec![Flanneld { pid: 7, flags, vars: Some(BTreeMap::new()), contained: false }];
             seen.config = config(&["-ip-masq", "-etcd-prefix=/p"]);
         }),
         ("flanneld", "of another fabric runs (pid 7, prefix /q)", "move it too", |seen| {
             let flags = vec!["-etcd-prefix=/q".to_owned()];
-            seen.running = vec![Flanneld { pid: 7, flags, vars: Some(BTreeMap::new()) }];
+            seen.running = vec![Flanneld { pid: 7, flags, vars: Some(BTreeMap::new()), contained: false }];
         }),
         ("flanneld", "several run", "after --", |seen| {
             seen.running =
                 vec![Flanneld { pid: 7, ..Flanneld::default() }, Flanneld { pid: 8, ..Flanneld::default() }];
             seen.source = Source::Process(7);
+        }),
+        ("flanneld", "the process 7 is in a container", "on the host", |seen| {
+            seen.running = vec![Flanneld { pid: 7, contained: true, ..Flanneld::default() }];
         }),
         ("flanneld", "environment of the process 7", "as root", |seen| {
             seen.running = vec![Flanneld { pid: 7, ..Flanneld::default() }];
