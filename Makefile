@@ -18,7 +18,7 @@ MUSL = $(shell uname -m)-unknown-linux-musl
 HAS_MUSL = $(wildcard $(shell rustc --print target-libdir --target $(MUSL) 2>/dev/null)/libstd-*.rlib)
 STATIC_TARGET ?= $(if $(HAS_MUSL),$(MUSL),$(MUSL:musl=gnu))
 STATIC_NEEDS = $(BUILD_NEEDS) readelf:binutils $(if $(findstring musl,$(STATIC_TARGET)),musl-gcc:musl-tools)
-DIST := target/dist
+DIST := target/static
 STATIC_CARGO = RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) build --target $(STATIC_TARGET)
 
 # Where `make install` puts things; see manifests/install. With BINDIR_FROM, programs that were built already are taken
@@ -66,10 +66,10 @@ bench: needs-test
 # The plugin by itself and for size: its features would be united with the agent's otherwise, and its profile is its own.
 static: needs-static
 	@echo "static programs for $(STATIC_TARGET)"
-	$(STATIC_CARGO) --release --bin twill
+	$(STATIC_CARGO) --profile dist --bin twill
 	$(STATIC_CARGO) --profile cni --bin twill-cni
 	@mkdir -p $(DIST)
-	@cp -f target/$(STATIC_TARGET)/release/twill target/$(STATIC_TARGET)/cni/twill-cni $(DIST)/
+	@cp -f target/$(STATIC_TARGET)/dist/twill target/$(STATIC_TARGET)/cni/twill-cni $(DIST)/
 	@for program in $(DIST)/twill $(DIST)/twill-cni; do \
 		if readelf -ldW $$program | grep -E 'INTERP|NEEDED'; then echo "$$program is not static"; exit 1; fi; \
 		echo "$$program: static, $$(stat -c %s $$program) bytes"; \

@@ -64,7 +64,7 @@ fn is_flanneld(name: &str) -> bool {
         let whole = format!("{NAME}-{machine}");
         name == whole || (name.len() == COMM && whole.starts_with(name))
     };
-    name == NAME || MACHINES.iter().any(|machine| of(&machine))
+    name == NAME || MACHINES.iter().any(of)
 }
 
 impl Flanneld {

@@ -5,6 +5,7 @@ use crate::config::{Config, StoreConfig};
 
 mod containers;
 mod fabric;
+mod former;
 mod host;
 
 /// How the refusal of leases in Kubernetes begins.
@@ -18,6 +19,7 @@ const ALL_AT_ONCE: &str = "keep flanneld on this cluster; or move all its hosts 
 pub fn findings(seen: &Seen) -> Vec<Finding> {
     let mut all = processes(seen);
     all.extend(flags(seen));
+    all.extend(former::findings(seen));
     all.extend(fabric::findings(seen));
     all.extend(host::findings(seen));
     all.extend(containers::findings(seen));
