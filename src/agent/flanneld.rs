@@ -115,6 +115,8 @@ fn owned((key, value): (&str, &str)) -> (String, String) {
 mod tests {
     use std::os::unix::fs::symlink;
 
+    use proptest::prelude::*;
+
     use super::*;
 
     /// A process in a folder that looks like `/proc`.
@@ -173,6 +175,22 @@ mod tests {
             let flanneld =
                 Flanneld { pid: 1, flags: words(flags.as_bytes()), vars: Some(vars), contained: false };
             assert_eq!(flanneld.prefix(), prefix, "{flags:?} {env:?}");
+        }
+    }
+    proptest! {
+        /// A process may have any bytes as its arguments and its environment.
+        #[test]
+        fn no_command_line_panics_and_flags_are_its_end(
+            bytes in prop::collection::vec(prop_oneof![Just(0), Just(b'-'), Just(b'='), any::<u8>()], 0..60),
+            names in prop::collection::vec(prop::sample::select(vec!["flanneld", "/x/flanneld", "-etcd-prefix", "a"]), 0..6),
+        ) {
+            let names = names.join("\0").into_bytes();
+            let line = words(&[&names[..], &[0], &bytes[..]].concat());
+            if let Some(flags) = flags(&line) {
+                prop_assert!(line.ends_with(flags) && flags.len() < line.len());
+            }
+            let flanneld = Flanneld { flags: line, ..Flanneld::default() };
+            prop_assert!(!flanneld.prefix().ends_with('/'));
         }
     }
 }
