@@ -9,12 +9,13 @@ use clap::{Arg, ArgMatches, CommandFactory, FromArgMatches};
 use ipnet::IpNet;
 
 use super::args::{
-    AgentArgs, Cli, ConfigVerb, DemoArgs, DemoBackendArg, DemoStoreArg, GenerateVerb, LeaseVerb, MigrateArgs,
-    MigrateVerb, OwnerArgs, ReleaseArgs, Verb,
+    AgentArgs, Cli, ConfigVerb, DemoArgs, DemoBackendArg, DemoStoreArg, GenerateVerb, LeaseVerb, OwnerArgs,
+    ReleaseArgs, Verb,
 };
+use super::migrate::MigrateVerb;
 use super::table::{self, FLANNELD_FLAGS, Fate, FlagRow, Kind};
 use super::{Command, Env, Exit, Generate, Owner, Release, resolve};
-use crate::config::{ConfigError, DemoBackend, DemoConfig, DemoStore, MigrateConfig};
+use crate::config::{ConfigError, DemoBackend, DemoConfig, DemoStore};
 
 const PREFIX: &str = "TWILL";
 
@@ -154,7 +155,7 @@ fn command(verb: Verb, ignored: Vec<String>, env: &Env) -> Result<Command, Exit>
         }
         Verb::Config(ConfigVerb::Get { site }) => resolve::site(site).map(|site| Command::ConfigGet { site }),
         Verb::Lease(verb) => lease(verb),
-        Verb::Migrate(MigrateVerb::Check(args)) => Ok(Command::MigrateCheck(migrate(args, env))),
+        Verb::Migrate(MigrateVerb::Check(args)) => Ok(Command::MigrateCheck(args.resolve(env))),
         Verb::Demo(args) => Ok(Command::Demo(demo(&args))),
         Verb::Bench(args) => Ok(Command::Bench(args.resolve())),
         Verb::Generate(GenerateVerb::Completions { shell }) => {
@@ -207,22 +208,6 @@ fn owner(args: &OwnerArgs) -> Result<Owner, ConfigError> {
 
 fn release(args: ReleaseArgs) -> Release {
     args.key.map_or(Release::Own, Release::Key)
-}
-
-fn migrate(args: MigrateArgs, env: &Env) -> MigrateConfig {
-    let theirs = env.iter().filter(|(name, _)| name.starts_with("FLANNELD_"));
-    MigrateConfig {
-        flags: args.flags,
-        vars: theirs.map(|(name, value)| (name.clone(), value.clone())).collect(),
-        unit: args.unit,
-        environment_files: args.environment_file,
-        proc: args.proc,
-        unit_dirs: args.unit_dir,
-        cni_conf_dir: args.cni_conf_dir,
-        cni_state_dir: args.cni_state_dir,
-        cni_networks_dir: args.cni_networks_dir,
-        json: args.json,
-    }
 }
 
 fn demo(args: &DemoArgs) -> DemoConfig {
