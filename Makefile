@@ -1,5 +1,5 @@
-# The two commands of the README: `make demo` and `make test`. Each installs what a fresh Debian 12 with a Rust
-# toolchain lacks when it runs as root, and says what is missing when it does not.
+# The two commands of the README: `make demo` and `make test`; and `make install`. Each installs what a fresh Debian 12
+# with a Rust toolchain lacks when it runs as root, and says what is missing when it does not.
 
 SHELL := /bin/bash
 CARGO ?= cargo
@@ -12,15 +12,36 @@ DEMO_NEEDS  := $(BUILD_NEEDS) nft:nftables
 TEST_NEEDS  := $(DEMO_NEEDS) iptables:iptables ip:iproute2 etcd:etcd-server etcdctl:etcd-client setpriv:util-linux \
                ethtool:ethtool /usr/lib/cni/bridge:containernetworking-plugins containerd:containerd runc:runc \
                /usr/share/doc/busybox-static:busybox-static systemd-analyze:systemd udevadm:udev openssl:openssl \
-               kubectl:kubernetes-client
+               kubectl:kubernetes-client zsh:zsh fish:fish groff:groff-base
+
+# Static programs: of musl where this toolchain has its library, else of glibc, whose name services are then only the
+# built-in ones (files and dns, in /etc/nsswitch.conf).
+MUSL = $(shell uname -m)-unknown-linux-musl
+HAS_MUSL = $(wildcard $(shell rustc --print target-libdir --target $(MUSL) 2>/dev/null)/libstd-*.rlib)
+STATIC_TARGET ?= $(if $(HAS_MUSL),$(MUSL),$(MUSL:musl=gnu))
+STATIC_NEEDS = $(BUILD_NEEDS) readelf:binutils $(if $(findstring musl,$(STATIC_TARGET)),musl-gcc:musl-tools)
+DIST := target/static
+STATIC_CARGO = RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) build --target $(STATIC_TARGET)
+
+# Where `make install` puts things; see manifests/install. With BINDIR_FROM, programs that were built already are taken
+# from there, and nothing is built.
+DESTDIR ?=
+PREFIX ?= /usr/local
+BINDIR ?= $(PREFIX)/bin
+CNIDIR ?= /opt/cni/bin
+CNI_NAMES ?= flannel twill
+export DESTDIR PREFIX BINDIR CNIDIR CNI_NAMES
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit bench needs-demo needs-test
+.PHONY: help demo test lint unit bench static install uninstall needs-demo needs-test needs-static
 
 help:
 	@echo "make demo   three hosts on this machine: vxlan and host-gw, IPv4 and dual-stack"
 	@echo "make test   formatting, lints, documentation, every test, every benchmark once"
 	@echo "make bench  the benchmarks, measured; see benches/README.md"
+	@echo "make static     twill and twill-cni as static programs, in $(DIST)"
+	@echo "make install    them, units, CNI configuration, completions, manual pages; with DESTDIR=, PREFIX= and others"
+	@echo "make uninstall  removes what that installed"
 
 demo: needs-demo
 	$(CARGO) build --quiet --bin twill
@@ -43,6 +64,27 @@ unit:
 
 bench: needs-test
 	$(CARGO) bench --workspace
+
+# The plugin by itself and for size: its features would be united with the agent's otherwise, and its profile is its own.
+static: needs-static
+	@echo "static programs for $(STATIC_TARGET)"
+	$(STATIC_CARGO) --profile dist --bin twill
+	$(STATIC_CARGO) --profile cni --bin twill-cni
+	@mkdir -p $(DIST)
+	@cp -f target/$(STATIC_TARGET)/dist/twill target/$(STATIC_TARGET)/cni/twill-cni $(DIST)/
+	@for program in $(DIST)/twill $(DIST)/twill-cni; do \
+		if readelf -ldW $$program | grep -E 'INTERP|NEEDED'; then echo "$$program is not static"; exit 1; fi; \
+		echo "$$program: static, $$(stat -c %s $$program) bytes"; \
+	done
+
+install: $(if $(BINDIR_FROM),,static)
+	@FROM=$(or $(BINDIR_FROM),$(DIST)) manifests/install install
+
+uninstall:
+	@manifests/install uninstall
+
+needs-static:
+	@$(call provide,$(STATIC_NEEDS))
 
 needs-demo:
 	@$(call provide,$(DEMO_NEEDS))

@@ -8,6 +8,10 @@ use std::path::Path;
 
 /// The program's name.
 const NAME: &str = "flanneld";
+/// What its releases have after that, one program for each kind of machine.
+const MACHINES: [&str; 7] = ["amd64", "arm", "arm64", "mips64le", "ppc64le", "riscv64", "s390x"];
+/// How much of a program's name the kernel keeps, in bytes.
+const COMM: usize = 15;
 /// flanneld's default for `--etcd-prefix`.
 const PREFIX: &str = "/coreos.com/network";
 
@@ -20,6 +24,8 @@ pub struct Flanneld {
     pub flags: Vec<String>,
     /// Its environment; `None` if it may not be read.
     pub vars: Option<BTreeMap<String, String>>,
+    /// Whether it sees other files than this process: it runs in a container, and so paths in its flags may not be here.
+    pub contained: bool,
 }
 
 /// All that run, by their pid. `proc` is where the proc file system is; this process is not among them.
@@ -31,7 +37,7 @@ pub fn running(proc: &Path) -> Vec<Flanneld> {
         .filter(|pid| *pid != std::process::id())
         .filter(|pid| {
             let dir = proc.join(pid.to_string());
-            let named = fs::read_to_string(dir.join("comm")).is_ok_and(|comm| comm.trim_end() == NAME);
+            let named = fs::read_to_string(dir.join("comm")).is_ok_and(|comm| is_flanneld(comm.trim_end()));
             named && is_here(&proc.join("self"), &dir)
         })
         .map(|pid| read(&proc.join(pid.to_string()), pid))
@@ -56,11 +62,26 @@ fn is_here(own: &Path, other: &Path) -> bool {
     }
 }
 
-/// What follows the program's name in a command line: it may stand behind an interpreter or a container runtime.
+/// What follows the program's name in a command line: it may stand behind an interpreter or a container runtime. There
+/// the same word may be a container's name or part of a flag, so that only flags may follow.
 #[must_use]
 pub fn flags(words: &[String]) -> Option<&[String]> {
-    let program = |word: &String| Path::new(word).file_name().is_some_and(|name| name == NAME);
-    words.iter().position(program).map(|at| &words[at + 1..])
+    let program = |word: &String| {
+        let name = Path::new(word).file_name().and_then(|name| name.to_str());
+        !word.starts_with('-') && name.is_some_and(is_flanneld)
+    };
+    let starts = |at: &usize| *at == 0 || words.get(at + 1).is_none_or(|next| next.starts_with('-'));
+    let at = (0..words.len()).filter(|at| program(&words[*at])).find(starts)?;
+    Some(&words[at + 1..])
+}
+
+/// Whether a program of this name is flanneld; the name may be cut off as the kernel does.
+fn is_flanneld(name: &str) -> bool {
+    let of = |machine: &&str| {
+        let whole = format!("{NAME}-{machine}");
+        name == whole || (name.len() == COMM && whole.starts_with(name))
+    };
+    name == NAME || MACHINES.iter().any(of)
 }
 
 impl Flanneld {
@@ -88,7 +109,10 @@ fn read(dir: &Path, pid: u32) -> Flanneld {
         let pairs = self::words(&environ);
         pairs.iter().filter_map(|pair| pair.split_once('=')).map(owned).collect()
     });
-    Flanneld { pid, flags, vars }
+    // What may not be read is no sign of a container.
+    let mounts = |of: &Path| fs::read_link(of.join("ns/mnt")).ok();
+    let contained = mounts(dir).is_some_and(|theirs| Some(theirs) != mounts(&dir.with_file_name("self")));
+    Flanneld { pid, flags, vars, contained }
 }
 
 /// The NUL-terminated words of a file of a process.
@@ -107,6 +131,8 @@ fn owned((key, value): (&str, &str)) -> (String, String) {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
+
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -131,12 +157,23 @@ mod tests {
         process(proc.path(), "4", "net:[1]", [flanneld, "/bin/sh\0/opt/bin/flanneld\0-ip-masq\0", ""]);
         process(proc.path(), "5", "net:[2]", [flanneld, "flanneld\0", ""]);
         process(proc.path(), "6", "net:[1]", ["flanneld-x\n", "flanneld\0", ""]);
+        process(proc.path(), "31", "net:[1]", ["flanneld-ppc64l\n", "/flanneld-ppc64le\0-v=2\0", ""]);
         let found = running(proc.path());
-        assert_eq!(found.iter().map(|one| one.pid).collect::<Vec<_>>(), [4, 30]);
-        assert_eq!(found[0].flags, ["-ip-masq"]);
+        assert_eq!(found.iter().map(|one| one.pid).collect::<Vec<_>>(), [4, 30, 31]);
+        assert_eq!(
+            (found[0].flags.as_slice(), found[2].flags.as_slice()),
+            (&["-ip-masq".to_owned()][..], &["-v=2".to_owned()][..])
+        );
         assert_eq!(found[1].flags, ["-iface", "eth0", "-v="]);
         let vars = found[1].vars.as_ref().unwrap();
         assert_eq!((vars["A"].as_str(), vars["FLANNELD_IP_MASQ"].as_str()), ("b=c", "true"));
+        for (pid, mounts) in [("self", "mnt:[1]"), ("4", "mnt:[1]"), ("30", "mnt:[2]")] {
+            symlink(mounts, proc.path().join(pid).join("ns/mnt")).unwrap();
+        }
+        assert_eq!(
+            running(proc.path()).iter().map(|one| one.contained).collect::<Vec<_>>(),
+            [false, true, false]
+        );
         fs::remove_file(proc.path().join("30/environ")).unwrap();
         assert_eq!(running(proc.path())[1].vars, None);
     }
@@ -152,8 +189,25 @@ mod tests {
             ("-etcd-prefix=/a", "/e", "/a"),
         ] {
             let vars = BTreeMap::from([("FLANNELD_ETCD_PREFIX".to_owned(), env.to_owned())]);
-            let flanneld = Flanneld { pid: 1, flags: words(flags.as_bytes()), vars: Some(vars) };
+            let flanneld =
+                Flanneld { pid: 1, flags: words(flags.as_bytes()), vars: Some(vars), contained: false };
             assert_eq!(flanneld.prefix(), prefix, "{flags:?} {env:?}");
+        }
+    }
+    proptest! {
+        /// A process may have any bytes as its arguments and its environment.
+        #[test]
+        fn no_command_line_panics_and_flags_are_its_end(
+            bytes in prop::collection::vec(prop_oneof![Just(0), Just(b'-'), Just(b'='), any::<u8>()], 0..60),
+            names in prop::collection::vec(prop::sample::select(vec!["flanneld", "/x/flanneld", "-etcd-prefix", "a"]), 0..6),
+        ) {
+            let names = names.join("\0").into_bytes();
+            let line = words(&[&names[..], &[0], &bytes[..]].concat());
+            if let Some(flags) = flags(&line) {
+                prop_assert!(line.ends_with(flags) && flags.len() < line.len());
+            }
+            let flanneld = Flanneld { flags: line, ..Flanneld::default() };
+            prop_assert!(!flanneld.prefix().ends_with('/'));
         }
     }
 }

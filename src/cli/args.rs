@@ -8,9 +8,10 @@ use ipnet::IpNet;
 use uuid::Uuid;
 
 use super::bench::BenchArgs;
+use super::generate::CompletionShell;
 use super::go;
+use super::migrate::MigrateVerb;
 use crate::config::Secret;
-use crate::migrate::cni;
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -60,8 +61,26 @@ pub(super) enum Verb {
     Demo(DemoArgs),
     /// Compare ways of carrying packets on this machine
     Bench(BenchArgs),
+    /// Make what a package has beside the program
+    #[command(subcommand, hide = true)]
+    Generate(GenerateVerb),
     /// Print the version
     Version,
+}
+
+/// What packages have beside the program.
+#[derive(Debug, Subcommand)]
+pub(super) enum GenerateVerb {
+    /// Print the completions of a shell
+    Completions {
+        /// Which shell
+        shell: CompletionShell,
+    },
+    /// Write manual pages
+    Man {
+        /// The folder, which is there already
+        dir: PathBuf,
+    },
 }
 
 /// What to do with the network config.
@@ -135,49 +154,6 @@ pub(super) struct ReleaseArgs {
     #[arg(long)]
     pub(super) own: bool,
 }
-
-/// What to do about a host that runs flanneld.
-#[derive(Debug, Subcommand)]
-pub(super) enum MigrateVerb {
-    /// Say what Twill would do on this host, and what would break; exit 1 if anything would
-    Check(MigrateArgs),
-}
-
-/// Where flanneld's flags and files are.
-#[derive(Debug, Args)]
-pub(super) struct MigrateArgs {
-    /// Print one JSON object
-    #[arg(long)]
-    pub(super) json: bool,
-    /// Take flanneld's flags from this unit of systemd, whatever runs
-    #[arg(long, value_name = "FILE")]
-    pub(super) unit: Option<PathBuf>,
-    /// Take flanneld's variables from this file too; repeatable
-    #[arg(long, value_name = "FILE")]
-    pub(super) environment_file: Vec<PathBuf>,
-    /// The proc file system, where a running flanneld is looked for
-    #[arg(long, value_name = "DIR", default_value = "/proc")]
-    pub(super) proc: PathBuf,
-    /// Where flanneld.service is looked for; repeatable
-    #[arg(long, value_name = "DIR", default_values = UNIT_DIRS)]
-    pub(super) unit_dir: Vec<PathBuf>,
-    /// Configurations of CNI networks
-    #[arg(long, value_name = "DIR", default_value = cni::CONF_DIR)]
-    pub(super) cni_conf_dir: PathBuf,
-    /// What flannel's CNI plugin keeps of containers
-    #[arg(long, value_name = "DIR", default_value = cni::STATE_DIR)]
-    pub(super) cni_state_dir: PathBuf,
-    /// What host-local keeps of addresses
-    #[arg(long, value_name = "DIR", default_value = cni::NETWORKS_DIR)]
-    pub(super) cni_networks_dir: PathBuf,
-    /// flanneld's flags, in its own spelling, in place of those found
-    #[arg(last = true, value_name = "FLAG")]
-    pub(super) flags: Vec<String>,
-}
-
-/// Where systemd looks for units, the most important directory first.
-const UNIT_DIRS: [&str; 4] =
-    ["/etc/systemd/system", "/run/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
 
 /// The size and shape of a demo.
 #[derive(Debug, Args)]

@@ -1,10 +1,12 @@
 //! What a command line asks for.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use ipnet::{Ipv4Net, Ipv6Net};
 use uuid::Uuid;
 
+use super::generate::CompletionShell;
 use crate::config::{BenchConfig, Config, DemoConfig, MigrateConfig, Site};
 
 /// What a command line asks for.
@@ -72,8 +74,22 @@ pub enum Command {
     Demo(DemoConfig),
     /// Compare ways of carrying packets on this machine.
     Bench(BenchConfig),
+    /// Make what a package has beside the program.
+    Generate(Generate),
     /// Print the version.
     Version,
+}
+
+/// What to make of the definition of the command line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Generate {
+    /// The completions of a shell, on stdout.
+    Completions(CompletionShell),
+    /// Manual pages.
+    Man {
+        /// The folder they are written into.
+        dir: PathBuf,
+    },
 }
 
 /// Who a reservation is for.

@@ -9,7 +9,9 @@ mod args;
 mod bench;
 mod command;
 mod flanneld;
+mod generate;
 mod go;
+mod migrate;
 mod resolve;
 mod table;
 mod twill;
@@ -19,7 +21,8 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::Path;
 
-pub use command::{Command, Owner, Release};
+pub use command::{Command, Generate, Owner, Release};
+pub use generate::{CompletionShell, Page, completions, manual};
 pub use table::{FLANNELD_FLAGS, Fate, FlagRow, Kind, TWILL_FLAGS};
 
 /// The version of this build.

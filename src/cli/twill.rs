@@ -9,12 +9,13 @@ use clap::{Arg, ArgMatches, CommandFactory, FromArgMatches};
 use ipnet::IpNet;
 
 use super::args::{
-    AgentArgs, Cli, ConfigVerb, DemoArgs, DemoBackendArg, DemoStoreArg, LeaseVerb, MigrateArgs, MigrateVerb,
-    OwnerArgs, ReleaseArgs, Verb,
+    AgentArgs, Cli, ConfigVerb, DemoArgs, DemoBackendArg, DemoStoreArg, GenerateVerb, LeaseVerb, OwnerArgs,
+    ReleaseArgs, Verb,
 };
+use super::migrate::MigrateVerb;
 use super::table::{self, FLANNELD_FLAGS, Fate, FlagRow, Kind};
-use super::{Command, Env, Exit, Owner, Release, resolve};
-use crate::config::{ConfigError, DemoBackend, DemoConfig, DemoStore, MigrateConfig};
+use super::{Command, Env, Exit, Generate, Owner, Release, resolve};
+use crate::config::{ConfigError, DemoBackend, DemoConfig, DemoStore};
 
 const PREFIX: &str = "TWILL";
 
@@ -41,11 +42,18 @@ pub(super) fn agent(flags: &[String]) -> Result<(AgentArgs, Vec<String>), clap::
 
 fn matches(args: &[String], env: &Env) -> Result<ArgMatches, clap::Error> {
     let line = std::iter::once("twill").chain(args.iter().map(String::as_str));
-    let mut cli = Cli::command().subcommand_required(true).arg_required_else_help(true);
-    for name in AGENT_LIKE {
-        cli = cli.mut_subcommand(name, |verb| verb.args(without_effect()));
-    }
-    with_table(cli, env).try_get_matches_from(line)
+    with_table(spelled(), env).try_get_matches_from(line)
+}
+
+/// The whole command line as it is without variables, for those who describe it.
+pub(super) fn definition() -> clap::Command {
+    with_table(spelled(), &Env::new())
+}
+
+/// Every subcommand and flag, without what the table has to say of them.
+fn spelled() -> clap::Command {
+    let cli = Cli::command().subcommand_required(true).arg_required_else_help(true);
+    AGENT_LIKE.iter().fold(cli, |cli, name| cli.mut_subcommand(name, |verb| verb.args(without_effect())))
 }
 
 fn without_effect() -> impl Iterator<Item = Arg> {
@@ -147,9 +155,13 @@ fn command(verb: Verb, ignored: Vec<String>, env: &Env) -> Result<Command, Exit>
         }
         Verb::Config(ConfigVerb::Get { site }) => resolve::site(site).map(|site| Command::ConfigGet { site }),
         Verb::Lease(verb) => lease(verb),
-        Verb::Migrate(MigrateVerb::Check(args)) => Ok(Command::MigrateCheck(migrate(args, env))),
+        Verb::Migrate(MigrateVerb::Check(args)) => Ok(Command::MigrateCheck(args.resolve(env))),
         Verb::Demo(args) => Ok(Command::Demo(demo(&args))),
         Verb::Bench(args) => Ok(Command::Bench(args.resolve())),
+        Verb::Generate(GenerateVerb::Completions { shell }) => {
+            Ok(Command::Generate(Generate::Completions(shell)))
+        }
+        Verb::Generate(GenerateVerb::Man { dir }) => Ok(Command::Generate(Generate::Man { dir })),
         Verb::Version => Ok(Command::Version),
     };
     done.map_err(|error| Exit::stderr(format!("twill: {error}\n"), Exit::USAGE))
@@ -196,22 +208,6 @@ fn owner(args: &OwnerArgs) -> Result<Owner, ConfigError> {
 
 fn release(args: ReleaseArgs) -> Release {
     args.key.map_or(Release::Own, Release::Key)
-}
-
-fn migrate(args: MigrateArgs, env: &Env) -> MigrateConfig {
-    let theirs = env.iter().filter(|(name, _)| name.starts_with("FLANNELD_"));
-    MigrateConfig {
-        flags: args.flags,
-        vars: theirs.map(|(name, value)| (name.clone(), value.clone())).collect(),
-        unit: args.unit,
-        environment_files: args.environment_file,
-        proc: args.proc,
-        unit_dirs: args.unit_dir,
-        cni_conf_dir: args.cni_conf_dir,
-        cni_state_dir: args.cni_state_dir,
-        cni_networks_dir: args.cni_networks_dir,
-        json: args.json,
-    }
 }
 
 fn demo(args: &DemoArgs) -> DemoConfig {
@@ -274,13 +270,14 @@ mod tests {
             | Command::Demo(_)
             | Command::Bench(_)
             | Command::MigrateCheck(_)
+            | Command::Generate(_)
             | Command::Version => panic!("{command:?}"),
         }
     }
 
     #[test]
     fn clap_finds_no_fault_with_the_definition() {
-        with_table(Cli::command(), &Env::new()).debug_assert();
+        definition().debug_assert();
     }
 
     #[test]
@@ -352,6 +349,13 @@ mod tests {
             (
                 &["migrate", "check", "--json", "--proc=/p", "--", "-ip-masq", "-v", "1"],
                 |c| matches!(c, Command::MigrateCheck(check) if check.json && check.flags.len() == 3 && check.unit_dirs.len() == 4),
+            ),
+            (&["generate", "completions", "zsh"], |c| {
+                matches!(c, Command::Generate(Generate::Completions(_)))
+            }),
+            (
+                &["generate", "man", "/d"],
+                |c| matches!(c, Command::Generate(Generate::Man { dir }) if dir.is_absolute()),
             ),
             (&["version"], |c| matches!(c, Command::Version)),
         ];

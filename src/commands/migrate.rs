@@ -23,7 +23,7 @@ use crate::cni::fabric::{Fabric, FabricError};
 use crate::config::{Config, MigrateConfig};
 use crate::kernel::Kernel;
 use crate::kernel::netlink::Netlink;
-use crate::migrate::{Report, Seen, Severity, Source, cni, unit};
+use crate::migrate::{Device, Report, Seen, Severity, Source, cni, unit};
 use crate::store::LeaseAdmin;
 use crate::telemetry;
 
@@ -99,9 +99,7 @@ fn line(check: &MigrateConfig, running: &[Flanneld]) -> Result<Line, Failure> {
         (None, None) => (Source::Defaults, Vec::new(), check.vars.clone()),
     };
     for file in files {
-        let text = fs::read_to_string(file)
-            .map_err(|cause| format!("cannot read {}: {cause}; next: check the path", file.display()))?;
-        vars.extend(unit::variables(&text));
+        vars.extend(unit::variables(file)?);
     }
     Ok(Line { source, flags, vars })
 }
@@ -113,6 +111,9 @@ fn meaning(line: &Line) -> Result<Config, String> {
     match parse(&args, &line.vars) {
         Ok(Command::Agent(config)) => Ok(config),
         Ok(_) => Err("these flags start no agent".to_owned()),
+        Err(exit) if exit.code == 0 => {
+            Err("with these flags flanneld prints its version or its help, and ends".to_owned())
+        }
         Err(exit) => {
             let text = exit.text.lines().next().unwrap_or_default();
             Err(text.strip_prefix("flanneld: ").unwrap_or(text).to_owned())
@@ -157,8 +158,13 @@ fn env(config: &Result<Config, String>) -> Result<Option<Fabric>, String> {
 }
 
 /// Devices that have flanneld's names.
-async fn devices() -> Result<Vec<String>, Failure> {
+async fn devices() -> Result<Vec<Device>, Failure> {
     let facts = Netlink::open()?.facts(None).await?;
-    let names = facts.links.iter().map(|link| link.name.to_string());
-    Ok(names.filter(|name| name.starts_with("flannel")).collect())
+    let addrs =
+        |index| facts.addrs.iter().filter(move |addr| addr.index == index).map(|addr| addr.net.addr());
+    let devices = facts
+        .links
+        .iter()
+        .map(|link| Device { name: link.name.to_string(), addrs: addrs(link.index).collect() });
+    Ok(devices.filter(|device| device.name.starts_with("flannel")).collect())
 }

@@ -1,6 +1,7 @@
 //! What each command of the program does: from resolved configuration to an exit.
 
 mod agent;
+mod generate;
 mod lease;
 mod migrate;
 mod network;
@@ -40,6 +41,7 @@ type Outcome = Result<String, Box<dyn Error + Send + Sync>>;
 pub fn run(command: Command) -> Exit {
     match command {
         Command::Version => printed(format!("twill {VERSION}\n")),
+        Command::Generate(what) => outcome(generate::run(what)),
         // Both may have to enter a user namespace, which only a process of one thread can.
         Command::Demo(config) => said(demo::command(&config)),
         Command::Bench(config) => said(bench::command(&config)),

@@ -80,7 +80,7 @@ impl Control {
         let header = self.0.as_mut_ptr().cast::<libc::cmsghdr>();
         // SAFETY: the buffer is aligned for the header and has room for it and for the number.
         unsafe {
-            (*header).cmsg_len = libc::CMSG_LEN(size_of::<u16>() as u32) as usize;
+            (*header).cmsg_len = libc::CMSG_LEN(size_of::<u16>() as u32) as _;
             (*header).cmsg_level = libc::SOL_UDP;
             (*header).cmsg_type = libc::UDP_SEGMENT;
             libc::CMSG_DATA(header).cast::<u16>().write_unaligned(size);

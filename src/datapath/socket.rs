@@ -101,12 +101,14 @@ impl Socket {
             header.msg_name = sending.peers[i].as_ptr().cast_mut().cast();
             header.msg_namelen = sending.peers[i].len();
             header.msg_iov = sending.vectors[vector..].as_mut_ptr();
-            header.msg_iovlen = (part.last - part.first) as usize;
+            let pieces = (part.last - part.first) as usize;
+            // These fields, and the flags of the call, have other types with musl than with glibc.
+            header.msg_iovlen = pieces as _;
             header.msg_control =
                 if control_len == 0 { std::ptr::null_mut() } else { control.0.as_mut_ptr().cast() };
-            header.msg_controllen = control_len;
+            header.msg_controllen = control_len as _;
             header.msg_flags = 0;
-            vector += header.msg_iovlen;
+            vector += pieces;
         }
         // SAFETY: `count` headers were filled above; names, vectors, control data and the batch's bytes that they point
         // to live through the call.
@@ -115,7 +117,7 @@ impl Socket {
                 socket.as_raw_fd(),
                 sending.headers.as_mut_ptr(),
                 count as libc::c_uint,
-                libc::MSG_DONTWAIT,
+                libc::MSG_DONTWAIT as _,
             )
         };
         if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(sent as usize) }
@@ -170,7 +172,7 @@ impl FrameIo for Socket {
             header.msg_iov = &raw mut arrays.vectors[i];
             header.msg_iovlen = 1;
             header.msg_control = arrays.controls[i].0.as_mut_ptr().cast();
-            header.msg_controllen = size_of::<Control>();
+            header.msg_controllen = size_of::<Control>() as _;
             header.msg_flags = 0;
         }
         // SAFETY: `count` headers were filled above; names, vectors, control data and the slots of the batch that they
@@ -180,7 +182,7 @@ impl FrameIo for Socket {
                 self.socket.as_raw_fd(),
                 arrays.headers.as_mut_ptr(),
                 count as libc::c_uint,
-                libc::MSG_DONTWAIT,
+                libc::MSG_DONTWAIT as _,
                 std::ptr::null_mut(),
             )
         };

@@ -157,6 +157,8 @@ fn files(dir: &Path, extensions: &[&str]) -> Vec<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     /// The list of flannel's manifest.
@@ -240,5 +242,23 @@ mod tests {
         );
         let cni = read(&dirs);
         assert_eq!((cni.containers["c9"].len(), cni.lost), (0, vec!["c8".to_owned()]));
+    }
+    proptest! {
+        /// Whatever stands in a configuration and in what is kept: it is a network, or it is odd, or it is not flannel's.
+        #[test]
+        fn no_file_panics(
+            value in prop::sample::select(vec!["1", "null", "{}", "[]", "\"a\"", "[[{\"subnet\":3}]]", "[[{\"subnet\":\"10.1.0.0/24\"}]]", "\"\\u0000/\""]),
+            key in prop::sample::select(vec!["name", "plugins", "cniVersion", "ipam", "delegate", "dataDir", "subnetFile", "ranges"]),
+            cut in 0_usize..90,
+        ) {
+            let root = tempfile::tempdir().unwrap();
+            let whole = format!(r#"{{"name":"own","type":"flannel","{key}":{value},"ipam":{{"ranges":{value}}}}}"#);
+            let part: String = whole.chars().take(cut).collect();
+            let files = [("conf/1.conf", whole.as_str()), ("conf/2.conf", part.as_str()), ("state/c1", whole.as_str()), ("state/c2", part.as_str())];
+            let cni = read(&dirs(root.path(), &files));
+            prop_assert!(cni.networks.len() <= 2 && cni.containers.len() <= 2);
+            let judged = cni.networks.len() + cni.containers.len() + cni.odd.len();
+            prop_assert!(judged >= 1, "{:?}", cni);
+        }
     }
 }

@@ -5,6 +5,7 @@ use crate::config::{Config, StoreConfig};
 
 mod containers;
 mod fabric;
+mod former;
 mod host;
 
 /// How the refusal of leases in Kubernetes begins.
@@ -18,6 +19,7 @@ const ALL_AT_ONCE: &str = "keep flanneld on this cluster; or move all its hosts 
 pub fn findings(seen: &Seen) -> Vec<Finding> {
     let mut all = processes(seen);
     all.extend(flags(seen));
+    all.extend(former::findings(seen));
     all.extend(fabric::findings(seen));
     all.extend(host::findings(seen));
     all.extend(containers::findings(seen));
@@ -46,6 +48,11 @@ fn processes(seen: &Seen) -> Vec<Finding> {
             let next = "stop it right before Twill starts (systemctl stop flanneld); packets keep flowing";
             Finding::note("flanneld", format!("it runs (pid {pid}, prefix {prefix})"), next)
         });
+        if flanneld.contained {
+            let cause = format!("the process {pid} is in a container: paths in its flags are those in there");
+            let next = "give its flags after --, with the paths that its files have on the host";
+            all.push(Finding::note("flanneld", cause, next));
+        }
         if flanneld.vars.is_none() {
             let cause =
                 format!("the environment of the process {pid} may not be read, and may have flags in it");

@@ -10,8 +10,10 @@
 pub mod cni;
 pub mod judge;
 pub mod unit;
+mod words;
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -40,12 +42,21 @@ pub struct Seen {
     pub network: Option<Result<NetworkConfig, String>>,
     /// What an agent would do, or each reason why it would not start; `None` if that could not be asked.
     pub preview: Option<Result<Preview, Vec<String>>>,
-    /// The names of devices that flanneld may have made.
-    pub devices: Vec<String>,
+    /// Devices that flanneld may have made.
+    pub devices: Vec<Device>,
     /// What CNI plugins have.
     pub cni: Cni,
     /// Whether the firewall and other processes may be read.
     pub privileged: bool,
+}
+
+/// A device with a name as flanneld gives them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    /// Its name.
+    pub name: String,
+    /// Its addresses.
+    pub addrs: Vec<IpAddr>,
 }
 
 /// Where flanneld's flags were found.

@@ -1,12 +1,13 @@
 //! flanneld's command line in a systemd unit: the file, its drop-ins, and the environment files it names
-//! (systemd.service(5), systemd.exec(5)). Specifiers such as `%i` are not resolved.
+//! (systemd.service(5), systemd.exec(5)).
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
+use super::words::{self, Escapes, words};
 use crate::agent::flanneld;
-use crate::subnet_env;
 
 /// What the unit is called.
 const NAMES: [&str; 2] = ["flanneld.service", "flannel.service"];
@@ -47,30 +48,41 @@ pub fn read(path: &Path, dirs: &[PathBuf], more: &[PathBuf]) -> Result<Unit, Str
     for drop_in in drop_ins(path, dirs) {
         settings.read(&text(&drop_in)?);
     }
-    let named = settings.files.iter().filter_map(|file| {
-        let path = file.strip_prefix('-').unwrap_or(file);
-        (!file.starts_with('-') || Path::new(path).exists()).then(|| PathBuf::from(path))
-    });
     let mut vars = settings.vars.clone();
-    for file in named.chain(more.iter().cloned()) {
-        vars.extend(variables(&text(&file)?));
+    for file in &settings.files {
+        vars.extend(named(file)?);
     }
-    let words = settings.start.iter().find_map(|line| {
-        let words = command(line, &vars);
-        flanneld::flags(&words).map(<[String]>::to_vec)
-    });
-    let flags = words.ok_or_else(|| {
-        format!("{} starts no flanneld; next: give flanneld's flags after --", path.display())
-    })?;
-    Ok(Unit { flags, vars })
+    for file in more {
+        vars.extend(variables(file)?);
+    }
+    let instead = |why: &str| format!("{} {why}; next: give flanneld's flags after --", path.display());
+    for line in &settings.start {
+        let words = command(line, &vars).map_err(|why| instead(&why))?;
+        if let Some(flags) = flanneld::flags(&words) {
+            return Ok(Unit { flags: flags.to_vec(), vars });
+        }
+    }
+    Err(instead("starts no flanneld"))
 }
 
 /// The variables of an environment file.
-#[must_use]
-pub fn variables(text: &str) -> BTreeMap<String, String> {
-    let lines = text.lines().filter(|line| !line.trim_start().starts_with(['#', ';']));
-    let pairs = lines.filter_map(subnet_env::assignment);
-    pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+///
+/// # Errors
+/// It cannot be read; with the next step.
+pub fn variables(path: &Path) -> Result<BTreeMap<String, String>, String> {
+    Ok(words::variables(&text(path)?))
+}
+
+/// The variables of a file that a unit names; with `-` before its path it need not be there.
+fn named(file: &str) -> Result<BTreeMap<String, String>, String> {
+    let path = Path::new(file.strip_prefix('-').unwrap_or(file));
+    if file.contains(['*', '?', '[', '%']) {
+        let next =
+            "next: give each file that it means with --environment-file, and the unit's flags after --";
+        return Err(format!("EnvironmentFile={file} is a pattern, which is not resolved here; {next}"));
+    }
+    let absent = fs::symlink_metadata(path).is_err_and(|cause| cause.kind() == io::ErrorKind::NotFound);
+    if absent && file.starts_with('-') { Ok(BTreeMap::new()) } else { variables(path) }
 }
 
 /// Drop-ins by their names; of two of one name the one in the earlier directory counts.
@@ -96,9 +108,9 @@ impl Settings {
                 ("ExecStart", line) => self.start.push(line.to_owned()),
                 ("Environment", "") => self.vars.clear(),
                 ("Environment", pairs) => {
-                    let words = shlex::split(pairs).unwrap_or_default();
+                    let words = words(pairs, Escapes::C).unwrap_or_default();
                     let pairs = words.iter().filter_map(|word| word.split_once('='));
-                    self.vars.extend(pairs.map(|(key, value)| (key.to_owned(), value.to_owned())));
+                    self.vars.extend(pairs.map(|(key, value)| (key.to_owned(), value.replace("%%", "%"))));
                 }
                 ("EnvironmentFile", "") => self.files.clear(),
                 ("EnvironmentFile", file) => self.files.push(file.to_owned()),
@@ -111,7 +123,8 @@ impl Settings {
 /// The settings of the section `[Service]`, with continued lines joined.
 fn service(text: &str) -> Vec<(String, String)> {
     let (mut settings, mut within, mut begun) = (Vec::new(), false, String::new());
-    for line in text.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';'])) {
+    // An empty line more ends one that is continued at the end.
+    for line in text.lines().chain([""]).map(str::trim).filter(|line| !line.starts_with(['#', ';'])) {
         if let Some(part) = line.strip_suffix('\\') {
             begun = begun + part + " ";
             continue;
@@ -127,16 +140,34 @@ fn service(text: &str) -> Vec<(String, String)> {
 }
 
 /// A command line as systemd cuts it: `$NAME` as a word becomes the words of its value, `${NAME}` its value.
-fn command(line: &str, vars: &BTreeMap<String, String>) -> Vec<String> {
-    let words = shlex::split(line.trim_start_matches(MARKS)).unwrap_or_default();
+/// Fails where it would take systemd itself to know what is meant.
+fn command(line: &str, vars: &BTreeMap<String, String>) -> Result<Vec<String>, String> {
+    let rest = line.trim_start_matches(MARKS);
+    let marks = &line[..line.len() - rest.len()];
+    let mut words = words(rest, Escapes::C).ok_or("has a quote in ExecStart that is not closed")?;
+    if marks.contains('@') && words.len() > 1 {
+        // What the program is to believe it is called.
+        words.remove(1);
+    }
+    for word in &mut words {
+        let plain = word.replace("%%", "");
+        if let Some(at) = plain.find('%') {
+            let specifier: String = plain[at..].chars().take(2).collect();
+            return Err(format!("has the specifier {specifier} in ExecStart, which is not resolved here"));
+        }
+        *word = word.replace("%%", "%");
+    }
+    if marks.contains(':') {
+        return Ok(words);
+    }
     let value = |name: &str| vars.get(name).cloned().unwrap_or_default();
     let words = words.into_iter().flat_map(|word| match word.strip_prefix('$') {
         Some(name) if name.starts_with(|c: char| c.is_alphabetic() || c == '_') => {
-            value(name).split_whitespace().map(str::to_owned).collect()
+            self::words(&value(name), Escapes::Plain).unwrap_or_default()
         }
         _ => vec![braced(&word, value)],
     });
-    words.collect()
+    Ok(words.collect())
 }
 
 /// A word with the value of each `${NAME}` in its place; `$$` is a dollar.
@@ -237,6 +268,42 @@ mod tests {
         assert!(error("needs.service").contains("cannot read /nowhere/x"));
         assert!(error("absent.service").contains("absent.service"));
         assert_eq!(find(&[dir.path().join("none")]), None);
+        for (start, want) in [
+            ("ExecStart=/flanneld -public-ip=%H", "the specifier %H"),
+            ("ExecStart=/flanneld '-iface", "not closed"),
+            ("EnvironmentFile=-/etc/flannel/*.env\nExecStart=/flanneld", "/etc/flannel/*.env is a pattern"),
+            ("ExecStart=/bin/sh -c 'exec /opt/bin/flanneld -ip-masq'", "starts no flanneld"),
+            ("EnvironmentFile=-.\nExecStart=/flanneld", "cannot read"),
+        ] {
+            let unit = self::dir(&[("flanneld.service", &format!("[Service]\n{start}\n"))]);
+            let error = read(&unit.path().join("flanneld.service"), &[], &[]).unwrap_err();
+            assert!(error.contains(want) && error.contains("; next: "), "{start}: {error}");
+        }
+    }
+
+    #[test]
+    fn lines_mean_what_systemd_makes_of_them() {
+        for (service, flags) in [
+            ("ExecStart=@/opt/bin/flanneld flanneld -ip-masq", &["-ip-masq"][..]),
+            ("ExecStart=:/opt/bin/flanneld -iface=${NIC} $NIC", &["-iface=${NIC}", "$NIC"]),
+            ("ExecStart=/flanneld -iface=$NIC -v=100%%", &["-iface=$NIC", "-v=100%"]),
+            ("ExecStart=/flanneld -iface-regex=^10\\.0\\. -v=1 \\", &["-iface-regex=^10\\.0\\.", "-v=1"]),
+            (
+                "Environment='O=-iface-regex=\"^e t\" -v=1'\nExecStart=/flanneld $O",
+                &["-iface-regex=^e t", "-v=1"],
+            ),
+            ("ExecStart=/usr/bin/docker run --name flanneld img /opt/bin/flanneld -ip-masq", &["-ip-masq"]),
+            (
+                "ExecStart=/usr/bin/env A=1 /opt/bin/flanneld -etcd-prefix /x/flanneld -v=1",
+                &["-etcd-prefix", "/x/flanneld", "-v=1"],
+            ),
+            ("ExecStart=/opt/flanneld-amd64 -v=1", &["-v=1"]),
+            ("ExecStart=/bin/true\nExecStart=/flanneld -v=1", &["-v=1"]),
+        ] {
+            let dir = dir(&[("flanneld.service", &format!("[Service]\r\n{service}\r\n"))]);
+            let unit = read(&dir.path().join("flanneld.service"), &[], &[]).unwrap();
+            assert_eq!(unit.flags, flags, "{service}");
+        }
     }
 
     proptest! {
@@ -244,9 +311,12 @@ mod tests {
         fn reading_never_panics(text in ".{0,200}", line in "[-$@a-z{}'\"\\\\ =/]{0,60}") {
             let mut settings = Settings::default();
             settings.read(&format!("[Service]\n{text}\nExecStart={line}\n"));
-            let vars = variables(&text);
-            let words = settings.start.iter().flat_map(|line| command(line, &vars));
-            prop_assert!(words.count() <= line.len() + text.len());
+            let vars = words::variables(&text);
+            for start in &settings.start {
+                if let Ok(words) = command(start, &vars) {
+                    prop_assert!(words.len() <= line.len() + text.len());
+                }
+            }
         }
     }
 }

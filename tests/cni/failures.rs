@@ -60,13 +60,36 @@ fn an_add_that_fails_is_undone() {
 fn a_delegate_that_hangs_is_named_after_its_time() {
     let Some(mut rig) = Rig::new(V4) else { return };
     let pod = rig.pod("c1");
-    scripted(&mut rig, "sleep 600", "true");
+    let child = rig.file("child");
+    scripted(&mut rig, &format!("sleep 600 & echo $! >{}; wait", child.display()), "true");
     rig.conf["delegateTimeout"] = 1.into();
     let begin = Instant::now();
     let msg = rig.ask("ADD", &pod, "eth0").error(999);
     assert!(msg.contains("bridge") && msg.contains("within 1 s"), "{msg}");
     assert!(begin.elapsed() < Duration::from_secs(30));
     assert_eq!((rig.kept(), verbs(&rig).as_str()), (vec![], "ADD c1 eth0\nDEL c1 eth0\n"));
+    let child = fs::read_to_string(child).unwrap();
+    assert!(ends(child.trim()), "what it started outlives it: {child}");
+
+    scripted(&mut rig, DONE, "sleep 600");
+    rig.add(&pod);
+    assert!(rig.ask("DEL", &pod, "eth0").error(999).contains("DEL did not end within 1 s"));
+    assert_eq!(rig.kept(), ["c1"], "its address would be lost");
+    scripted(&mut rig, DONE, "true");
+    assert!(rig.ask("DEL", &pod, "eth0").ok && rig.kept().is_empty());
+}
+
+/// Whether a process is gone, or will be once its new parent has looked after it.
+fn ends(pid: &str) -> bool {
+    let begin = Instant::now();
+    while begin.elapsed() < Duration::from_secs(10) {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        if stat.is_empty() || stat.contains(") Z ") {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    false
 }
 
 #[test]
@@ -94,6 +117,9 @@ fn what_is_wrong_is_named() {
     command.env("CNI_NETNS", "/run/netns/nobody");
     assert!(rig.send(command, &rig.conf).error(4).contains("CNI_NETNS /run/netns/nobody"));
     let mut command = rig.command(TWILL_CNI, "ADD", Some((&pod, "eth0")));
+    command.env_remove("CNI_NETNS");
+    assert!(rig.send(command, &rig.conf).error(4).contains("[CNI_NETNS]"));
+    let mut command = rig.command(TWILL_CNI, "ADD", Some((&pod, "eth0")));
     command.env("CNI_NETNS", "/proc/self/ns/net");
     assert!(rig.send(command, &rig.conf).error(8).contains("host's own"));
 
@@ -101,8 +127,16 @@ fn what_is_wrong_is_named() {
     rig.conf["delegate"]["type"] = "nosuch".into();
     assert!(rig.ask("ADD", &pod, "eth0").error(7).contains("nosuch"));
     rig.conf = good.clone();
-    rig.conf["cniVersion"] = "2.0.0".into();
-    assert!(rig.ask("ADD", &pod, "eth0").error(1).contains("incompatible"));
+    for version in ["2.0.0", "1.2.0", "0.0.1", "1.0", "1.0.0-rc1", "x"] {
+        rig.conf["cniVersion"] = version.into();
+        assert!(rig.ask("ADD", &pod, "eth0").error(1).contains("incompatible"), "{version}");
+    }
+    rig.conf["cniVersion"] = 5.into();
+    assert!(rig.ask("ADD", &pod, "eth0").error(7).contains("cniVersion"));
+    for (verb, version) in [("STATUS", "1.0.0"), ("GC", "1.0.0"), ("CHECK", "0.3.1")] {
+        rig.conf["cniVersion"] = version.into();
+        assert!(rig.ask(verb, &pod, "eth0").error(1).contains(verb), "{verb} came later than {version}");
+    }
     rig.conf = good;
     fs::write(rig.file("subnet.env"), "foo=bar\n").unwrap();
     let msg = rig.ask("ADD", &pod, "eth0").error(999);

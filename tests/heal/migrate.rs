@@ -2,6 +2,7 @@
 //! changes nothing.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -126,6 +127,7 @@ fn hosts_that_flanneld_left_in_order_are_fine_and_not_touched() {
         (Families::V4, Backend::Vxlan, Rules::Iptables),
         (Families::Dual, Backend::Vxlan, Rules::Nftables),
         (Families::V4, Backend::HostGw, Rules::Nftables),
+        (Families::V6, Backend::Vxlan, Rules::Iptables),
     ] {
         fine(&Left::new(families, backend, rules));
     }
@@ -216,4 +218,109 @@ fn flags_come_from_a_process_or_a_unit() {
     assert!(text(&running["cause"]).contains(&process.pid().to_string()), "{running}");
     assert!(text(&running["next"]).contains("systemctl stop flanneld"), "{running}");
     process.stop(PATIENCE).unwrap();
+}
+
+/// The configuration was changed after flanneld had read it. What flanneld made is then in an agent's way, and in use.
+#[test]
+fn a_configuration_that_flanneld_did_not_start_with_breaks_and_nothing_in_use_is_to_be_removed() {
+    need_etcd!();
+    let left = Left::new(Families::V4, Backend::Vxlan, Rules::Iptables);
+    let check = Check::new(&left);
+    let flags = check.flags(&[]);
+    let config = left.families.config(r#"{"Type":"vxlan"}"#);
+    for (json, about, cause) in [
+        (
+            config.replace(r#""vxlan""#, r#""vxlan","VNI":5"#),
+            "device",
+            "the configuration asks for flannel.5",
+        ),
+        (config.replace("vxlan", "host-gw"), "device", "the configuration asks for no device"),
+        (config.replacen('{', r#"{"SubnetLen":26,"#, 1), "lease", "subnets of /26"),
+    ] {
+        check.config(&json);
+        check.breaks(&flags, about, cause);
+        let (report, _code) = check.report(&flags);
+        let removal = findings(&report).find(|one| text(&one["next"]).contains("remove"));
+        assert_eq!(removal, None, "{cause}");
+    }
+    for kind in
+        ["wireguard", "ipip", "ipsec", "extension", "alloc", "tencent-vpc", "ali-vpc", "aws-vpc", "gce"]
+    {
+        check.config(&config.replace("vxlan", kind));
+        check.breaks(&flags, "network", kind);
+    }
+    check.config(&config.replace("vxlan", "VXLAN"));
+    assert_eq!(check.report(&flags).1, Some(0), "flannel reads a type in any case");
+    drop(left);
+
+    let left = Left::new(Families::V4, Backend::HostGw, Rules::Iptables);
+    let check = Check::new(&left);
+    check.config(&config);
+    check.breaks(&check.flags(&[]), "routes", "10.244.2.0/24, 10.244.3.0/24");
+}
+
+#[test]
+fn a_subnet_file_is_needed_where_nothing_else_says_which_subnet_this_host_has() {
+    need_etcd!();
+    let left = Left::new(Families::V4, Backend::Vxlan, Rules::Nftables);
+    let check = Check::new(&left);
+    let flags = check.flags(&[]);
+    let env = left.env_file(0);
+    let good = fs::read_to_string(&env).unwrap();
+    fs::write(&env, good.replace('\n', "\r\n")).unwrap();
+    assert_eq!(check.report(&flags).1, Some(0), "lines may end in CR LF");
+    fs::write(&env, good.replace("10.244.1.1", "10.244.9.1")).unwrap();
+    check.breaks(&flags, "lease", "containers here are in 10.244.9.0/24");
+    let lease_is_enough = || {
+        let (report, code) = check.report(&flags);
+        let noted = findings(&report).any(|one| one["about"] == "subnet.env" && one["severity"] == "note");
+        assert!(noted && code == Some(0), "the lease says it: {report:#}");
+    };
+    fs::write(&env, "\0\u{1}garbage=\nFLANNEL_SUBNET=\n").unwrap();
+    lease_is_enough();
+    fs::remove_file(&env).unwrap();
+    lease_is_enough();
+    left.etcd.etcdctl(&["del", &left.key(0)]).unwrap();
+    check.breaks(&flags, "subnet.env", "which subnet is this host's cannot be told");
+    fs::write(&env, &good).unwrap();
+    let (report, code) = check.report(&flags);
+    let claimed = |one: &Value| text(&one["cause"]).contains("would be claimed again as 10.244.1.0-24");
+    assert!(findings(&report).any(claimed) && code == Some(0), "{report:#}");
+}
+
+#[test]
+fn who_may_not_look_or_reaches_no_etcd_is_told_so() {
+    need_etcd!();
+    let left = Left::new(Families::V4, Backend::Vxlan, Rules::Nftables);
+    let check = Check::new(&left);
+    let net = &left.lab.hosts[0].net;
+    fs::set_permissions(left.env_file(0), fs::Permissions::from_mode(0o000)).unwrap();
+    let mut nobody = Command::new("setpriv");
+    nobody.args([
+        "--reuid=65534",
+        "--regid=65534",
+        "--clear-groups",
+        "--",
+        TWILL,
+        "migrate",
+        "check",
+        "--json",
+    ]);
+    nobody.arg("--").args(check.flags(&[]));
+    let output = net.run(|| nobody.output()).unwrap().unwrap();
+    let report: Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
+    for about in ["privilege", "subnet.env"] {
+        let told = |one: &Value| one["about"] == about && text(&one["next"]).contains("as root");
+        assert!(findings(&report).any(told), "{about}: {report:#}");
+    }
+
+    // It takes the connection and says nothing.
+    let listener = net.run(|| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
+    let silent = format!("-etcd-endpoints=http://{}", listener.local_addr().unwrap());
+    check.breaks(&check.flags(&[&silent]), "store", "no answer within");
+    let secure = format!("-etcd-endpoints={}", left.etcd.endpoint().replace("http:", "https:"));
+    check.breaks(&check.flags(&[&secure, "-etcd-cafile=/nowhere/ca.pem"]), "store", "/nowhere/ca.pem");
+    check.breaks(&check.flags(&[&secure]), "store", "tls");
+    check.breaks(&check.flags(&["-version"]), "flags", "prints its version");
 }

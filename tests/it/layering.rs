@@ -15,6 +15,8 @@ struct Source {
 /// contains may too.
 const LAYERS: &[(&str, &[&str])] = &[
     ("clap", &["src/cli/"]),
+    ("clap_complete", &["src/cli/"]),
+    ("clap_mangen", &["src/cli/"]),
     ("rtnetlink", &["src/kernel/netlink/", "src/lab/"]),
     ("netlink_packet_route", &["src/kernel/netlink/", "src/lab/"]),
     (

@@ -11,5 +11,6 @@
 mod agent;
 mod cli;
 mod golden;
+mod install;
 mod layering;
 mod readme;

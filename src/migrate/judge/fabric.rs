@@ -6,11 +6,14 @@ use twill_backends::fault::{Code, Fault};
 use twill_backends::lease::Subnets;
 use twill_backends::network::NetworkConfig;
 
-use super::split;
+use super::{former, split};
 use crate::agent::preview::Preview;
-use crate::migrate::{Finding, Seen};
+use crate::migrate::{Device, Finding, Seen};
 
 const KEEP: &str = "keep flanneld on this fabric, or give all its hosts a vxlan or host-gw backend at once";
+
+/// What to do about what flanneld made.
+const LEAVE: &str = "leave it, containers use it: mend what else breaks here and what is said of subnet.env, then check again";
 
 /// What is found of the fabric.
 pub(super) fn findings(seen: &Seen) -> Vec<Finding> {
@@ -29,6 +32,7 @@ pub(super) fn findings(seen: &Seen) -> Vec<Finding> {
         None => {}
         Some(Err(reasons)) => all.extend(reasons.iter().map(|text| {
             let (cause, next) = split(text, "remove what is in the way, then check again");
+            let next = if is_flannelds(seen, &cause) { LEAVE.to_owned() } else { next };
             Finding::breaks("start", cause, next)
         })),
         Some(Ok(preview)) => {
@@ -37,6 +41,14 @@ pub(super) fn findings(seen: &Seen) -> Vec<Finding> {
         }
     }
     all
+}
+
+/// Whether something that is in the way is in use by containers: an agent does not know it because the configuration is
+/// not the one that it was made by, or because nothing says which subnet this host has.
+fn is_flannelds(seen: &Seen, cause: &str) -> bool {
+    let through = |device: &Device| cause.contains(&format!(" dev {}", device.name));
+    let bridge = cause.starts_with("address ") && cause.contains(" on cni");
+    !former::findings(seen).is_empty() || seen.devices.iter().any(through) || bridge
 }
 
 /// Whether packets of the backend configured can be understood on both sides while hosts move one by one.

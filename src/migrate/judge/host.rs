@@ -1,11 +1,15 @@
 //! The host: tunnel devices, routes, the firewall, subnet.env.
 
+use ipnet::IpNet;
 use twill_backends::diff::{Op, diff};
+use twill_backends::fault::Fault;
+use twill_backends::lease::LeaseKey;
 use twill_backends::state::{Link, LinkKind, LinkName};
 
+use super::former;
 use crate::agent::preview::Preview;
 use crate::cni::fabric::Fabric;
-use crate::migrate::{Finding, Seen};
+use crate::migrate::{Device, Finding, Seen};
 
 /// What is found on the host.
 pub(super) fn findings(seen: &Seen) -> Vec<Finding> {
@@ -61,8 +65,11 @@ fn described(link: &Link) -> String {
 
 /// Devices of flanneld's that this configuration does not use.
 fn strays(seen: &Seen, preview: &Preview) -> Vec<Finding> {
-    let unused = |name: &&String| !preview.want.links.keys().any(|link| *link.to_string() == ***name);
-    let stray = |name: &String| {
+    let tunnels = former::tunnels(seen);
+    let unused = |device: &&Device| {
+        !tunnels.contains(device) && !preview.want.links.keys().any(|link| *link.to_string() == *device.name)
+    };
+    let stray = |Device { name, .. }: &Device| {
         let cause = format!("{name} is of another configuration of flanneld, and is left alone");
         Finding::note("device", cause, format!("if nothing uses it: ip link del {name}"))
     };
@@ -85,16 +92,32 @@ fn routes(preview: &Preview) -> Vec<Finding> {
             preview.want.routes.len()
         ),
     ));
-    let gone: Vec<String> = ops
-        .iter()
-        .filter_map(|op| if let Op::DelRoute(key, _) = op { Some(key.dst.to_string()) } else { None })
-        .collect();
+    let gone = ops.iter().filter_map(|op| if let Op::DelRoute(key, _) = op { Some(key.dst) } else { None });
+    let (used, gone): (Vec<IpNet>, Vec<IpNet>) = gone.partition(|dst| is_leased(dst, &preview.faults));
+    if !used.is_empty() {
+        let cause = format!(
+            "the routes to these peers would go, since their leases cannot be used (see fabric): {}",
+            listed(&used)
+        );
+        let next = "put back the Backend.Type that flanneld started with, or see to these leases first";
+        all.push(Finding::breaks("routes", cause, next));
+    }
     if !gone.is_empty() {
         let cause =
-            format!("flanneld left routes to subnets without a lease, which would go: {}", gone.join(", "));
+            format!("flanneld left routes to subnets without a lease, which would go: {}", listed(&gone));
         all.push(Finding::note("routes", cause, "nothing, if no host has these subnets"));
     }
     all
+}
+
+/// Whether a lease that something is wrong with is of this subnet.
+fn is_leased(dst: &IpNet, faults: &[Fault]) -> bool {
+    let subnets = faults.iter().filter_map(|fault| LeaseKey::new(fault.subject.as_str()).subnets().ok());
+    subnets.into_iter().any(|subnets| subnets.iter().any(|(_, net)| net == dst))
+}
+
+fn listed(nets: &[IpNet]) -> String {
+    nets.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 fn firewall(preview: &Preview) -> Finding {
@@ -115,6 +138,13 @@ fn subnet_env(seen: &Seen) -> Vec<Finding> {
     }
     let env = match &seen.env {
         Ok(Some(env)) => env,
+        // Nothing else says which subnet the containers have, or an agent would be told.
+        Ok(None) if is_unknown(seen) => {
+            let next = "write it again as flanneld did (FLANNEL_NETWORK, FLANNEL_SUBNET, FLANNEL_MTU, FLANNEL_IPMASQ), \
+                        or give the right --subnet-file, then check again";
+            let cause = "there is none, and flanneld ran here: which subnet is this host's cannot be told";
+            return vec![Finding::breaks(ABOUT, cause, next)];
+        }
         Ok(None) => {
             let next = "nothing, if flanneld never ran here; else check --subnet-file";
             return vec![Finding::note(
@@ -122,6 +152,9 @@ fn subnet_env(seen: &Seen) -> Vec<Finding> {
                 "there is none; Twill writes it once packets would pass",
                 next,
             )];
+        }
+        Err(cause) if !seen.privileged => {
+            return vec![Finding::note(ABOUT, cause.clone(), "run this command as root")];
         }
         Err(cause) => {
             let next = "nothing: Twill writes it anew; no container can be started before";
@@ -142,6 +175,13 @@ fn subnet_env(seen: &Seen) -> Vec<Finding> {
         all.push(Finding::ok(ABOUT, format!("it says what Twill would write; pods' MTU {}", env.mtu)));
     }
     all
+}
+
+/// Whether there are traces of flanneld, and an agent takes them for somebody else's.
+fn is_unknown(seen: &Seen) -> bool {
+    let refused = |text: &String| text.contains("lies in the pod network");
+    let traces = !seen.devices.is_empty() || !seen.cni.containers.is_empty();
+    traces && matches!(&seen.preview, Some(Err(reasons)) if reasons.iter().any(refused))
 }
 
 fn network(seen: &Seen, env: &Fabric) -> Option<Finding> {

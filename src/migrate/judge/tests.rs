@@ -13,7 +13,7 @@ use crate::agent::preview::Preview;
 use crate::cli::{Command, Env, parse};
 use crate::cni::fabric::Fabric;
 use crate::migrate::cni::Cni;
-use crate::migrate::{Report, Severity};
+use crate::migrate::{Device, Report, Severity};
 
 const ENV: &str =
     "FLANNEL_NETWORK=10.5.0.0/16\nFLANNEL_SUBNET=10.5.1.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n";
@@ -93,10 +93,19 @@ fn seen() -> Seen {
         env: Ok(Some(Fabric::parse(ENV).unwrap())),
         network: network(r#"{"Type":"vxlan"}"#),
         preview: Some(Ok(preview)),
-        devices: vec!["flannel.1".to_owned()],
+        devices: vec![device("flannel.1", "10.5.1.0")],
         cni: Cni { containers: [("c1".to_owned(), vec![net])].into(), ..Cni::default() },
         privileged: true,
     }
+}
+
+fn device(name: &str, addr: &str) -> Device {
+    Device { name: name.to_owned(), addrs: vec![addr.parse().unwrap()] }
+}
+
+/// An agent would not start, and says why.
+fn refused(seen: &mut Seen, text: &str) {
+    seen.preview = Some(Err(vec![text.to_owned()]));
 }
 
 fn preview(seen: &mut Seen) -> &mut Preview {
@@ -121,6 +130,9 @@ fn a_host_that_flanneld_left_in_order_is_fine() {
 }
 
 type Change = fn(&mut Seen);
+
+/// What an agent says of flanneld's routes that it does not know for such.
+const FOREIGN: &str = "the route `10.5.2.0/24 via 10.5.2.0 dev flannel.1 onlink` lies in the pod network";
 
 #[test]
 fn each_thing_that_would_break_is_named_with_a_next_step() {
@@ -176,22 +188,73 @@ fn each_thing_that_would_break_is_named_with_a_next_step() {
     check(rows, Severity::Breaks);
 }
 
+/// The configuration was changed after flanneld had read it. Nothing may tell the operator to remove what is in use.
+#[test]
+fn what_flanneld_did_not_start_with_breaks_and_nobody_is_told_to_remove_what_it_made() {
+    let rows: &[(&str, &str, &str, Change)] = &[
+        (
+            "device",
+            "made flannel.1 for this host's subnet, and the configuration asks for flannel.5",
+            "VNI",
+            |seen| {
+                seen.network = network(r#"{"Type":"vxlan","VNI":5}"#);
+            },
+        ),
+        ("device", "asks for no device", "Backend.Type", |seen| {
+            seen.network = network(r#"{"Type":"host-gw"}"#)
+        }),
+        ("device", "made flannel0 for", "Backend.Type", |seen| {
+            seen.devices = vec![device("flannel0", "10.5.1.0")]
+        }),
+        ("lease", "is 10.5.1.0/24, and the configuration has subnets of /26", "SubnetLen", |seen| {
+            let text = r#"{"Network":"10.5.0.0/16","SubnetLen":26,"Backend":{"Type":"vxlan"}}"#;
+            seen.network = Some(NetworkConfig::parse(text).map_err(|fault| fault.to_string()));
+        }),
+        (
+            "routes",
+            "would go, since their leases cannot be used (see fabric): 10.5.2.0/24",
+            "leases first",
+            |seen| {
+                preview(seen).want.routes.clear();
+                preview(seen).faults = vec![Fault::new(Code::OtherBackend, "10.5.2.0-24", "host-gw")];
+            },
+        ),
+        ("start", FOREIGN, "leave it", |seen| refused(seen, FOREIGN)),
+        ("start", "on cni0", "leave it", |seen| refused(seen, "address 10.5.1.1/24 on cni0 lies in the")),
+        ("start", "dev eth0", "leave it", |seen| {
+            seen.network = network(r#"{"Type":"vxlan","VNI":5}"#);
+            refused(seen, "the route `10.5.2.0/24 via 192.168.7.2 dev eth0` lies in the pod network");
+        }),
+        ("subnet.env", "cannot be told", "write it again", |seen| {
+            seen.env = Ok(None);
+            refused(seen, FOREIGN);
+        }),
+    ];
+    check(rows, Severity::Breaks);
+    let mut other = seen();
+    other.devices.push(device("flannel.7", "10.6.1.0"));
+    assert_eq!(Report::of(&other).verdict, Severity::Note, "the device of another fabric");
+}
+
 #[test]
 fn what_is_to_be_known_of_flanneld_and_the_fabric_is_a_note() {
     let rows: &[(&str, &str, &str, Change)] = &[
         ("flanneld", "it runs (pid 7, prefix /p)", "systemctl stop", |seen| {
             let flags = vec!["-etcd-prefix=/p/".to_owned()];
-            seen.running = vec![Flanneld { pid: 7, flags, vars: Some(BTreeMap::new()) }];
+            seen.running = vec![Flanneld { pid: 7, flags, vars: Some(BTreeMap::new()), contained: false }];
             seen.config = config(&["-ip-masq", "-etcd-prefix=/p"]);
         }),
         ("flanneld", "of another fabric runs (pid 7, prefix /q)", "move it too", |seen| {
             let flags = vec!["-etcd-prefix=/q".to_owned()];
-            seen.running = vec![Flanneld { pid: 7, flags, vars: Some(BTreeMap::new()) }];
+            seen.running = vec![Flanneld { pid: 7, flags, vars: Some(BTreeMap::new()), contained: false }];
         }),
         ("flanneld", "several run", "after --", |seen| {
             seen.running =
                 vec![Flanneld { pid: 7, ..Flanneld::default() }, Flanneld { pid: 8, ..Flanneld::default() }];
             seen.source = Source::Process(7);
+        }),
+        ("flanneld", "the process 7 is in a container", "on the host", |seen| {
+            seen.running = vec![Flanneld { pid: 7, contained: true, ..Flanneld::default() }];
         }),
         ("flanneld", "environment of the process 7", "as root", |seen| {
             seen.running = vec![Flanneld { pid: 7, ..Flanneld::default() }];
@@ -222,7 +285,7 @@ fn what_containers_do_not_notice_is_a_note() {
         }),
         ("device", "its MTU becomes 1450", "nothing", |seen| own(seen).mtu = 1400),
         ("device", "flannel.7 is of another", "ip link del flannel.7", |seen| {
-            seen.devices.push("flannel.7".to_owned())
+            seen.devices.push(device("flannel.7", "10.6.1.0"))
         }),
         ("routes", "would go: 10.5.9.0/24", "no host has", |seen| {
             preview(seen).have.routes.insert(key("10.5.9.0/24"), route(3));
@@ -233,6 +296,10 @@ fn what_containers_do_not_notice_is_a_note() {
         ("subnet.env", "there is none", "--subnet-file", |seen| seen.env = Ok(None)),
         ("subnet.env", "cannot use", "writes it anew", |seen| {
             seen.env = Err("cannot use subnet.env".to_owned())
+        }),
+        ("subnet.env", "denied", "as root", |seen| {
+            seen.env = Err("Permission denied".to_owned());
+            seen.privileged = false;
         }),
         ("subnet.env", "does not masquerade", "leave --ip-masq out", |seen| {
             seen.env = Ok(Some(Fabric::parse(&ENV.replace("IPMASQ=true", "IPMASQ=false")).unwrap()));
