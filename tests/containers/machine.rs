@@ -154,10 +154,16 @@ impl Machine {
         container
     }
 
-    /// Runs a program in a container: what it printed.
+    /// Runs a program in a container, which is to print something: what it printed. On a busy machine `ctr` may end before
+    /// it has read what a short program printed; that one is run again.
     pub(crate) fn exec(&self, id: &str, program: &[&str]) -> Result<String, LabError> {
-        let name = format!("e{}", self.execs.fetch_add(1, Ordering::Relaxed));
-        self.output(self.ctr(&["task", "exec", "--exec-id", &name, id]).args(program))
+        wait_for("what a program prints", || {
+            let name = format!("e{}", self.execs.fetch_add(1, Ordering::Relaxed));
+            match self.output(self.ctr(&["task", "exec", "--exec-id", &name, id]).args(program)) {
+                Ok(text) if text.is_empty() => Err(text),
+                done => Ok(done),
+            }
+        })
     }
 
     /// The address that a container has.
