@@ -4,10 +4,8 @@ use serde_json::Value;
 use twill::lab::PodSubnet;
 
 use crate::ask::{wait, wait_ok};
-use crate::fabric::{fabric, flannels, key, subnet};
+use crate::fabric::{VXLAN, fabric, flannels, key, subnet};
 
-/// Its subnet is none that an agent may draw.
-const NETWORK: &str = r#"{"Network":"10.244.0.0/16","SubnetMax":"10.244.199.0","Backend":{"Type":"vxlan"}}"#;
 const KEY: &str = "10.244.200.0-24";
 const MAC: &str = "0e:aa:bb:cc:dd:ee";
 
@@ -30,7 +28,7 @@ fn decode(value: &str) -> Decoded {
 
 #[test]
 fn a_host_as_flanneld_sets_it_up_is_a_peer_and_has_peers() {
-    let mut fabric = fabric!(3, Some(NETWORK));
+    let mut fabric = fabric!(3, Some(VXLAN));
     for _host in 0..2 {
         let options = fabric.options();
         fabric.start(&options);
