@@ -19,7 +19,7 @@ mod space;
 pub use desk::choose;
 
 /// What a host brings along when it asks for a lease.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Claim {
     /// What it will publish, with its node id and session.
     pub attrs: Attrs,
@@ -32,7 +32,7 @@ pub struct Claim {
 }
 
 /// What the kernel knows of an earlier life of this host.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Evidence {
     /// The Ethernet addresses of the tunnel devices that exist.
     pub macs: PerFamily<Mac>,
@@ -51,6 +51,8 @@ pub struct Taken {
     pub lease: Option<Lease>,
     /// Whether it never expires.
     pub permanent: bool,
+    /// The revision that created it: of two that overlap, the older one counts.
+    pub created: u64,
 }
 
 /// What to do to hold a lease.
@@ -58,12 +60,14 @@ pub struct Taken {
 pub enum Choice {
     /// Rewrite this key: it is ours, or reserved for us.
     Rewrite(LeaseKey),
+    /// Delete this key, which is ours, and choose again: an older lease of another host takes part of what it takes.
+    Yield(LeaseKey),
     /// Create a key for these subnets, which nobody has.
     Create(Subnets),
 }
 
 /// Why no lease can be claimed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ClaimError {
     /// Every subnet is taken.
     Exhausted {

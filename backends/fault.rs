@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 /// What kind of complaint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Code {
     /// A key below the prefix that names no subnet.
@@ -63,7 +63,7 @@ pub enum Code {
 }
 
 /// One complaint.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Fault {
     /// What kind.
     pub code: Code,

@@ -18,14 +18,14 @@ pub use attrs::BadAttrs;
 
 /// The name of a lease in its store, such as `10.5.52.0-24`, without the store's prefix. Opaque to all but the store
 /// and the allocator.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct LeaseKey(String);
 
 /// The subnet of each address family; at least one.
 pub type Subnets = PerFamily<IpNet>;
 
 /// What a host publishes about itself: the value of a lease.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Attrs {
     /// The address at which other hosts reach this one over IPv4.
     pub public_ip: Option<Ipv4Addr>,
@@ -44,7 +44,7 @@ pub struct Attrs {
 }
 
 /// One host's claim to a part of the network.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Lease {
     /// Its name in the store.
     pub key: LeaseKey,

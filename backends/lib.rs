@@ -15,6 +15,7 @@ pub mod allocate;
 pub mod backend;
 mod base;
 pub mod diff;
+pub mod errand;
 pub mod family;
 pub mod fault;
 pub mod filter;
@@ -29,8 +30,10 @@ pub mod link_name;
 pub mod mac;
 pub mod network;
 pub mod plan;
+pub mod record;
 #[cfg(test)]
 mod samples;
 pub mod state;
+pub mod tenure;
 mod udp;
 pub mod vxlan;

@@ -17,7 +17,7 @@ pub use options::BackendOptions;
 pub(crate) use pool::overlap;
 
 /// The part of the configuration that concerns one address family.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Pool {
     /// What subnets are taken from.
     pub network: IpNet,
@@ -30,7 +30,7 @@ pub struct Pool {
 }
 
 /// The configuration of the network: validated, with its defaults filled in.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct NetworkConfig {
     /// The families that are enabled; at least one.
     pub pools: PerFamily<Pool>,

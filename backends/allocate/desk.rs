@@ -37,6 +37,9 @@ struct Desk<'a> {
 /// 6. a free subnet at random. Of two families the second takes the place in its pool that the first has in its
 ///    own, if that is free: hosts that race for one IPv4 subnet then race for one key, and all but one notice.
 ///
+/// Two hosts that race for one subnet under different keys both create them, and the younger lease is taken back by its
+/// host. If that host ended before it did, the lease still bears its id: it is given up before it is used.
+///
 /// A pinned claim considers nothing but exactly its previous subnets, fitting or not.
 ///
 /// # Errors
@@ -54,6 +57,7 @@ pub fn choose(
         None => desk.proven_by_kernel()?.or_else(|| desk.reserved()),
     };
     match found {
+        Some(found) if desk.must_yield(found) => Ok(Choice::Yield(found.key.clone())),
         Some(found) => Ok(Choice::Rewrite(found.key.clone())),
         None if desk.is_pinned() => desk.previous_again(),
         None => desk.free(pick),
@@ -68,6 +72,22 @@ impl<'a> Desk<'a> {
     fn with_our_id(&self) -> Option<&'a Taken> {
         let ours = self.claim.attrs.node_id.as_ref()?;
         self.best(|taken, _| node(taken) == Some(ours))
+    }
+
+    /// Whether a lease with our id was created although another host's took part of it already.
+    fn must_yield(&self, ours: &Taken) -> bool {
+        let node = self.claim.attrs.node_id.as_ref();
+        let meet = |theirs: &Taken| {
+            let nets = ours.subnets.iter();
+            nets.into_iter()
+                .any(|(family, net)| theirs.subnets.get(family).is_some_and(|other| overlap(other, net)))
+        };
+        node.is_some()
+            && self::node(ours) == node
+            && self
+                .taken
+                .iter()
+                .any(|other| other.created < ours.created && self::node(other) != node && meet(other))
     }
 
     fn with_our_address(&self) -> Option<&'a Taken> {

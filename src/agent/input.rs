@@ -7,6 +7,7 @@ use futures::{Stream, StreamExt};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use twill_backends::backend::from_config;
+use twill_backends::errand::Setback;
 use twill_backends::fault::{Code, Fault};
 use twill_backends::lease::LeaseKey;
 use twill_backends::leases::LeaseEvent;
@@ -18,6 +19,7 @@ use super::socket::{Request, Visit};
 use super::{Agent, Calling, StoreState, TICK, World};
 use crate::filter::Firewall;
 use crate::kernel::{Change, Kernel};
+use crate::reconcile::backoff;
 use crate::store::{Held, Revision, StoreError, StoreEvent};
 
 /// What can happen to an agent.
@@ -104,7 +106,7 @@ impl<W: World> Agent<W> {
     }
 
     pub(super) fn answered(&mut self, answer: Result<Held, StoreError>) {
-        if self.tenure.answered(answer, crate::now()) {
+        if self.tenure.answered(answer.map_err(Setback::from), crate::now(), backoff) {
             if let Some(lease) = self.tenure.lease() {
                 tracing::info!(key = %lease.key, "lease held");
             }

@@ -23,7 +23,6 @@ pub mod socket;
 pub mod status;
 mod step;
 mod surroundings;
-pub mod tenure;
 mod underlay;
 
 use std::collections::BTreeSet;
@@ -39,6 +38,7 @@ use twill_backends::lease::LeaseKey;
 use twill_backends::leases::Leases;
 use twill_backends::network::NetworkConfig;
 use twill_backends::plan::Plan;
+use twill_backends::tenure::{Call, Tenure};
 
 use self::carrying::Carrying;
 use self::filtering::Filtering;
@@ -49,7 +49,6 @@ use self::leaving::Leaving;
 use self::memory::Memory;
 use self::papers::Papers;
 use self::socket::Visit;
-use self::tenure::{Call, Tenure};
 use self::underlay::Found;
 use crate::config::Config;
 use crate::filter::{self, Firewall};

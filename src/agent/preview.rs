@@ -167,12 +167,13 @@ impl<W: World> Agent<W> {
             subnets: lease.subnets,
             lease: Some(lease.clone()),
             permanent: false,
+            created: 0,
         };
         let taken: Vec<Taken> = self.leases.iter().map(taken).collect();
         let evidence = self.evidence(backend).await;
         let claim = Claim { attrs: attrs.clone(), previous: self.tenure.had(), pinned: false, evidence };
         let key = match choose(&claim, network, &taken, &mut |_| 0)? {
-            Choice::Rewrite(key) => key,
+            Choice::Rewrite(key) | Choice::Yield(key) => key,
             Choice::Create(subnets) => LeaseKey::of(&subnets),
         };
         Ok(Lease { subnets: key.subnets().map_err(|fault| fault.to_string())?, key, attrs })

@@ -7,13 +7,13 @@ use twill_backends::family::Family;
 use twill_backends::fault::{Code, Fault};
 use twill_backends::lease::Lease;
 use twill_backends::plan::Plan;
+use twill_backends::tenure::Standing;
 
 use super::socket::{Ask, Request};
 use super::status::{
     FaultStatus, LeaseStatus, NetworkStatus, PeerStatus, ReconcileStatus, State, Status, StoreStatus,
     UnderlayStatus, VERSION,
 };
-use super::tenure::Standing;
 use super::{Agent, World};
 use crate::cli;
 use crate::filter::Firewall;

@@ -8,9 +8,9 @@ use twill_backends::host::Own;
 use twill_backends::lease::Attrs;
 use twill_backends::leases::LeaseEvent;
 use twill_backends::plan::Plan;
+use twill_backends::tenure::{Remark, Standing};
 
 use super::memory::Memory;
-use super::tenure::Standing;
 use super::{Agent, AgentError, RESYNC, STORE_PATIENCE, World};
 use crate::reconcile::Goal;
 use crate::subnet_env::SubnetEnv;
@@ -19,6 +19,7 @@ impl<W: World> Agent<W> {
     /// Does everything that is possible and due.
     pub(super) async fn step(&mut self) -> Result<(), AgentError> {
         let now = crate::now();
+        self.tenure.remarks().into_iter().for_each(tell);
         self.recall(now);
         let gone = self.leaving.gone(now);
         self.forget(gone, now);
@@ -257,5 +258,17 @@ impl<W: World> Agent<W> {
             tracing::info!(ready, "readiness");
             self.ready.send_replace(ready);
         }
+    }
+}
+
+fn tell(remark: Remark) {
+    match remark {
+        Remark::Recovered(attempts) => tracing::info!(attempts, "the store does as asked again"),
+        Remark::Failing(error) => tracing::warn!(error, "the store did not do as asked; trying again"),
+        Remark::Lost(key, cause) => tracing::warn!(%key, cause, "the lease is lost; claiming it again"),
+        Remark::Doubled(fault) => {
+            tracing::error!(%fault, "another host uses our identity; no longer writing, forwarding as before");
+        }
+        Remark::Refused(error) => tracing::error!(%error, "no lease can be claimed; trying again"),
     }
 }

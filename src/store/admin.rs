@@ -101,9 +101,10 @@ impl<T: Table> LeaseAdmin for Guarded<T> {
             None => (Guard::Absent, owner.attrs()),
         };
         let lease = Lease { key: key.clone(), subnets: *subnets, attrs };
-        match self.put(lease, guard, Term::Permanent).await? {
-            Ok(_) => Ok(key),
-            Err(_) => Err(refuse(format!("{key} was taken in this moment; next: try again"))),
+        if self.put(lease, guard, Term::Permanent).await? {
+            Ok(key)
+        } else {
+            Err(refuse(format!("{key} was taken in this moment; next: try again")))
         }
     }
 

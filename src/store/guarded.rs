@@ -1,22 +1,14 @@
-//! The rules of holding a lease, on any table.
-//!
-//! # Why
-//! A lease is held, not remembered: each write names the revision it replaces, so a host that was away while its
-//! lease expired and went to another cannot take it back by writing. When a guard does not hold, what stands there
-//! decides: our own node id and session mean that an earlier attempt took effect and its reply was lost, or that an
-//! operator moved the key; anything else means that the lease is lost.
+//! A lease store made of any table: runs the errands that [`twill_backends::errand`] decides.
 
 use async_stream::stream;
 use futures::{Stream, StreamExt};
-use twill_backends::allocate::{Choice, Claim, choose};
-use twill_backends::lease::{Attrs, Lease, LeaseKey};
+use twill_backends::allocate::Claim;
+use twill_backends::errand::{Answer, Errand, Question, Setback, Turn};
+use twill_backends::lease::{Attrs, Lease};
 use twill_backends::network::NetworkConfig;
 
-use super::table::{Guard, Listing, Record, Table, Write, Written, parse_config};
+use super::table::{Guard, Table, parse_config};
 use super::{Held, LeaseStore, StoreError, StoreEvent, Term};
-
-/// How many races a claim may lose before it gives up.
-const RACES: usize = 100;
 
 /// A lease store made of a table.
 #[derive(Debug, Clone)]
@@ -46,69 +38,19 @@ impl<T: Table> LeaseStore for Guarded<T> {
     }
 
     async fn acquire(&self, claim: &Claim, config: &NetworkConfig) -> Result<Held, StoreError> {
-        for _ in 0..RACES {
-            let listing = self.table.list().await?;
-            let taken: Vec<_> = listing.records.iter().filter_map(Record::taken).collect();
-            let choice = choose(claim, config, &taken, &mut |below| fastrand::u64(..below))?;
-            if let Some(held) = self.take(choice, &listing, &claim.attrs).await? {
-                return Ok(held);
-            }
-        }
-        let cause = format!("cannot claim a lease: lost {RACES} races in a row");
-        Err(StoreError::Unavailable { store: self.table.name(), cause })
+        self.run_to_hold(Errand::acquire(claim.clone(), config.clone())).await
     }
 
     async fn renew(&self, held: &Held) -> Result<Held, StoreError> {
-        let key = &held.lease.key;
-        let Some(record) = self.table.read(key).await? else { return Err(lost(held, None)) };
-        if record.revision != held.revision && !is_ours(held, &record) {
-            return Err(lost(held, Some(&record)));
-        }
-        let lease = record.lease().unwrap_or_else(|_| held.lease.clone());
-        let kept = match (record.grant, held.term) {
-            (None, _) => Some(Term::Permanent),
-            (Some(theirs), term @ Term::Renewable { grant, .. }) if theirs == grant => {
-                self.table.extend(key, record.revision, term).await?.then_some(term)
-            }
-            (Some(_), Term::Renewable { .. } | Term::Permanent) => None,
-        };
-        match kept {
-            Some(term) => Ok(Held { lease, revision: record.revision, term }),
-            None => self.rehang(held, &record, lease).await,
-        }
+        self.run_to_hold(Errand::renew(held.clone())).await
     }
 
     async fn publish(&self, held: &Held, attrs: &Attrs) -> Result<Held, StoreError> {
-        let lease = Lease { attrs: attrs.clone(), ..held.lease.clone() };
-        let found = match self.put(lease.clone(), Guard::Unchanged(held.revision), held.term).await? {
-            Ok(held) => return Ok(held),
-            Err(found) => found,
-        };
-        let Some(record) = found.filter(|record| is_ours(held, record)) else {
-            return Err(self.lost_now(held).await);
-        };
-        let term = if record.grant.is_none() { Term::Permanent } else { held.term };
-        match self.put(lease, Guard::Unchanged(record.revision), term).await? {
-            Ok(held) => Ok(held),
-            Err(found) => Err(lost(held, found.as_ref())),
-        }
+        self.run_to_hold(Errand::publish(held.clone(), attrs.clone())).await
     }
 
     async fn release(&self, held: Held) -> Result<(), StoreError> {
-        let Term::Renewable { grant, .. } = held.term else { return self.give_back(&held).await };
-        let key = &held.lease.key;
-        let mut revision = held.revision;
-        for _ in 0..2 {
-            match self.table.delete(key, revision).await? {
-                Written::Done(_) | Written::Found(None) => {
-                    self.table.end(grant).await;
-                    return Ok(());
-                }
-                Written::Found(Some(record)) if is_ours(&held, &record) => revision = record.revision,
-                Written::Found(Some(record)) => return Err(lost(&held, Some(&record))),
-            }
-        }
-        Err(self.lost_now(&held).await)
+        self.run(Errand::release(held)).await.map(drop)
     }
 
     fn watch(&self) -> impl Stream<Item = StoreEvent> + Send {
@@ -125,122 +67,62 @@ impl<T: Table> LeaseStore for Guarded<T> {
 }
 
 impl<T: Table> Guarded<T> {
-    /// Does what was chosen; `None` if another host was faster.
-    async fn take(
-        &self,
-        choice: Choice,
-        listing: &Listing,
-        attrs: &Attrs,
-    ) -> Result<Option<Held>, StoreError> {
-        let (key, record) = match choice {
-            Choice::Rewrite(key) => {
-                let record = listing.get(&key);
-                (key, record)
-            }
-            Choice::Create(subnets) => (LeaseKey::of(&subnets), None),
-        };
-        let Ok(subnets) = key.subnets() else { return Ok(None) };
-        let guard = record.map_or(Guard::Absent, |record| Guard::Unchanged(record.revision));
-        let permanent = record.is_some_and(|record| record.grant.is_none());
-        let term = if permanent { Term::Permanent } else { self.table.begin().await? };
-        let lease = Lease { key, subnets, attrs: attrs.clone() };
-        let put = self.put(lease, guard, term).await;
-        // What the key hung on before may go if it was ours; flanneld's etcd leases are left alone.
-        let obsolete = match (&put, term) {
-            (Ok(Ok(_)), _) => record.filter(|record| of_node(record, attrs)).and_then(|record| record.grant),
-            (Ok(Err(_)) | Err(StoreError::Refused { .. }), Term::Renewable { grant, .. }) => Some(grant),
-            _ => None,
-        };
-        if let Some(grant) = obsolete {
-            self.table.end(grant).await;
+    /// Writes a lease unless somebody stands in its way; whether it did.
+    pub(super) async fn put(&self, lease: Lease, guard: Guard, term: Term) -> Result<bool, StoreError> {
+        match self.run(Errand::write(lease, guard, term)).await {
+            Ok(_) => Ok(true),
+            Err(StoreError::Lost { .. }) => Ok(false),
+            Err(error) => Err(error),
         }
-        Ok(put?.ok())
     }
 
-    /// Writes a lease. `Err` inside `Ok` is what stands there in its stead.
-    pub(super) async fn put(
-        &self,
-        lease: Lease,
-        guard: Guard,
-        term: Term,
-    ) -> Result<Result<Held, Option<Record>>, StoreError> {
-        let write = Write { key: lease.key.clone(), guard, value: lease.attrs.encode(), term };
-        Ok(match self.table.write(&write).await? {
-            Written::Done(revision) => Ok(Held { lease, revision, term }),
-            Written::Found(Some(record)) if write.left(&record) => {
-                Ok(Held { lease, revision: record.revision, term })
+    async fn run_to_hold(&self, errand: (Errand, Question)) -> Result<Held, StoreError> {
+        let held = self.run(errand).await?;
+        held.ok_or_else(|| self.unavailable("the lease was given up".to_owned()))
+    }
+
+    /// Runs an errand to its end: asks the table whatever it wants to know.
+    async fn run(&self, (mut errand, mut question): (Errand, Question)) -> Result<Option<Held>, StoreError> {
+        let mut failure = None;
+        loop {
+            let answer = self.ask(question).await.unwrap_or_else(|error| {
+                let refused = matches!(error, StoreError::Refused { .. });
+                failure = Some(error);
+                if refused { Answer::Refusal } else { Answer::Silence }
+            });
+            match errand.answered(answer, &mut |below| fastrand::u64(..below)) {
+                Turn::Ask(next) => question = next,
+                Turn::Done(Ok(held)) => return Ok(held),
+                Turn::Done(Err(Setback::Lost { key, holder, cause })) => {
+                    return Err(StoreError::Lost { key, holder, cause });
+                }
+                Turn::Done(Err(Setback::Claim(error))) => return Err(error.into()),
+                Turn::Done(Err(Setback::Failed(cause))) => {
+                    return Err(failure.unwrap_or_else(|| self.unavailable(cause)));
+                }
             }
-            Written::Found(found) => Err(found),
+        }
+    }
+
+    async fn ask(&self, question: Question) -> Result<Answer, StoreError> {
+        Ok(match question {
+            Question::List => Answer::Listing(self.table.list().await?),
+            Question::Read(key) => Answer::Record(self.table.read(&key).await?),
+            Question::Begin => Answer::Term(self.table.begin().await?),
+            Question::Extend(key, revision, term) => {
+                Answer::Extended(self.table.extend(&key, revision, term).await?)
+            }
+            Question::Write(write) => Answer::Written(self.table.write(&write).await?),
+            Question::Older(key, revision) => Answer::Record(self.table.older(&key, revision).await?),
+            Question::Delete(key, revision) => Answer::Written(self.table.delete(&key, revision).await?),
+            Question::End(grant) => {
+                self.table.end(grant).await;
+                Answer::Ended
+            }
         })
     }
 
-    /// Puts our value, which hangs on a term that is not ours or has ended, on one that is.
-    async fn rehang(&self, held: &Held, record: &Record, lease: Lease) -> Result<Held, StoreError> {
-        let term = self.table.begin().await?;
-        match self.put(lease, Guard::Unchanged(record.revision), term).await? {
-            Ok(held) => Ok(held),
-            Err(found) => {
-                if let Term::Renewable { grant, .. } = term {
-                    self.table.end(grant).await;
-                }
-                Err(lost(held, found.as_ref()))
-            }
-        }
-    }
-
-    /// A reservation outlives its use: the key stays, and says only for whom.
-    async fn give_back(&self, held: &Held) -> Result<(), StoreError> {
-        let Attrs { public_ip, public_ipv6, ref node_id, .. } = held.lease.attrs;
-        let attrs = Attrs { public_ip, public_ipv6, node_id: node_id.clone(), ..Attrs::default() };
-        self.publish(held, &attrs).await.map(drop)
-    }
-
-    async fn lost_now(&self, held: &Held) -> StoreError {
-        match self.table.read(&held.lease.key).await {
-            Ok(found) => lost(held, found.as_ref()),
-            Err(error) => error,
-        }
-    }
-}
-
-/// Whether this process wrote the record.
-fn is_ours(held: &Held, record: &Record) -> bool {
-    let ours = &held.lease.attrs;
-    match Attrs::decode(&record.value) {
-        Ok(theirs) if ours.node_id.is_some() => {
-            theirs.node_id == ours.node_id && theirs.session == ours.session
-        }
-        Ok(theirs) => theirs == *ours,
-        Err(_) => false,
-    }
-}
-
-/// Whether a process of the same node wrote the record.
-fn of_node(record: &Record, attrs: &Attrs) -> bool {
-    attrs.node_id.is_some()
-        && Attrs::decode(&record.value).is_ok_and(|theirs| theirs.node_id == attrs.node_id)
-}
-
-fn lost(held: &Held, found: Option<&Record>) -> StoreError {
-    let holder = found.and_then(|record| Attrs::decode(&record.value).ok());
-    let cause = match (&holder, found) {
-        (None, None) => "it expired or was deleted, and nobody holds it".to_owned(),
-        (None, Some(_)) => "something that is no lease was written over it".to_owned(),
-        (Some(attrs), _) if attrs.node_id.is_some() && attrs.node_id == held.lease.attrs.node_id => {
-            format!("another process with this host's node id, at {}, wrote it", address(attrs))
-        }
-        (Some(attrs), _) => {
-            let node = attrs.node_id.as_deref().unwrap_or("without id (flanneld)");
-            format!("node {node} at {} holds it", address(attrs))
-        }
-    };
-    StoreError::Lost { key: held.lease.key.clone(), holder: holder.map(Box::new), cause }
-}
-
-fn address(attrs: &Attrs) -> String {
-    match (attrs.public_ip, attrs.public_ipv6) {
-        (Some(addr), _) => addr.to_string(),
-        (None, Some(addr)) => addr.to_string(),
-        (None, None) => "an unknown address".to_owned(),
+    fn unavailable(&self, cause: String) -> StoreError {
+        StoreError::Unavailable { store: self.table.name(), cause }
     }
 }

@@ -21,8 +21,8 @@ use std::future::Future;
 use std::time::Duration;
 
 use futures::Stream;
-use serde::{Deserialize, Serialize};
 use twill_backends::allocate::{Claim, ClaimError};
+use twill_backends::errand::Setback;
 use twill_backends::fault::Fault;
 use twill_backends::lease::{Attrs, Lease, LeaseKey};
 use twill_backends::network::NetworkConfig;
@@ -32,43 +32,10 @@ pub use self::etcd::{EtcdStore, EtcdTable};
 pub use self::file::{FileStore, FileTable};
 pub use self::guarded::Guarded;
 pub use self::memory::{MemoryStore, MemoryTable};
+pub use twill_backends::record::{Held, Revision, Term};
 
 /// How long a lease lives without renewal: flannel's figure, so that mixed fabrics agree.
 pub const LEASE_TTL: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// A position in a store's history. It only grows, unless the store was restored or replaced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
-pub struct Revision {
-    /// Which store: changes when the store was made anew.
-    pub cluster: u64,
-    /// Which change.
-    pub number: u64,
-}
-
-/// A lease that is ours, with what guards the next write.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Held {
-    /// The lease as written last.
-    pub lease: Lease,
-    /// The revision of that write: the guard of the next one.
-    pub revision: u64,
-    /// What keeps it alive.
-    pub term: Term,
-}
-
-/// What keeps a lease alive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Term {
-    /// Nothing needs to: it is a reservation.
-    Permanent,
-    /// It ends unless renewed.
-    Renewable {
-        /// The store's name for what is renewed (an etcd lease); 0 where leases have none.
-        grant: i64,
-        /// How long it lives from the answer that said so.
-        ttl: Duration,
-    },
-}
 
 /// What a store reports.
 #[derive(Debug)]
@@ -140,6 +107,19 @@ pub enum StoreError {
         /// Who has it, or that nobody has, in words.
         cause: String,
     },
+}
+
+impl From<StoreError> for Setback {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Lost { key, holder, cause } => Self::Lost { key, holder, cause },
+            StoreError::Claim(error) => Self::Claim(error),
+            StoreError::Unavailable { .. }
+            | StoreError::Refused { .. }
+            | StoreError::NoConfig { .. }
+            | StoreError::BadConfig(_) => Self::Failed(error.to_string()),
+        }
+    }
 }
 
 /// Where leases live.

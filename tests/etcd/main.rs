@@ -14,9 +14,12 @@ mod auth;
 mod contract;
 mod file;
 mod harness;
+#[path = "../model/history.rs"]
+mod history;
 mod members;
 mod memory;
 mod outage;
 mod proxy;
 mod size;
+mod stress;
 mod tls;

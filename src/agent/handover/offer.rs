@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use twill_backends::lease::Lease;
+use twill_backends::record::{Held, Term};
+use twill_backends::tenure::{Holding, Standing, Tenure};
 use uuid::Uuid;
 
 use super::{OFFER, network_namespace};
 use crate::agent::identity::Identity;
 use crate::agent::memory::Memory;
-use crate::agent::tenure::{Holding, Standing, Tenure};
-use crate::store::{Held, Term};
 
 /// What the successor goes on from.
 #[derive(Debug, Serialize, Deserialize)]
@@ -183,7 +183,7 @@ mod tests {
     use twill_backends::network::NetworkConfig;
 
     use super::*;
-    use crate::store::{Revision, StoreError};
+    use crate::store::Revision;
 
     fn tenure(term: Term, now: Instant) -> (Tenure, Lease) {
         let value = br#"{"PublicIP":"192.0.2.1","BackendType":"vxlan","NodeID":"n1","Session":"s1"}"#;
@@ -191,7 +191,7 @@ mod tests {
         let mut tenure = Tenure::new(lease.subnets, Duration::from_secs(60));
         tenure.want(Attrs { session: Some("s1".to_owned()), ..lease.attrs.clone() });
         tenure.next_call(now).unwrap();
-        tenure.answered(Ok::<_, StoreError>(Held { lease: lease.clone(), revision: 7, term }), now);
+        tenure.answered(Ok(Held { lease: lease.clone(), revision: 7, term }), now, |_| Duration::ZERO);
         (tenure, lease)
     }
 

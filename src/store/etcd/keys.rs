@@ -43,6 +43,7 @@ impl Keys {
             key: self.strip(kv.key()),
             value: kv.value().to_vec(),
             revision: kv.mod_revision().unsigned_abs(),
+            created: kv.create_revision().unsigned_abs(),
             grant: (kv.lease() != 0).then(|| kv.lease()),
         }
     }

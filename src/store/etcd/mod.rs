@@ -132,16 +132,19 @@ impl Table for EtcdTable {
             Term::Renewable { grant, .. } => PutOptions::new().with_lease(grant),
         };
         let put = TxnOp::put(key.clone(), write.value.clone(), Some(options));
-        let written = self.guarded("write a lease", guard, put, key).await?;
-        let revision = match &written {
-            Written::Done(revision) => *revision,
-            Written::Found(Some(record)) if write.left(record) => record.revision,
-            Written::Found(_) => return Ok(written),
+        self.guarded("write a lease", guard, put, key).await
+    }
+
+    async fn older(&self, key: &LeaseKey, revision: u64) -> Result<Option<Record>, StoreError> {
+        let call = |client: Client| {
+            let options = GetOptions::new().with_range(self.keys.end()).with_keys_only();
+            let start = self.keys.subnets.clone();
+            async move { kv_client(&client).get(start, Some(options)).await }
         };
-        match write.guard {
-            Guard::Absent => self.yield_to_older(&write.key, revision).await,
-            Guard::Unchanged(_) => Ok(Written::Done(revision)),
-        }
+        let found = self.pool.call("list the keys of leases", call).await?;
+        let is_older = |kv: &&KeyValue| kv.create_revision().unsigned_abs() < revision;
+        let older: Vec<_> = found.kvs().iter().filter(is_older).map(|kv| self.keys.record(kv)).collect();
+        Ok(overlapping(key, older.iter().filter(|record| record.key != *key)).cloned())
     }
 
     async fn delete(&self, key: &LeaseKey, revision: u64) -> Result<Written, StoreError> {
@@ -181,28 +184,6 @@ impl EtcdTable {
         } else {
             Written::Found(self.found(&answer))
         })
-    }
-
-    /// Takes a lease back that was just created, if an older one overlaps it.
-    ///
-    /// # Why
-    /// The guard of a creation covers one key, but keys that differ may overlap: in a dual-stack network, two hosts can
-    /// race for one IPv4 subnet with different IPv6 ones. Of two such leases the younger one's host sees the older,
-    /// whatever the order of replies.
-    async fn yield_to_older(&self, key: &LeaseKey, revision: u64) -> Result<Written, StoreError> {
-        let call = |client: Client| {
-            let options = GetOptions::new().with_range(self.keys.end()).with_keys_only();
-            let start = self.keys.subnets.clone();
-            async move { kv_client(&client).get(start, Some(options)).await }
-        };
-        let found = self.pool.call("list the keys of leases", call).await?;
-        let is_older = |kv: &&KeyValue| kv.create_revision().unsigned_abs() < revision;
-        let older: Vec<_> = found.kvs().iter().filter(is_older).map(|kv| self.keys.record(kv)).collect();
-        let Some(other) = overlapping(key, older.iter().filter(|record| record.key != *key)) else {
-            return Ok(Written::Done(revision));
-        };
-        self.delete(key, revision).await?;
-        Ok(Written::Found(Some(other.clone())))
     }
 
     fn found(&self, answer: &TxnResponse) -> Option<Record> {

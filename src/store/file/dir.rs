@@ -245,7 +245,11 @@ impl LeaseFile {
         let revision = take(REVISION).unwrap_or(0);
         let digested = fields.and_then(|fields| serde_json::to_vec(&fields).ok());
         let digest = Uuid::new_v5(&Uuid::NAMESPACE_OID, digested.as_ref().unwrap_or(&value));
-        Self { record: Record { key, value, revision, grant: expires.map(|_| 0) }, digest, expires }
+        Self {
+            record: Record { key, value, revision, created: 0, grant: expires.map(|_| 0) },
+            digest,
+            expires,
+        }
     }
 
     pub(super) fn has_expired(&self) -> bool {

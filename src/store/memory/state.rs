@@ -71,7 +71,7 @@ impl State {
     pub(super) fn put(&mut self, key: LeaseKey, value: Vec<u8>, grant: Option<i64>) -> u64 {
         self.writes += 1;
         self.revision.number += 1;
-        let record = Record { key: key.clone(), value, revision: self.revision.number, grant };
+        let record = Record { key: key.clone(), value, revision: self.revision.number, created: 0, grant };
         self.history.push(Logged::Put(record.clone(), self.revision));
         self.records.insert(key, record);
         self.revision.number

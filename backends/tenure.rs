@@ -4,7 +4,9 @@
 //! Losing the lease never ends the agent, and never changes the subnet under running pods. A lost lease is claimed
 //! again, *pinned* to the same subnet. If another node has it by then, this host is parked: it forwards as before,
 //! writes nothing, and says so, until the other node's lease is gone or an operator decides. A second process with this
-//! host's identity parks it for good: whatever either of them wrote, the other would take for its own.
+//! host's identity parks it for good: whatever either of them wrote, the other would take for its own. What an earlier
+//! process of this host asked for before it ended may take effect late, though. It does so once, and bears this host's
+//! address: only who writes from it twice is alive.
 
 mod answer;
 mod seen;
@@ -12,16 +14,16 @@ mod seen;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use twill_backends::allocate::{Claim, Evidence};
-use twill_backends::fault::{Code, Fault};
-use twill_backends::lease::{Attrs, Lease, LeaseKey, Subnets};
+use crate::allocate::{Claim, Evidence};
+use crate::fault::{Code, Fault};
+use crate::lease::{Attrs, Lease, LeaseKey, Subnets};
+use crate::record::Held;
 
-use crate::store::Held;
-
+pub use self::answer::Remark;
 use self::seen::Seen;
 
 /// Where this host stands.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Standing {
     /// It has no lease, and had none in this run.
     Without,
@@ -36,7 +38,7 @@ pub enum Standing {
 }
 
 /// A call to the store.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Call {
     /// Claim a lease.
     Acquire(Claim),
@@ -58,7 +60,7 @@ pub struct Holding {
 }
 
 /// What a call under way is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Errand {
     /// A new term begins with the answer.
     Term,
@@ -67,7 +69,7 @@ enum Errand {
 }
 
 /// This host's tenure.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Tenure {
     standing: Standing,
     /// What to publish; nothing is claimed before it is known.
@@ -89,6 +91,9 @@ pub struct Tenure {
     retry_at: Option<Instant>,
     failures: u32,
     fault: Option<Fault>,
+    /// The other session of this node that wrote our lease once, from our address.
+    other: Option<String>,
+    remarks: Vec<Remark>,
 }
 
 impl Tenure {
@@ -111,6 +116,8 @@ impl Tenure {
             retry_at: None,
             failures: 0,
             fault: None,
+            other: None,
+            remarks: Vec::new(),
         }
     }
 
@@ -188,6 +195,11 @@ impl Tenure {
                 self.fault.as_ref()
             }
         }
+    }
+
+    /// What happened since this was asked last.
+    pub fn remarks(&mut self) -> Vec<Remark> {
+        std::mem::take(&mut self.remarks)
     }
 
     /// This is what the lease should say.

@@ -6,13 +6,12 @@
 
 use std::time::Instant;
 
-use twill_backends::fault::{Code, Fault};
-use twill_backends::lease::{Attrs, Lease, LeaseKey};
-
 use super::{Standing, Tenure, is_another_process};
+use crate::fault::{Code, Fault};
+use crate::lease::{Attrs, Lease, LeaseKey};
 
 /// What stands under a key.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Seen {
     /// This lease.
     Lease(Box<Lease>),
@@ -84,10 +83,7 @@ impl Tenure {
         }
         let rewound = held.revision == 0;
         match seen {
-            Seen::Nothing => {
-                tracing::warn!(%key, "our lease is gone from the store");
-                self.lost_to(None, now);
-            }
+            Seen::Nothing => self.lost_to(None, "it is gone from the store", now),
             Seen::Lease(lease) if is_ours(&held.lease.attrs, &lease.attrs) => {
                 // An operator may have edited it: what differs from what is wanted is published again. Or a call took
                 // effect whose answer was lost: then nothing is left to complain about.
@@ -96,8 +92,8 @@ impl Tenure {
             }
             // In a store restored from a backup stands what an earlier process of this host wrote.
             Seen::Lease(lease) => {
-                tracing::warn!(%key, "somebody else wrote our lease");
-                self.lost_to(Some(&lease.attrs).filter(|_| !rewound), now);
+                let holder = Some(&lease.attrs).filter(|_| !rewound);
+                self.lost_to(holder, "somebody else wrote it", now);
             }
         }
     }

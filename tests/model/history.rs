@@ -1,0 +1,107 @@
+//! What must hold of a store's history and of what its hosts believed, whoever wrote them down: the model checker, or a
+//! real etcd under stress.
+
+use std::collections::BTreeMap;
+
+use twill_backends::lease::{Attrs, LeaseKey};
+use twill_backends::record::overlap;
+
+/// One process of one node.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Stamp {
+    pub(crate) node: String,
+    pub(crate) session: String,
+}
+
+/// What a change left under a key.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Left {
+    Nothing,
+    /// What a node of ours wrote.
+    Of(Stamp),
+    /// What flanneld or an operator wrote: it names no process.
+    Unsigned,
+}
+
+/// One change of one key.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Change {
+    pub(crate) revision: u64,
+    pub(crate) key: LeaseKey,
+    pub(crate) left: Left,
+}
+
+/// That a process believed to own what a key names, because of the write of this revision.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Belief {
+    pub(crate) who: Stamp,
+    pub(crate) key: LeaseKey,
+    pub(crate) since: u64,
+}
+
+impl Stamp {
+    pub(crate) fn of(attrs: &Attrs) -> Option<Self> {
+        Some(Self { node: attrs.node_id.clone()?, session: attrs.session.clone()? })
+    }
+}
+
+impl Left {
+    /// What a value says of who wrote it.
+    pub(crate) fn by(value: &[u8]) -> Self {
+        Attrs::decode(value).ok().and_then(|attrs| Stamp::of(&attrs)).map_or(Self::Unsigned, Self::Of)
+    }
+}
+
+/// Whoever believes to own a lease wrote it, at the revision it names.
+pub(crate) fn unfounded(history: &[Change], beliefs: &[Belief]) -> Option<String> {
+    let founded = |belief: &&Belief| {
+        let at = history.partition_point(|change| change.revision < belief.since);
+        let same = history[at..].iter().take_while(|change| change.revision == belief.since);
+        same.filter(|change| change.key == belief.key)
+            .any(|change| change.left == Left::Of(belief.who.clone()))
+    };
+    beliefs.iter().find(|belief| !founded(belief)).map(|belief| format!("{belief:?} rests on no write"))
+}
+
+/// At no revision do two nodes own the same address. A belief holds from its write to the next change of the key that
+/// is not of the same node.
+pub(crate) fn shared(history: &[Change], beliefs: &[Belief]) -> Option<String> {
+    let mut terms: Vec<(u64, u64, &Belief)> =
+        beliefs.iter().map(|belief| (belief.since, end(history, belief), belief)).collect();
+    terms.sort();
+    terms.iter().enumerate().find_map(|(index, (_, until, one))| {
+        let others = terms[index + 1..].iter().take_while(|(since, ..)| since < until);
+        let mut rivals =
+            others.filter(|(_, _, other)| other.who.node != one.who.node && meet(&one.key, &other.key));
+        rivals.next().map(|(_, _, other)| format!("{one:?} until {until}, and {other:?}"))
+    })
+}
+
+/// No node writes over what another one wrote: only its own, what nobody signed, and what is not there.
+pub(crate) fn overwritten(history: &[Change]) -> Option<String> {
+    let mut standing: BTreeMap<&LeaseKey, &Left> = BTreeMap::new();
+    history.iter().find_map(|change| {
+        let before = standing.insert(&change.key, &change.left);
+        match (before, &change.left) {
+            (Some(Left::Of(theirs)), Left::Of(ours)) if theirs.node != ours.node => {
+                Some(format!("{ours:?} wrote {} over {theirs:?} at {}", change.key, change.revision))
+            }
+            _ => None,
+        }
+    })
+}
+
+fn end(history: &[Change], belief: &Belief) -> u64 {
+    let at = history.partition_point(|change| change.revision <= belief.since);
+    let of_other = |change: &&Change| {
+        change.key == belief.key && !matches!(&change.left, Left::Of(stamp) if stamp.node == belief.who.node)
+    };
+    history[at..].iter().find(of_other).map_or(u64::MAX, |change| change.revision)
+}
+
+fn meet(one: &LeaseKey, other: &LeaseKey) -> bool {
+    match (one.subnets(), other.subnets()) {
+        (Ok(one), Ok(other)) => overlap(&one, &other),
+        _ => one == other,
+    }
+}
