@@ -46,7 +46,7 @@ pub use host::{Host, UPLINK};
 pub use links::{Mac, local_mac};
 pub use netns::Netns;
 pub use pod::{BRIDGE, Pod, PodSubnet};
-pub use process::{Process, tail};
+pub use process::{Process, copy_program, tail};
 pub use tunnel::{Tunnel, TunnelPeer};
 pub use underlay::Underlay;
 pub use unprivileged::Refusal;

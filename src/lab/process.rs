@@ -29,6 +29,22 @@ pub struct Process {
     log: PathBuf,
 }
 
+/// Copies a program that is to be run. Another process writes it: a child that some other thread of this one forks
+/// meanwhile would hold it open for writing, and for that moment nobody could run it (`ETXTBSY`).
+///
+/// # Errors
+/// What `cp` says.
+pub fn copy_program(from: &Path, to: &Path) -> Result<(), LabError> {
+    let what = format!("cp {} {}", from.display(), to.display());
+    let copied = Command::new("cp").args([from, to]).output();
+    let output = copied.map_err(LabError::io(|| format!("run {what}")))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = format!(" {}", String::from_utf8_lossy(&output.stderr).trim_end());
+    Err(LabError::Exited { what, status: output.status.to_string(), output: said })
+}
+
 impl Process {
     /// Starts `command` in `net`, in a process group of its own (a Ctrl-C in the terminal reaches the lab, not it),
     /// stdout and stderr appended to `log`. The kernel kills it if the lab dies in whatever way.

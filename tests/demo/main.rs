@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
 use serde_json::Value;
-use twill::lab::Lab;
+use twill::lab::{Lab, copy_program};
 
 const TWILL: &str = env!("CARGO_BIN_EXE_twill");
 const SOON: Duration = Duration::from_secs(10);
@@ -259,7 +259,7 @@ fn kill_9_leaves_no_process_and_the_next_demo_sweeps_the_rest() {
 fn unprivileged(folder: &Path) -> Command {
     fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
     let copy = folder.join("twill");
-    fs::copy(TWILL, &copy).unwrap();
+    copy_program(Path::new(TWILL), &copy).unwrap();
     let mut command = Command::new(copy);
     command.current_dir("/");
     if geteuid().is_root() {

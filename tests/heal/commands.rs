@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use twill::lab::probe::ping_until;
-use twill::lab::{AgentProcess, Cancel, Host, Lab, Process, StoreAt};
+use twill::lab::{AgentProcess, Cancel, Host, Lab, Process, StoreAt, copy_program};
 
 use crate::dump::{self, difference};
 use crate::fabric::{
@@ -357,7 +357,7 @@ fn without_privilege_it_says_what_it_needs() {
 /// A process of flanneld's name; what it does does not matter.
 fn flanneld(host: &Host, folder: &Path) -> Process {
     let program = folder.join("flanneld");
-    fs::copy("/bin/sleep", &program).unwrap();
+    copy_program(Path::new("/bin/sleep"), &program).unwrap();
     let mut command = Command::new(&program);
     command.arg("600");
     Process::spawn(&host.net, "flanneld", command, &folder.join("flanneld.log")).unwrap()

@@ -13,8 +13,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 use twill::agent::socket;
-use twill::lab::Netns;
 use twill::lab::probe::http_get;
+use twill::lab::{Netns, copy_program};
 
 use crate::dump::difference;
 use crate::fabric::{
@@ -432,7 +432,7 @@ fn a_signal_starts_the_upgrade_and_the_service_manager_is_told() {
     need_namespaces!();
     let mut fabric = Fabric::new(Families::V4, VXLAN, USERSPACE);
     let program = fabric.lab.dir().join("twill");
-    std::fs::copy(TWILL, &program).unwrap();
+    copy_program(TWILL.as_ref(), &program).unwrap();
     let path = fabric.lab.dir().join("notify");
     let manager = UnixDatagram::bind(&path).unwrap();
     manager.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -449,7 +449,7 @@ fn a_signal_starts_the_upgrade_and_the_service_manager_is_told() {
 
     let streams = fabric.streams(1000);
     let upgrade = program.with_extension("next");
-    std::fs::copy(TWILL, &upgrade).unwrap();
+    copy_program(TWILL.as_ref(), &upgrade).unwrap();
     std::fs::rename(&upgrade, &program).unwrap();
     fabric.agents[0].signal(Signal::SIGUSR2).unwrap();
     // Two processes tell, in either order.
@@ -472,7 +472,7 @@ fn an_upgrade_that_does_not_start_changes_nothing() {
     need_namespaces!();
     let mut fabric = Fabric::new(Families::V4, VXLAN, USERSPACE);
     let program = fabric.lab.dir().join("twill");
-    std::fs::copy(TWILL, &program).unwrap();
+    copy_program(TWILL.as_ref(), &program).unwrap();
     let mut with = options(files(&fabric.lab), USERSPACE);
     with.program.clone_from(&program);
     fabric.agents[0].take_over(with).unwrap();

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use nix::sys::signal::Signal;
-use twill::lab::{Host, Process};
+use twill::lab::{Host, Process, copy_program};
 
 use crate::dump::{self, difference};
 use crate::fabric::{Fabric, Families, TWILL, files, need_namespaces, options, wait_for};
@@ -83,7 +83,7 @@ fn restarts(families: Families, backend: &str, flags: &[&str]) {
     let before = fabric.state(0);
     let mut monitors = Monitors::start(&fabric.lab.hosts[0], fabric.lab.dir());
     let upgrade = fabric.lab.dir().join("twill-next");
-    std::fs::copy(TWILL, &upgrade).unwrap();
+    copy_program(TWILL.as_ref(), &upgrade).unwrap();
     let streams = fabric.streams(1000);
 
     fabric.agents[0].kill(Signal::SIGKILL).unwrap();

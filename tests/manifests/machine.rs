@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use twill::lab::{Cancel, Host, Lab, Netns, Process, Seen, tail, until};
+use twill::lab::{Cancel, Host, Lab, Netns, Process, Seen, copy_program, tail, until};
 
 use crate::shipped;
 
@@ -72,7 +72,7 @@ impl Disk {
         let place = self.folder.join("local").join(place);
         fs::create_dir_all(place.parent().unwrap()).unwrap();
         if fs::hard_link(program, &place).is_err() {
-            fs::copy(program, &place).unwrap();
+            copy_program(program, &place).unwrap();
         }
         assert!(fs::metadata(place).unwrap().permissions().mode() & 0o111 != 0);
     }
