@@ -93,6 +93,8 @@ pub struct FilterConfig {
     pub random_fully: bool,
     /// Accept forwarded traffic from and to the fabric.
     pub forward: bool,
+    /// Take frames from the addresses of live leases only.
+    pub check_senders: bool,
     /// Which program's rules.
     pub mode: FirewallMode,
 }
@@ -102,7 +104,7 @@ pub struct FilterConfig {
 pub struct DatapathConfig {
     /// Who.
     pub mode: DatapathMode,
-    /// Whether the userspace datapath drops packets whose inner source is not in the subnet of the host that sent them.
+    /// Whether packets are dropped whose inner source is not in the subnet of the host that sent them.
     pub check_source: bool,
     /// How many threads of the userspace datapath serve a tunnel device, each a queue of it.
     pub queues: usize,

@@ -93,6 +93,25 @@ pub struct NetworkStatus {
     /// Who carries frames; `None` where there is no tunnel.
     #[serde(default)]
     pub datapath: Option<DatapathStatus>,
+    /// Who may send; `None` where everybody may, or where there is no tunnel.
+    #[serde(default)]
+    pub guard: Option<GuardStatus>,
+}
+
+/// Who may send to the tunnel's port.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GuardStatus {
+    /// The UDP port.
+    pub port: u16,
+    /// What is checked: `outer` and `inner` source addresses.
+    pub checks: Vec<String>,
+    /// How many peers may send, each family by itself.
+    pub senders: usize,
+    /// Whether the firewall does what is wanted; if not, a fault says why.
+    pub in_force: bool,
+    /// Packets dropped by the firewall: `strangers` (no live lease has their address), `forged` (their inner source is
+    /// not their sender's), `pods` (sent to a tunnel port by a pod of this host).
+    pub dropped: BTreeMap<String, u64>,
 }
 
 /// Who carries frames between tunnel devices and the underlay.
@@ -204,6 +223,9 @@ impl fmt::Display for Status {
         if let Some(datapath) = self.network.as_ref().and_then(|network| network.datapath.as_ref()) {
             write!(f, "{datapath}")?;
         }
+        if let Some(guard) = self.network.as_ref().and_then(|network| network.guard.as_ref()) {
+            write!(f, "{guard}")?;
+        }
         if let Some(underlay) = &self.underlay {
             let public = underlay.public.join(", ");
             writeln!(
@@ -256,6 +278,19 @@ impl fmt::Display for DatapathStatus {
     }
 }
 
+impl fmt::Display for GuardStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let counts: Vec<_> = self.dropped.iter().map(|(name, count)| format!("{name} {count}")).collect();
+        let (port, senders, checks) = (self.port, self.senders, self.checks.join(" and "));
+        write!(f, "{:<10}UDP {port}: {senders} may send, {checks} source checked", "guard")?;
+        match (self.in_force, counts.is_empty()) {
+            (false, _) => writeln!(f, ", not in force"),
+            (true, true) => writeln!(f),
+            (true, false) => writeln!(f, "; dropped {}", counts.join(", ")),
+        }
+    }
+}
+
 /// Seconds for people: the two largest units that count.
 fn duration(seconds: u64) -> String {
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
@@ -304,6 +339,13 @@ mod tests {
                 mtu: 1430,
                 firewall: "nftables".to_owned(),
                 datapath: None,
+                guard: Some(GuardStatus {
+                    port: 8472,
+                    checks: vec!["outer".to_owned(), "inner".to_owned()],
+                    senders: 2,
+                    in_force: true,
+                    dropped: BTreeMap::from([("forged".to_owned(), 0), ("strangers".to_owned(), 7)]),
+                }),
             }),
             lease: Some(LeaseStatus {
                 key: "10.5.1.0-24".to_owned(),
@@ -343,6 +385,7 @@ state     degraded, up 2h1m, pid 4711
 node      0d6e (instance ff82d74b, twill 0.1.0)
 store     etcd http://10.0.0.1:2379, revision 42
 network   10.5.0.0/16, fd00:5::/48, vxlan, MTU 1430, nftables
+guard     UDP 8472: 2 may send, outer and inner source checked; dropped forged 0, strangers 7
 underlay  eth0 MTU 1500, published as 192.0.2.1, 2001:db8::1
 lease     10.5.1.0/24, held for 22h13m
 kernel    as wanted; 3 passes, 12 operations, 1 repairs

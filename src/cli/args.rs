@@ -259,6 +259,8 @@ pub(super) struct AgentArgs {
     #[arg(long)]
     pub(super) datapath: String,
     #[arg(long)]
+    pub(super) outer_source_check: String,
+    #[arg(long)]
     pub(super) inner_source_check: String,
     #[arg(long, value_parser = go::int)]
     pub(super) datapath_queues: i64,

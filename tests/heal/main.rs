@@ -15,6 +15,7 @@ mod dump;
 mod fabric;
 mod faults;
 mod flannel;
+mod guard;
 mod handover;
 mod healing;
 mod life;

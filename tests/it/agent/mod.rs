@@ -101,6 +101,7 @@ impl Host {
                 masquerade: true,
                 random_fully: false,
                 forward: true,
+                check_senders: true,
                 mode: FirewallMode::Auto,
             },
             subnet_file: dir.path().join("subnet.env"),
