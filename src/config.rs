@@ -39,6 +39,8 @@ pub struct Config {
     pub health: Option<SocketAddr>,
     /// How long suspicious mass deletions are held back.
     pub delete_hold: Duration,
+    /// Give up every privilege that is not needed.
+    pub confine: bool,
     /// Take over from the agent that runs, if one does.
     pub take_over: bool,
     /// Start although the preflight checks object.

@@ -6,6 +6,7 @@
 
 mod adoption;
 mod carrying;
+pub mod confine;
 mod early;
 mod filtering;
 pub mod flanneld;

@@ -48,6 +48,7 @@ pub(super) fn config(args: AgentArgs, mut warnings: Vec<String>) -> Result<Confi
         resync: Duration::from_secs(resync),
         health,
         delete_hold: Duration::from_secs(delete_hold),
+        confine: switch("confine", &args.confine)?,
         take_over: args.take_over,
         force: args.force,
         cleanup_on_exit: args.cleanup_on_exit,

@@ -156,6 +156,12 @@ pub const TWILL_FLAGS: &[FlagRow] = &[
         "threads of the userspace datapath, each a queue of the TAP; 0: half as many as processors, at most 8",
     ),
     row(
+        "confine",
+        Kind::Text,
+        "on",
+        "on: the agent and what it runs give up every privilege but those over the network; off: they keep all",
+    ),
+    row(
         "take-over",
         Kind::Bool,
         "false",

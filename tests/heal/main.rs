@@ -9,6 +9,7 @@
 )]
 
 mod commands;
+mod confine;
 mod containers;
 mod datapath;
 mod dump;

@@ -110,6 +110,7 @@ impl Host {
             resync: Duration::from_secs(5),
             health: None,
             delete_hold: HOLD,
+            confine: false,
             take_over: false,
             force: false,
             cleanup_on_exit: false,
