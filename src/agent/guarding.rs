@@ -33,7 +33,9 @@ impl Guarding {
     pub(super) fn want(&mut self, plan: &Plan) {
         let want = plan.guard();
         self.alone = plan.host().datapath == Datapath::Kernel;
-        if std::mem::replace(&mut self.told, true) && self.want.as_ref() == want {
+        if !std::mem::replace(&mut self.told, true) {
+            warn_of_another_address(plan);
+        } else if self.want.as_ref() == want {
             return;
         }
         let rules = |guard: Option<&Guard>| guard.map(|guard| guard.rules.clone());
@@ -116,6 +118,19 @@ impl Guarding {
             in_force: self.kept && self.faults.is_empty(),
             dropped: firewall.dropped().await,
         })
+    }
+}
+
+/// Others know a host by the address it publishes, and see the one that its packets leave with.
+fn warn_of_another_address(plan: &Plan) {
+    let addrs = plan.host().addrs.iter().filter(|(_, addr)| addr.local != addr.public);
+    for (_, addr) in addrs.filter(|_| plan.guard().is_some()) {
+        tracing::warn!(
+            published = %addr.public, leaves_with = %addr.local,
+            "unless NAT gives this host's packets the address it publishes, other hosts drop them as a stranger's; next: \
+             publish the address of the interface, or start the others with --outer-source-check off \
+             --inner-source-check off"
+        );
     }
 }
 

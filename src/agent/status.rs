@@ -1,10 +1,13 @@
 //! What an agent says of itself.
 
+mod guard;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::guard::GuardStatus;
 use crate::reconcile::Tally;
 
 /// The version of [`Status`] and of the requests; grows when a field changes its meaning or goes.
@@ -96,22 +99,6 @@ pub struct NetworkStatus {
     /// Who may send; `None` where everybody may, or where there is no tunnel.
     #[serde(default)]
     pub guard: Option<GuardStatus>,
-}
-
-/// Who may send to the tunnel's port.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct GuardStatus {
-    /// The UDP port.
-    pub port: u16,
-    /// What is checked: `outer` and `inner` source addresses.
-    pub checks: Vec<String>,
-    /// How many peers may send, each family by itself.
-    pub senders: usize,
-    /// Whether the firewall does what is wanted; if not, a fault says why.
-    pub in_force: bool,
-    /// Packets dropped by the firewall: `strangers` (no live lease has their address), `forged` (their inner source is
-    /// not their sender's), `pods` (sent to a tunnel port by a pod of this host).
-    pub dropped: BTreeMap<String, u64>,
 }
 
 /// Who carries frames between tunnel devices and the underlay.
@@ -275,19 +262,6 @@ impl fmt::Display for DatapathStatus {
             writeln!(f, "  {:<24}{mode}{queues}: {}", tunnel.device, counts.join(", "))?;
         }
         Ok(())
-    }
-}
-
-impl fmt::Display for GuardStatus {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let counts: Vec<_> = self.dropped.iter().map(|(name, count)| format!("{name} {count}")).collect();
-        let (port, senders, checks) = (self.port, self.senders, self.checks.join(" and "));
-        write!(f, "{:<10}UDP {port}: {senders} may send, {checks} source checked", "guard")?;
-        match (self.in_force, counts.is_empty()) {
-            (false, _) => writeln!(f, ", not in force"),
-            (true, true) => writeln!(f),
-            (true, false) => writeln!(f, "; dropped {}", counts.join(", ")),
-        }
     }
 }
 
