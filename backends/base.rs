@@ -32,7 +32,13 @@ pub(crate) fn desired(host_fits: Result<(), Fault>, own: &Own) -> Desired {
                 (RouteKey { dst: subnet.trunc(), metric: BLACKHOLE_METRIC }, blackhole())
             }));
     }
-    Desired { net, filter: filter(own), tunnels: Vec::new(), faults: host_fits.err().into_iter().collect() }
+    Desired {
+        net,
+        filter: filter(own),
+        guard: None,
+        tunnels: Vec::new(),
+        faults: host_fits.err().into_iter().collect(),
+    }
 }
 
 /// The address of each family, and what kind of backend publishes it.

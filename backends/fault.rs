@@ -52,6 +52,8 @@ pub enum Code {
     ForwardDropped,
     /// The firewall could not be brought to the wanted state.
     FirewallFailed,
+    /// Who sends to the tunnel's port is not checked as wanted.
+    PortUnguarded,
     /// The kernel refused an operation.
     KernelRefused,
     /// The userspace datapath does not carry frames.
@@ -119,6 +121,9 @@ impl Code {
             Self::StoreDown => "bring the store back; packets flow meanwhile",
             Self::ForwardDropped => "run: iptables -P FORWARD ACCEPT, or start with --firewall iptables",
             Self::FirewallFailed => "see the cause; Twill tries again by itself",
+            Self::PortUnguarded => {
+                "see the cause; Twill tries again by itself. Or start with --outer-source-check off --inner-source-check off"
+            }
             Self::KernelRefused => "see the cause; Twill tries again by itself",
             Self::DatapathFailed => "see the cause; Twill tries again by itself",
             Self::FileFailed => "make the path writable; Twill tries again by itself",

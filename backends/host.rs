@@ -63,6 +63,10 @@ pub struct Policy {
     pub forward: bool,
     /// Whether packets to pods of this host that do not exist are dropped, not routed elsewhere.
     pub blackhole: bool,
+    /// Whether frames are taken from the addresses of live leases only.
+    pub outer_check: bool,
+    /// Whether the packets inside have to come from the subnet of the host that sent them.
+    pub inner_check: bool,
 }
 
 /// What was measured about one peer. Empty until something measures.

@@ -20,6 +20,7 @@ pub mod family;
 pub mod fault;
 pub mod filter;
 pub mod frame;
+pub mod guard;
 pub mod host;
 pub mod host_gw;
 mod index;

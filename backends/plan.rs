@@ -18,6 +18,7 @@ use crate::family::{Family, PerFamily};
 use crate::fault::Fault;
 use crate::filter::Filter;
 use crate::frame::table::{self, Table};
+use crate::guard::Guard;
 use crate::host::{Host, Own};
 use crate::index::{Index, Mark};
 use crate::lease::{Lease, LeaseKey};
@@ -26,7 +27,7 @@ use crate::state::{Desired, NetState, PeerState, Tunnel};
 
 mod claim;
 
-use claim::{Claim, conflict};
+use claim::{Claim, conflict, keys};
 
 /// What this host must be, kept up to date lease by lease.
 #[derive(Debug)]
@@ -38,6 +39,8 @@ pub struct Plan {
     base: Desired,
     /// `base` and all peers.
     want: NetState,
+    /// Who may send: all peers, with or without a tunnel.
+    guard: Option<Guard>,
     peers: BTreeMap<LeaseKey, Peer>,
     /// What the peers claim.
     index: Index,
@@ -59,12 +62,14 @@ impl Plan {
     pub fn new(backend: Box<dyn Backend>, host: Host, own: Own) -> Self {
         let base = backend.base(&host, &own);
         let want = base.net.clone();
+        let guard = base.guard.clone().map(|rules| Guard { rules, senders: BTreeSet::new() });
         Self {
             backend,
             host,
             own,
             base,
             want,
+            guard,
             peers: BTreeMap::new(),
             index: Index::new(),
             faults: BTreeMap::new(),
@@ -75,6 +80,7 @@ impl Plan {
     /// Plans everything again, from these leases.
     pub fn reset(&mut self, leases: &Leases) {
         self.want.clone_from(&self.base.net);
+        self.guard.iter_mut().for_each(|guard| guard.senders.clear());
         self.peers.clear();
         self.faults.clear();
         self.index = Index::new();
@@ -115,6 +121,12 @@ impl Plan {
     #[must_use]
     pub const fn filter(&self) -> &Filter {
         &self.base.filter
+    }
+
+    /// Who may send to the tunnel's port; `None` if everybody may.
+    #[must_use]
+    pub const fn guard(&self) -> Option<&Guard> {
+        self.guard.as_ref()
     }
 
     /// What the userspace datapath has to serve, each with where its frames go.
@@ -222,6 +234,7 @@ impl Plan {
         // All of the old goes before any of the new comes: a key may pass from one peer to another.
         old.iter().for_each(|state| self.want.remove_peer(state));
         new.iter().for_each(|state| self.want.add_peer(state));
+        self.guard.iter_mut().for_each(|guard| guard.exchange(&old, &new));
         old.append(&mut new);
         old
     }
@@ -281,11 +294,6 @@ fn decide(
     programmed
 }
 
-fn keys(state: &PeerState) -> impl Iterator<Item = Key> + use<> {
-    let neigh = state.neigh.map(|(key, _)| Key::Neigh(key));
-    neigh.into_iter().chain(state.fdb.map(Key::Fdb)).chain([Key::Route(state.route.0)])
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::{Duration, Instant};
@@ -306,6 +314,7 @@ mod tests {
         let config = samples::config(families, json!({"Type": "vxlan"}));
         let mut own = samples::own(config.clone());
         own.former = vec![samples::net("10.9.0.0/16")];
+        own.policy.outer_check = true;
         Plan::new(from_config(&config).unwrap(), samples::host(), own)
     }
 
@@ -433,6 +442,53 @@ mod tests {
     }
 
     #[test]
+    fn all_peers_and_nobody_else_may_send() {
+        let mut plan = planned(samples::DUAL, &[samples::lease(samples::DUAL, 7), v4(1), v4(8)]);
+        let senders = |plan: &Plan| {
+            let senders = plan.guard().unwrap().senders.iter();
+            senders.map(|sender| format!("{} {}", sender.addr, sender.subnet)).collect::<Vec<_>>()
+        };
+        let both = ["192.0.2.7 10.5.7.0/24", "192.0.2.8 10.5.8.0/24", "2001:db8:1::7 fd00:5:0:7::/64"];
+        assert_eq!(senders(&plan), both);
+        plan.update(&leases(&[samples::lease(samples::DUAL, 7)]), &BTreeSet::from([v4(8).key]));
+        assert_eq!(senders(&plan), [both[0], both[2]]);
+        plan.reset(&leases(&[v4(8)]));
+        assert_eq!(senders(&plan), [both[1]]);
+    }
+
+    #[test]
+    fn a_peer_that_needs_no_tunnel_may_use_one() {
+        let config = samples::config(samples::V4, json!({"Type": "vxlan", "DirectRouting": true}));
+        let mut own = samples::own(config.clone());
+        own.policy.inner_check = true;
+        let mut plan = Plan::new(from_config(&config).unwrap(), samples::host(), own);
+        plan.reset(&leases(&[v4(7)]));
+        assert!(plan.want().fdb.is_empty());
+        let guard = plan.guard().unwrap();
+        assert_eq!(guard.senders.len(), 1);
+        assert!(guard.rules.inner && !guard.rules.outer);
+    }
+
+    #[test]
+    fn a_host_whose_datapath_looks_into_frames_has_the_firewall_check_addresses_only() {
+        let config = samples::config(samples::V4, json!({"Type": "vxlan"}));
+        let rules = |kind: &str, datapath, outer_check| {
+            let config = samples::config(samples::V4, json!({"Type": kind}));
+            let mut own = samples::own(config.clone());
+            own.policy = crate::host::Policy { outer_check, inner_check: true, ..own.policy };
+            let host = Host { datapath, ..samples::host() };
+            Plan::new(from_config(&config).unwrap(), host, own).guard().map(|guard| guard.rules.clone())
+        };
+        let kernel = rules("vxlan", crate::state::Datapath::Kernel, true).unwrap();
+        assert_eq!((kernel.port, kernel.vni, kernel.outer, kernel.inner), (8472, 1, true, true));
+        let userspace = rules("udp", crate::state::Datapath::Userspace, true).unwrap();
+        assert_eq!((userspace.port, userspace.outer, userspace.inner), (8285, true, false));
+        assert_eq!(rules("udp", crate::state::Datapath::Userspace, false), None);
+        assert_eq!(rules("host-gw", crate::state::Datapath::Kernel, true), None);
+        assert_eq!(config.pools.v4.unwrap().network, kernel.networks[0]);
+    }
+
+    #[test]
     fn an_update_names_what_it_touched_and_nothing_else() {
         let mut plan = planned(samples::V4, &[v4(7), v4(8)]);
         let mut moved = v4(8);
@@ -511,6 +567,7 @@ mod tests {
             fresh.reset(&leases);
             prop_assert_eq!(diff(plan.want(), fresh.want()), vec![]);
             prop_assert_eq!(plan.want(), fresh.want());
+            prop_assert_eq!(plan.guard(), fresh.guard());
             prop_assert!(plan.faults().eq(fresh.faults()));
             prop_assert_eq!(plan.peers(), fresh.peers());
             let mut expected = fresh.base.net.clone();
@@ -537,6 +594,7 @@ mod tests {
             let mut fresh = self::plan(samples::DUAL);
             fresh.reset(&leases);
             prop_assert_eq!(plan.want(), fresh.want());
+            prop_assert_eq!(plan.guard(), fresh.guard());
             prop_assert!(plan.faults().eq(fresh.faults()));
         }
     }

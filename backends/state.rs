@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::fault::Fault;
 use crate::filter::Filter;
+use crate::guard::GuardRules;
 pub use crate::link_name::{BadLinkName, LinkName};
 use crate::mac::Mac;
 
@@ -172,6 +173,8 @@ pub struct Desired {
     pub net: NetState,
     /// The firewall.
     pub filter: Filter,
+    /// Who may send to the tunnel's port; `None` if there is none or everybody may.
+    pub guard: Option<GuardRules>,
     /// What the userspace datapath has to serve.
     pub tunnels: Vec<Tunnel>,
     /// Complaints about leases that are left out.

@@ -11,6 +11,7 @@ use crate::backend::Backend;
 use crate::base;
 use crate::family::{Family, PerFamily};
 use crate::fault::{Code, Fault};
+use crate::guard::GuardRules;
 use crate::host::{Fact, Host, Own};
 use crate::json::scalar;
 use crate::lease::{Attrs, Endpoint};
@@ -122,6 +123,17 @@ impl Vxlan {
         Some((*self.links.get(family)?, link))
     }
 
+    /// The userspace datapath looks into the frames itself.
+    fn guard(&self, host: &Host, own: &Own) -> GuardRules {
+        GuardRules {
+            port: self.port,
+            vni: self.vni,
+            networks: own.parts().map(|(_, pool)| pool.network).collect(),
+            outer: own.policy.outer_check,
+            inner: own.policy.inner_check && host.datapath == Datapath::Kernel,
+        }
+    }
+
     /// The Ethernet address of the peer's tunnel device.
     fn vtep(&self, host: &Host, peer: &Endpoint<'_>) -> Result<Mac, Fault> {
         let incomplete = |cause: String| {
@@ -199,6 +211,7 @@ impl Backend for Vxlan {
             }
             desired.net.links.insert(name, link);
         }
+        desired.guard = Some(self.guard(host, own)).filter(GuardRules::checks);
         if let Some(mtu) = self.mtu.filter(|mtu| *mtu > host.mtu) {
             desired.faults.push(Fault::new(
                 Code::BadConfig,

@@ -39,6 +39,8 @@ pub struct Config {
     pub health: Option<SocketAddr>,
     /// How long suspicious mass deletions are held back.
     pub delete_hold: Duration,
+    /// Give up every privilege that is not needed.
+    pub confine: bool,
     /// Take over from the agent that runs, if one does.
     pub take_over: bool,
     /// Start although the preflight checks object.
@@ -93,6 +95,8 @@ pub struct FilterConfig {
     pub random_fully: bool,
     /// Accept forwarded traffic from and to the fabric.
     pub forward: bool,
+    /// Take frames from the addresses of live leases only.
+    pub check_senders: bool,
     /// Which program's rules.
     pub mode: FirewallMode,
 }
@@ -102,7 +106,7 @@ pub struct FilterConfig {
 pub struct DatapathConfig {
     /// Who.
     pub mode: DatapathMode,
-    /// Whether the userspace datapath drops packets whose inner source is not in the subnet of the host that sent them.
+    /// Whether packets are dropped whose inner source is not in the subnet of the host that sent them.
     pub check_source: bool,
     /// How many threads of the userspace datapath serve a tunnel device, each a queue of it.
     pub queues: usize,

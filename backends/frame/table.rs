@@ -24,7 +24,8 @@ pub struct Peer {
     pub mac: Mac,
     /// Its public address: where datagrams for it go, and the only source from which its datagrams are taken.
     pub addr: IpAddr,
-    /// Its subnet. The first address is that of its tunnel device, so that inner sources are inside it either way.
+    /// Its subnet. The first address is that of its tunnel device. Inner sources are inside it, or its public address:
+    /// what a process on the host has that was connected to an address of a service.
     pub subnet: IpNet,
     /// The largest inner IP packet on the way to it, in bytes.
     pub mtu: u32,
@@ -113,7 +114,7 @@ impl Table {
         for at in self.by_addr.candidates(hash_addr(addr)) {
             let Some(source) = self.sources.get(at).filter(|source| source.addr == addr) else { continue };
             match self.peers.get(at) {
-                Some(peer) if inner.is_none_or(|inner| inner & source.mask == source.net) => {
+                Some(peer) if inner.is_none_or(|inner| source.has(inner)) => {
                     return Permit::Peer(peer);
                 }
                 _ => permit = Permit::Foreign,
@@ -137,6 +138,11 @@ impl Table {
 }
 
 impl Source {
+    #[inline]
+    const fn has(&self, inner: u128) -> bool {
+        inner & self.mask == self.net || inner == self.addr
+    }
+
     fn of(peer: &Peer) -> Self {
         let host_bits = u32::from(peer.subnet.max_prefix_len() - peer.subnet.prefix_len());
         let mask = u128::MAX.checked_shl(host_bits).unwrap_or(0);

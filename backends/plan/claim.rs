@@ -1,6 +1,7 @@
 //! What one lease asks of a host, looked at by itself.
 
 use crate::backend::Backend;
+use crate::diff::Key;
 use crate::family::{Family, PerFamily};
 use crate::fault::{Code, Fault};
 use crate::host::{Fact, Host, Own};
@@ -125,4 +126,10 @@ pub(super) fn conflict(key: &LeaseKey, winner: &LeaseKey, mark: &Mark, family: F
         }
     };
     Fault::new(code, key.as_str(), cause)
+}
+
+/// The objects that a peer's state consists of.
+pub(super) fn keys(state: &PeerState) -> impl Iterator<Item = Key> + use<> {
+    let neigh = state.neigh.map(|(key, _)| Key::Neigh(key));
+    neigh.into_iter().chain(state.fdb.map(Key::Fdb)).chain([Key::Route(state.route.0)])
 }

@@ -17,7 +17,7 @@ use super::adoption::adopt;
 use super::handover::Heir;
 use super::socket::{Request, Visit};
 use super::{Agent, Calling, StoreState, TICK, World};
-use crate::filter::Firewall;
+use crate::filter::{Firewall, Heard};
 use crate::kernel::{Change, Kernel};
 use crate::reconcile::backoff;
 use crate::store::{Held, Revision, StoreError, StoreEvent};
@@ -32,7 +32,7 @@ pub(super) enum Input {
     /// The kernel reports.
     Kernel(Change),
     /// The firewall may have changed.
-    Firewall,
+    Firewall(Heard),
     /// Somebody asks.
     Ask(Request),
     /// A process asks to take over.
@@ -69,7 +69,7 @@ impl<W: World> Agent<W> {
             Some(event) = events.next() => Input::Store(event),
             answer = answer => Input::Answer(answer),
             change = self.world.kernel().changed(&self.scope) => Input::Kernel(change),
-            () = firewall => Input::Firewall,
+            heard = firewall => Input::Firewall(heard),
             Some(visit) = visits.recv() => match visit {
                 Visit::Asks(request) => Input::Ask(request),
                 Visit::Succeeds(heir) => Input::Heir(heir),
@@ -84,6 +84,7 @@ impl<W: World> Agent<W> {
             self.patience(),
             self.plan.as_ref().and_then(|_| self.reconciler.due(now)),
             self.firewall.as_ref().and_then(|_| self.filtering.due(now)),
+            self.firewall.as_ref().and_then(|_| self.guarding.due(now)),
             self.plan.as_ref().and_then(|_| self.carrying.due()),
             self.leases.due(),
             self.leaving.due(),
@@ -102,6 +103,16 @@ impl<W: World> Agent<W> {
         if self.reconciler.heard(change, crate::now()) {
             tracing::debug!(?change, "the kernel differs from what is believed");
             self.disturbed = true;
+        }
+    }
+
+    pub(super) fn hear_firewall(&mut self, heard: Heard) {
+        let now = crate::now();
+        if heard.rules {
+            self.filtering.look(now);
+        }
+        if heard.guard {
+            self.guarding.look(now);
         }
     }
 
@@ -221,6 +232,7 @@ impl<W: World> Agent<W> {
             self.replan |= self.plan.is_none();
             // What nobody wants was left alone so far.
             self.reconciler.touch_all();
+            self.guarding.look(now);
         }
         let last = self.store.revision;
         let made_anew = last.cluster != revision.cluster;

@@ -6,9 +6,11 @@
 
 mod adoption;
 mod carrying;
+pub mod confine;
 mod early;
 mod filtering;
 pub mod flanneld;
+mod guarding;
 pub mod handover;
 pub mod identity;
 mod input;
@@ -42,6 +44,7 @@ use twill_backends::tenure::{Call, Tenure};
 
 use self::carrying::Carrying;
 use self::filtering::Filtering;
+use self::guarding::Guarding;
 use self::handover::{Heir, TakeOverError};
 use self::identity::Identity;
 use self::input::Input;
@@ -148,6 +151,7 @@ pub struct Agent<W: World> {
     repairs: u64,
     firewall: Option<W::Firewall>,
     filtering: Filtering,
+    guarding: Guarding,
     carrying: Carrying,
     papers: Papers,
     ready: watch::Sender<bool>,
@@ -199,6 +203,7 @@ impl<W: World> Agent<W> {
             repairs: 0,
             firewall: None,
             filtering: Filtering::default(),
+            guarding: Guarding::default(),
             carrying: Carrying::new(config.datapath),
             papers,
             ready,
@@ -250,7 +255,7 @@ impl<W: World> Agent<W> {
                     }
                 }
                 Input::Kernel(change) => self.hear_kernel(&change),
-                Input::Firewall => self.filtering.look(crate::now()),
+                Input::Firewall(heard) => self.hear_firewall(heard),
                 Input::Time => {}
             }
         }

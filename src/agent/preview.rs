@@ -85,7 +85,7 @@ impl<W: World> Agent<W> {
         })?;
         let have = self.world.kernel().observe(&self.scope).await?.net;
         let rules = match &self.firewall {
-            Some(firewall) => firewall.describe(plan.filter()).await?,
+            Some(firewall) => firewall.describe(plan.filter(), plan.guard()).await?,
             None => Vec::new(),
         };
         let (want, mtu) = (plan.want().clone(), plan.backend().mtu(plan.host()));
@@ -125,6 +125,8 @@ impl<W: World> Agent<W> {
         }
         if let Some(firewall) = &self.firewall {
             let removed = firewall.apply(&self.nothing_wanted()).await?;
+            let guard = firewall.guard(None, true).await?;
+            lines.extend(guard.removed);
             lines.extend(removed.removed);
             lines.extend(removed.warnings.into_iter().map(|warning| format!("# {warning}")));
         }

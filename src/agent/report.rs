@@ -26,7 +26,9 @@ impl<W: World> Agent<W> {
     /// Answers a request. Returns whether the agent is to end.
     pub(super) async fn answer(&self, request: Request) -> bool {
         let (answer, end) = match request.ask {
-            Ask::Status => (serde_json::to_value(self.status()).map_err(|error| error.to_string()), false),
+            Ask::Status => {
+                (serde_json::to_value(self.status().await).map_err(|error| error.to_string()), false)
+            }
             Ask::Release => match self.release().await {
                 Ok(key) => (Ok(key.into()), true),
                 Err(error) => (Err(error), false),
@@ -60,9 +62,10 @@ impl<W: World> Agent<W> {
         }
     }
 
-    fn status(&self) -> Status {
+    async fn status(&self) -> Status {
         let now = crate::now();
         let faults = self.faults();
+        let network = self.network_status().await;
         Status {
             version: VERSION,
             state: match (*self.ready.borrow(), faults.is_empty() && self.store.connected) {
@@ -86,20 +89,24 @@ impl<W: World> Agent<W> {
                 mtu: plan.host().mtu,
                 public: plan.host().addrs.iter().map(|(_, addr)| addr.public.to_string()).collect(),
             }),
-            network: self.network_status(),
+            network,
             lease: self.lease_status(),
             peers: self.peers(),
             faults: faults.iter().map(FaultStatus::from).collect(),
             reconcile: ReconcileStatus {
                 converged: self.converged(),
                 tally: self.reconciler.tally(),
-                repairs: self.repairs + self.filtering.repairs(),
+                repairs: self.repairs + self.filtering.repairs() + self.guarding.repairs(),
             },
         }
     }
 
-    fn network_status(&self) -> Option<NetworkStatus> {
+    async fn network_status(&self) -> Option<NetworkStatus> {
         let plan = self.plan.as_ref()?;
+        let guard = match &self.firewall {
+            Some(firewall) => self.guarding.status(firewall).await,
+            None => None,
+        };
         Some(NetworkStatus {
             networks: plan.own().network.pools.iter().map(|(_, pool)| pool.network.to_string()).collect(),
             backend: plan.backend().kind().to_owned(),
@@ -110,6 +117,7 @@ impl<W: World> Agent<W> {
                 .map(|firewall| firewall.engine().to_string())
                 .unwrap_or_default(),
             datapath: plan.backend().datapath().map(|_| self.carrying.status()),
+            guard,
         })
     }
 
@@ -165,6 +173,7 @@ impl<W: World> Agent<W> {
         faults.extend(planned.cloned());
         faults.extend(self.reconciler.faults().iter().cloned());
         faults.extend(self.filtering.faults().iter().cloned());
+        faults.extend(self.guarding.serious().iter().cloned());
         faults.extend(self.carrying.faults().iter().cloned());
         faults.extend(self.papers.faults().cloned());
         faults

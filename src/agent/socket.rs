@@ -64,18 +64,20 @@ struct Line {
     request: Ask,
 }
 
-/// Binds the socket, for its owner only. A file left by an agent that died is replaced: whoever calls this holds the
-/// instance's lock.
+/// Binds the socket, for its owner only, at no moment for others. A file left by an agent that died is replaced: whoever
+/// calls this holds the instance's lock.
 ///
 /// # Errors
 /// As the file system answers.
 pub fn bind(path: &Path) -> io::Result<UnixListener> {
-    match fs::remove_file(path) {
+    let unready = path.with_extension("unready");
+    match fs::remove_file(&unready) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         Ok(()) | Err(_) => {}
     }
-    let listener = UnixListener::bind(path)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    let listener = UnixListener::bind(&unready)?;
+    fs::set_permissions(&unready, fs::Permissions::from_mode(0o600))?;
+    fs::rename(&unready, path)?;
     Ok(listener)
 }
 

@@ -1,10 +1,13 @@
 //! What an agent says of itself.
 
+mod guard;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::guard::GuardStatus;
 use crate::reconcile::Tally;
 
 /// The version of [`Status`] and of the requests; grows when a field changes its meaning or goes.
@@ -93,6 +96,9 @@ pub struct NetworkStatus {
     /// Who carries frames; `None` where there is no tunnel.
     #[serde(default)]
     pub datapath: Option<DatapathStatus>,
+    /// Who may send; `None` where everybody may, or where there is no tunnel.
+    #[serde(default)]
+    pub guard: Option<GuardStatus>,
 }
 
 /// Who carries frames between tunnel devices and the underlay.
@@ -204,6 +210,9 @@ impl fmt::Display for Status {
         if let Some(datapath) = self.network.as_ref().and_then(|network| network.datapath.as_ref()) {
             write!(f, "{datapath}")?;
         }
+        if let Some(guard) = self.network.as_ref().and_then(|network| network.guard.as_ref()) {
+            write!(f, "{guard}")?;
+        }
         if let Some(underlay) = &self.underlay {
             let public = underlay.public.join(", ");
             writeln!(
@@ -304,6 +313,13 @@ mod tests {
                 mtu: 1430,
                 firewall: "nftables".to_owned(),
                 datapath: None,
+                guard: Some(GuardStatus {
+                    port: 8472,
+                    checks: vec!["outer".to_owned(), "inner".to_owned()],
+                    senders: 2,
+                    in_force: true,
+                    dropped: BTreeMap::from([("forged".to_owned(), 0), ("strangers".to_owned(), 7)]),
+                }),
             }),
             lease: Some(LeaseStatus {
                 key: "10.5.1.0-24".to_owned(),
@@ -343,6 +359,7 @@ state     degraded, up 2h1m, pid 4711
 node      0d6e (instance ff82d74b, twill 0.1.0)
 store     etcd http://10.0.0.1:2379, revision 42
 network   10.5.0.0/16, fd00:5::/48, vxlan, MTU 1430, nftables
+guard     UDP 8472: 2 may send, outer and inner source checked; dropped forged 0, strangers 7
 underlay  eth0 MTU 1500, published as 192.0.2.1, 2001:db8::1
 lease     10.5.1.0/24, held for 22h13m
 kernel    as wanted; 3 passes, 12 operations, 1 repairs

@@ -113,6 +113,7 @@ impl<W: World> Agent<W> {
         self.scope = self.scope_of(&plan);
         self.carrying.want(&plan);
         self.filtering.want(plan.filter());
+        self.guarding.want(&plan);
         self.reconciler.touch_all();
         self.reconciler.doubt(crate::now());
         self.plan = Some(plan);
@@ -145,6 +146,7 @@ impl<W: World> Agent<W> {
         if let Some(plan) = &mut self.plan {
             let keys = plan.update(&self.leases, &std::mem::take(&mut self.changed));
             self.carrying.want(plan);
+            self.guarding.want(plan);
             self.reconciler.touch(keys);
         }
     }
@@ -155,6 +157,12 @@ impl<W: World> Agent<W> {
         if self.resync_at <= now {
             self.resync_at = now + RESYNC;
             self.reconciler.doubt(now);
+        }
+        // A peer is let in before anything is sent to it.
+        if let Some(firewall) = &self.firewall
+            && self.guarding.due(now).is_some_and(|at| at <= now)
+        {
+            self.guarding.pass(firewall, self.snapshot).await;
         }
         if self.reconciler.due(now).is_some_and(|at| at <= now) {
             let goal = Goal { scope: &self.scope, want: plan.want(), removals: self.snapshot };

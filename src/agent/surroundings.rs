@@ -130,6 +130,8 @@ impl<W: World> Agent<W> {
             masquerade: filter.masquerade.then_some(Masquerade { random_fully: filter.random_fully }),
             forward: filter.forward,
             blackhole: self.config.blackhole,
+            outer_check: filter.check_senders,
+            inner_check: self.config.datapath.check_source,
         }
     }
 

@@ -259,9 +259,13 @@ pub(super) struct AgentArgs {
     #[arg(long)]
     pub(super) datapath: String,
     #[arg(long)]
+    pub(super) outer_source_check: String,
+    #[arg(long)]
     pub(super) inner_source_check: String,
     #[arg(long, value_parser = go::int)]
     pub(super) datapath_queues: i64,
+    #[arg(long)]
+    pub(super) confine: String,
     #[arg(long, action = ArgAction::Set, value_parser = go::boolean)]
     pub(super) take_over: bool,
     #[arg(long, action = ArgAction::Set, value_parser = go::boolean)]

@@ -24,6 +24,7 @@ pub(super) fn config(args: AgentArgs, mut warnings: Vec<String>) -> Result<Confi
     let filter = FilterConfig {
         masquerade: args.ip_masq,
         random_fully: !args.ip_masq_fully_random_disable,
+        check_senders: switch("outer-source-check", &args.outer_source_check)?,
         forward: args.iptables_forward_rules,
         mode: firewall(&args.firewall)?,
     };
@@ -47,6 +48,7 @@ pub(super) fn config(args: AgentArgs, mut warnings: Vec<String>) -> Result<Confi
         resync: Duration::from_secs(resync),
         health,
         delete_hold: Duration::from_secs(delete_hold),
+        confine: switch("confine", &args.confine)?,
         take_over: args.take_over,
         force: args.force,
         cleanup_on_exit: args.cleanup_on_exit,
@@ -121,11 +123,7 @@ fn datapath(args: &AgentArgs) -> Result<DatapathConfig, ConfigError> {
         "plain" => DatapathMode::Plain,
         other => return Err(word("datapath", other, "auto, kernel, userspace, plain")),
     };
-    let check_source = match args.inner_source_check.as_str() {
-        "on" => true,
-        "off" => false,
-        other => return Err(word("inner-source-check", other, "on, off")),
-    };
+    let check_source = switch("inner-source-check", &args.inner_source_check)?;
     let queues = number("datapath-queues", args.datapath_queues, 0..=256, "0 (as many as help) to 256")?;
     let queues = usize::try_from(queues).ok().filter(|queues| *queues > 0).unwrap_or_else(queues_that_help);
     Ok(DatapathConfig { mode, check_source, queues })
@@ -134,6 +132,14 @@ fn datapath(args: &AgentArgs) -> Result<DatapathConfig, ConfigError> {
 /// Each queue keeps a processor busy, and so do those who send and receive through it.
 fn queues_that_help() -> usize {
     std::thread::available_parallelism().map_or(1, |count| (count.get() / 2).clamp(1, 8))
+}
+
+fn switch(flag: &'static str, text: &str) -> Result<bool, ConfigError> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err(ConfigError::Word { flag, value: text.to_owned(), expected: "on, off" }),
+    }
 }
 
 fn health(ip: &str, port: i64) -> Result<Option<SocketAddr>, ConfigError> {

@@ -138,16 +138,28 @@ pub const TWILL_FLAGS: &[FlagRow] = &[
         "who carries VXLAN frames: auto, kernel, userspace, or plain (userspace without offloads)",
     ),
     row(
+        "outer-source-check",
+        Kind::Text,
+        "on",
+        "on: the tunnel's port takes frames only from the addresses of live leases; off: the kernel takes any",
+    ),
+    row(
         "inner-source-check",
         Kind::Text,
         "on",
-        "on: the userspace datapath drops packets whose source is outside their host's subnet; off: it does not",
+        "on: packets whose source is outside the subnet of the host that sent them are dropped; off: they are not",
     ),
     row(
         "datapath-queues",
         Kind::Int,
         "0",
         "threads of the userspace datapath, each a queue of the TAP; 0: half as many as processors, at most 8",
+    ),
+    row(
+        "confine",
+        Kind::Text,
+        "on",
+        "on: the agent and what it runs give up every privilege but those over the network; off: they keep all",
     ),
     row(
         "take-over",

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::world::Real;
 use super::{Outcome, successor, with_store};
+use crate::agent::confine::{Reach, confine};
 use crate::agent::handover::{self, Doors, Inheritance, TakeOverError};
 use crate::agent::identity::{Identity, Origin, machine_id};
 use crate::agent::lock::{Lock, no_flanneld};
@@ -56,8 +58,29 @@ pub(super) async fn run(config: Config) -> Outcome {
     if let (StoreConfig::Etcd(etcd), None) = (&config.site.store, &post.inheritance) {
         no_flanneld(&etcd.prefix)?;
     }
+    if config.confine {
+        give_up(&config);
+    }
     with_store!(&config.site.store, |store| live(store, config.clone(), post).await?);
     Ok(String::new())
+}
+
+/// Gives up what is not needed any more. The process has one thread until here.
+fn give_up(config: &Config) {
+    let (state, run) = (config.site.state_dir(), config.site.run_dir());
+    let mut reach = Reach { read: Vec::new(), write: vec![&state, &run, &config.subnet_file] };
+    match &config.site.store {
+        StoreConfig::Etcd(etcd) => {
+            let files = etcd.tls.iter().flat_map(|tls| [&tls.ca, &tls.cert, &tls.key]);
+            reach.read.extend(files.flatten().map(PathBuf::as_path));
+        }
+        StoreConfig::File { dir } => reach.write.push(dir),
+    }
+    let confined = confine(&reach);
+    tracing::info!(capabilities = %confined, "confined");
+    for failed in &confined.failed {
+        tracing::warn!(%failed, "not everything could be given up");
+    }
 }
 
 impl Post {

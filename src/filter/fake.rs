@@ -2,12 +2,14 @@
 //!
 //! Clones are handles on the same firewall.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 use twill_backends::filter::Filter;
+use twill_backends::guard::Guard;
 
-use super::{Applied, Engine, FilterError, Firewall, PolicyDrop};
+use super::{Applied, Engine, FilterError, Firewall, Heard, PolicyDrop};
 
 /// A firewall in memory.
 #[derive(Debug, Clone, Default)]
@@ -22,8 +24,10 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     have: Filter,
+    guard: Option<Guard>,
     writes: usize,
     failures: usize,
+    guard_failures: usize,
     drops: Vec<PolicyDrop>,
 }
 
@@ -31,6 +35,17 @@ impl FakeFirewall {
     /// What is in force.
     pub fn have(&self) -> Filter {
         self.state().have.clone()
+    }
+
+    /// Who may send.
+    pub fn guarded(&self) -> Option<Guard> {
+        self.state().guard.clone()
+    }
+
+    /// Lets everybody send, as another program would, and announces it.
+    pub fn unguard(&self) {
+        self.state().guard = None;
+        self.0.changes.notify_one();
     }
 
     /// How many passes wrote something.
@@ -49,6 +64,11 @@ impl FakeFirewall {
         self.state().failures = count;
     }
 
+    /// Makes the next `count` passes over the guard fail.
+    pub fn fail_guard(&self, count: usize) {
+        self.state().guard_failures = count;
+    }
+
     /// What [`Firewall::obstacles`] reports from here on, which is announced.
     pub fn obstruct(&self, drops: Vec<PolicyDrop>) {
         self.state().drops = drops;
@@ -60,6 +80,14 @@ impl FakeFirewall {
     }
 }
 
+fn attempt(failures: &mut usize) -> Result<(), FilterError> {
+    if *failures == 0 {
+        return Ok(());
+    }
+    *failures -= 1;
+    Err(FilterError::Denied { command: "fake".into(), detail: "asked to fail".into() })
+}
+
 impl Firewall for FakeFirewall {
     fn engine(&self) -> Engine {
         Engine::Nftables
@@ -67,11 +95,7 @@ impl Firewall for FakeFirewall {
 
     async fn apply(&self, want: &Filter) -> Result<Applied, FilterError> {
         let mut state = self.state();
-        if state.failures > 0 {
-            state.failures -= 1;
-            let denied = FilterError::Denied { command: "fake".into(), detail: "asked to fail".into() };
-            return Err(denied);
-        }
+        attempt(&mut state.failures)?;
         let mut applied = Applied::default();
         if state.have != *want {
             state.have = want.clone();
@@ -81,12 +105,32 @@ impl Firewall for FakeFirewall {
         Ok(applied)
     }
 
-    async fn describe(&self, want: &Filter) -> Result<Vec<String>, FilterError> {
+    async fn guard(&self, want: Option<&Guard>, removals: bool) -> Result<Applied, FilterError> {
+        let mut state = self.state();
+        attempt(&mut state.guard_failures)?;
+        let mut applied = Applied::default();
+        let mut target = want.cloned();
+        if let (Some(target), Some(have), false) = (&mut target, &state.guard, removals) {
+            target.senders.extend(&have.senders);
+        }
+        if state.guard.is_none() && target.is_some() {
+            applied.loaded.push("fake guard".into());
+        }
+        state.guard = target;
+        Ok(applied)
+    }
+
+    async fn dropped(&self) -> BTreeMap<String, u64> {
+        self.state().guard.iter().map(|_| ("strangers".to_owned(), 0)).collect()
+    }
+
+    async fn describe(&self, want: &Filter, _: Option<&Guard>) -> Result<Vec<String>, FilterError> {
         Ok(if self.state().have == *want { vec![] } else { vec!["load fake: it differs".into()] })
     }
 
-    async fn changed(&self) {
+    async fn changed(&self) -> Heard {
         self.0.changes.notified().await;
+        Heard::ALL
     }
 
     async fn obstacles(&self, _want: &Filter) -> Vec<PolicyDrop> {
@@ -113,7 +157,7 @@ mod tests {
         assert!(fake.apply(&want).await.is_err());
         assert_eq!(fake.apply(&want).await.unwrap().loaded.len(), 1);
         assert!(fake.apply(&want).await.unwrap().is_unchanged());
-        assert!(fake.describe(&want).await.unwrap().is_empty());
+        assert!(fake.describe(&want, None).await.unwrap().is_empty());
         fake.flush();
         fake.changed().await;
         assert_eq!(fake.apply(&want).await.unwrap().loaded.len(), 1);

@@ -1,22 +1,22 @@
 //! This host's firewall: which engine, what a pass does, and when there is nothing to do.
 
-use std::collections::BTreeSet;
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 use tokio::sync::Mutex;
 use twill_backends::filter::Filter;
+use twill_backends::guard::Guard;
 
+use super::guard::GuardTable;
 use super::iptables::{Flavour, Iptables};
-use super::monitor::{INET, IPV4, IPV6, Monitor, Watch};
+use super::monitor::{BACKSTOP, Monitor};
+use super::news::{INET, IPV4, IPV6, Watch};
 use super::nft::{self, Nft};
 use super::step::{Plan, Step};
 use super::tools::Tools;
-use super::{Applied, Engine, FilterError, Firewall, Options, PolicyDrop};
+use super::{Applied, Engine, FilterError, Firewall, Heard, Options, PolicyDrop};
 use crate::config::FirewallMode;
 
-/// How often to look where every change is announced: a backstop.
-const BACKSTOP: Duration = Duration::from_secs(60);
 /// How often a load is read back and tried again within one pass.
 const ROUNDS: usize = 3;
 
@@ -26,6 +26,7 @@ pub struct HostFirewall {
     engine: Engine,
     reason: String,
     nft: Nft,
+    guard: GuardTable,
     /// The iptables programs of plain name.
     iptables: Iptables,
     /// Those of the other kernel interface, where both are installed.
@@ -50,6 +51,7 @@ impl HostFirewall {
     pub async fn open(options: Options) -> Self {
         let tools = Tools::new(options.path);
         let nft = Nft::new(tools.clone(), &options.instance);
+        let guard = GuardTable::new(Nft::new(tools.clone(), &options.instance), &options.instance);
         let iptables = Iptables::new(tools.clone(), "");
         let flavour = iptables.flavour().await.ok();
         let other = flavour
@@ -57,8 +59,9 @@ impl HostFirewall {
         let mut this = Self {
             engine: Engine::Nftables,
             reason: "asked for".to_owned(),
-            monitor: Monitor::open(watches(nft.table()), options.resync.max(BACKSTOP)),
+            monitor: Monitor::open(watches(nft.table(), guard.table()), options.resync.max(BACKSTOP)),
             nft,
+            guard,
             iptables,
             other,
             memory: Mutex::new(Memory {
@@ -72,7 +75,8 @@ impl HostFirewall {
             FirewallMode::Iptables => this.engine = Engine::Iptables,
         }
         if this.engine == Engine::Iptables && flavour == Some(Flavour::Legacy) {
-            this.monitor = Monitor::open(Vec::new(), options.resync);
+            let guard = watches("", this.guard.table()).into_iter().filter(|watch| watch.guard);
+            this.monitor = Monitor::open(guard.collect(), options.resync);
         }
         tracing::info!(engine = ?this.engine, reason = this.reason, "firewall engine");
         this
@@ -225,14 +229,29 @@ impl Firewall for HostFirewall {
         Err(FilterError::NotAsWritten { what, why })
     }
 
-    async fn describe(&self, want: &Filter) -> Result<Vec<String>, FilterError> {
-        let memory = self.memory.lock().await;
-        let plan = self.plan(want, &memory, true).await?;
-        Ok(plan.steps.iter().filter(|step| !memory.settled.contains(step)).map(Step::to_string).collect())
+    async fn guard(&self, want: Option<&Guard>, removals: bool) -> Result<Applied, FilterError> {
+        self.guard.keep(want, removals).await
     }
 
-    async fn changed(&self) {
-        self.monitor.changed().await;
+    async fn dropped(&self) -> BTreeMap<String, u64> {
+        self.guard.dropped().await
+    }
+
+    async fn describe(&self, want: &Filter, guard: Option<&Guard>) -> Result<Vec<String>, FilterError> {
+        let memory = self.memory.lock().await;
+        let plan = self.plan(want, &memory, true).await?;
+        let steps = plan.steps.iter().filter(|step| !memory.settled.contains(step)).map(Step::to_string);
+        // Without its tool an agent reports the guard as a fault.
+        let guard = self.guard.describe(guard).await.unwrap_or_else(|error| vec![format!("# {error}")]);
+        Ok(steps.chain(guard).collect())
+    }
+
+    async fn changed(&self) -> Heard {
+        let heard = self.monitor.changed(&self.guard).await;
+        if heard.guard {
+            self.guard.doubt();
+        }
+        heard
     }
 
     async fn obstacles(&self, want: &Filter) -> Vec<PolicyDrop> {
@@ -245,12 +264,14 @@ impl Firewall for HostFirewall {
     }
 }
 
-/// Our table, and the chains of iptables-nft that hold flanneld's rules or the policy that defeats ours.
-fn watches(table: &str) -> Vec<Watch> {
-    let mut watches = vec![Watch { family: INET, table: table.to_owned(), chains: &[] }];
+/// Our tables, and the chains of iptables-nft that hold flanneld's rules or the policy that defeats ours.
+fn watches(table: &str, guard: &str) -> Vec<Watch> {
+    let whole = |table: &str, guard| Watch { family: INET, table: table.to_owned(), chains: &[], guard };
+    let mut watches = vec![whole(table, false), whole(guard, true)];
     for family in [IPV4, IPV6] {
-        let nat = Watch { family, table: "nat".to_owned(), chains: &["POSTROUTING", "FLANNEL-POSTRTG"] };
-        let filter = Watch { family, table: "filter".to_owned(), chains: &["FORWARD", "FLANNEL-FWD"] };
+        let part = |table: &str, chains| Watch { family, table: table.to_owned(), chains, guard: false };
+        let nat = part("nat", &["POSTROUTING", "FLANNEL-POSTRTG"]);
+        let filter = part("filter", &["FORWARD", "FLANNEL-FWD"]);
         watches.extend([nat, filter]);
     }
     watches

@@ -1,4 +1,4 @@
-//! Masquerade and forward rules: rendered (pure), then applied as one transaction.
+//! Masquerade and forward rules, and who may send: rendered (pure), then applied as one transaction.
 //!
 //! ```text
 //! Filter --render--> what the rules must read like --+-- equal: nothing is written, nothing is announced
@@ -14,19 +14,23 @@
 //! table of our own passes nothing there. And a fabric that flanneld ran in iptables mode keeps its chains.
 
 pub mod fake;
+mod guard;
 mod host;
 mod iptables;
 mod monitor;
+mod news;
 mod nft;
 mod step;
 mod tools;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use twill_backends::filter::Filter;
+use twill_backends::guard::Guard;
 
 use crate::config::FirewallMode;
 
@@ -44,16 +48,35 @@ pub trait Firewall: Send + Sync {
     /// When ours could not be read or loaded. Leftovers that resist are [`Applied::warnings`].
     fn apply(&self, want: &Filter) -> impl Future<Output = Result<Applied, FilterError>> + Send;
 
-    /// What [`apply`](Self::apply) would do, one line per transaction, each with its reason. Writes nothing.
+    /// Lets nobody but these send to the tunnel's port, in one transaction; `None` lets everybody. Who is not wanted
+    /// any more may still send unless `removals` may be made.
+    ///
+    /// # Errors
+    /// When the guard could not be read or loaded. What it cannot check on this host is among [`Applied::warnings`].
+    fn guard(
+        &self,
+        want: Option<&Guard>,
+        removals: bool,
+    ) -> impl Future<Output = Result<Applied, FilterError>> + Send;
+
+    /// How many packets the guard dropped, by reason; empty where it is not loaded.
+    fn dropped(&self) -> impl Future<Output = BTreeMap<String, u64>> + Send;
+
+    /// What [`apply`](Self::apply) and [`guard`](Self::guard) would do, one line per transaction, each with its reason.
+    /// Writes nothing.
     ///
     /// # Errors
     /// When the present state could not be read.
-    fn describe(&self, want: &Filter) -> impl Future<Output = Result<Vec<String>, FilterError>> + Send;
+    fn describe(
+        &self,
+        want: &Filter,
+        guard: Option<&Guard>,
+    ) -> impl Future<Output = Result<Vec<String>, FilterError>> + Send;
 
     /// Resolves when something of ours may have changed, or when it is time to look. Cancel-safe: what was
-    /// heard is kept for the next call. Bursts are coalesced; our own writes are heard as well, so `apply` and
+    /// heard is kept for the next call. Bursts are coalesced; our own writes of rules are heard as well, so `apply` and
     /// expect [`Applied::is_unchanged`].
-    fn changed(&self) -> impl Future<Output = ()> + Send;
+    fn changed(&self) -> impl Future<Output = Heard> + Send;
 
     /// What on this host defeats `want` and is not ours to change; each item says what to run.
     fn obstacles(&self, want: &Filter) -> impl Future<Output = Vec<PolicyDrop>> + Send;
@@ -63,8 +86,22 @@ pub trait Firewall: Send + Sync {
     /// # Errors
     /// As [`apply`](Self::apply).
     fn remove(&self) -> impl Future<Output = Result<Applied, FilterError>> + Send {
-        async { self.apply(&Filter::default()).await }
+        async {
+            let guard = self.guard(None, true).await?;
+            let mut applied = self.apply(&Filter::default()).await?;
+            applied.removed.extend(guard.removed);
+            Ok(applied)
+        }
     }
+}
+
+/// What may have changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Heard {
+    /// What [`Firewall::apply`] makes.
+    pub rules: bool,
+    /// What [`Firewall::guard`] makes.
+    pub guard: bool,
 }
 
 /// The engine in use.
@@ -108,6 +145,18 @@ impl fmt::Display for Engine {
             Self::Nftables => "nftables",
             Self::Iptables => "iptables",
         })
+    }
+}
+
+impl Heard {
+    /// Everything may have changed.
+    pub const ALL: Self = Self { rules: true, guard: true };
+}
+
+impl std::ops::BitOrAssign for Heard {
+    fn bitor_assign(&mut self, other: Self) {
+        self.rules |= other.rules;
+        self.guard |= other.guard;
     }
 }
 

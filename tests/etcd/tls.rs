@@ -1,12 +1,13 @@
 //! TLS with a CA alone, with a client certificate, and what is refused.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 use twill::config::TlsFiles;
-use twill::store::{LeaseAdmin, LeaseStore};
+use twill::store::{LeaseAdmin, LeaseStore, StoreEvent};
 
-use crate::harness::{CONFIG, claim, etcd, store, with_tls};
+use crate::harness::{CONFIG, Events, claim, etcd, flannels, put, store, with_tls};
 
 struct Files {
     dir: tempfile::TempDir,
@@ -137,4 +138,109 @@ async fn a_replaced_certificate_is_used_from_the_next_connection_on() {
     store.config().await.unwrap_err();
     files.client(&ca);
     store.set_config_text(CONFIG).await.unwrap();
+}
+
+/// An etcd that takes clients of the authority in `ca`, and shows what it signed.
+fn flags(files: &Files) -> [String; 4] {
+    [
+        format!("--cert-file={}", files.text("server")),
+        format!("--key-file={}", files.text("server-key")),
+        format!("--trusted-ca-file={}", files.text("ca")),
+        "--client-cert-auth".to_owned(),
+    ]
+}
+
+/// A certificate of the client that is good for so long.
+fn client_for(files: &Files, ca: &CertifiedIssuer<'static, KeyPair>, life: Duration) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let mut client = CertificateParams::new(["node-1".to_owned()]).unwrap();
+    client.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    client.not_after = rcgen::date_time_ymd(1970, 1, 1) + now + life;
+    files.sign("client", client, ca);
+}
+
+fn server(files: &Files, ca: &CertifiedIssuer<'static, KeyPair>) {
+    let mut server = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+    server.extended_key_usages =
+        vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    files.sign("server", server, ca);
+}
+
+/// Reads events until the lease is among them; whether the watch ended on the way.
+async fn until(events: &mut Events<'_>, key: &str) -> bool {
+    let mut ended = false;
+    loop {
+        match events.next().await {
+            StoreEvent::Put(lease, _) if lease.key.as_str() == key => return ended,
+            StoreEvent::Snapshot { leases, .. } if leases.iter().any(|lease| lease.key.as_str() == key) => {
+                return ended;
+            }
+            StoreEvent::Down(_) => ended = true,
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn certificates_are_replaced_while_the_watch_goes_on() {
+    let files = Files::new();
+    let ca = authority();
+    files.write("ca", &ca);
+    server(&files, &ca);
+    client_for(&files, &ca, Duration::from_secs(3600));
+    let [a, b, c, d] = flags(&files);
+    let etcd = etcd!(a, b, c, d);
+    let (cert, key) = (files.path("client"), files.path("client-key"));
+    let config = with_tls(etcd.config(), tls(&files.path("ca"), Some((&cert, &key))));
+    let (watching, writing) = (store(config.clone()), store(config));
+    writing.set_config_text(CONFIG).await.unwrap();
+    let mut events = Events::of(&watching);
+    events.snapshot().await;
+    // First a mistake, then what was meant: neither ends the watch, nor keeps a call from its answer.
+    let broken = |files: &Files| client_for(files, &authority(), Duration::from_secs(3600));
+    let good = |files: &Files| client_for(files, &ca, Duration::from_secs(3600));
+    for (n, replace) in [(7, &broken as &dyn Fn(&Files)), (8, &good)] {
+        replace(&files);
+        // The watch looks at the files whenever it has been silent for a while.
+        events.quiet(Duration::from_secs(3)).await;
+        let lease = format!("10.5.7{n}.0-24");
+        put(&writing, &lease, &flannels(n), false).await;
+        assert!(!until(&mut events, &lease).await, "the watch ended");
+        watching.config().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn an_etcd_with_another_authority_is_followed_with_the_files_that_were_replaced() {
+    let files = Files::new();
+    let (old, new) = (authority(), authority());
+    files.write("ca", &old);
+    server(&files, &old);
+    client_for(&files, &old, Duration::from_secs(5));
+    let [a, b, c, d] = flags(&files);
+    let mut etcd = etcd!(a, b, c, d);
+    let (cert, key) = (files.path("client"), files.path("client-key"));
+    let store = store(with_tls(etcd.config(), tls(&files.path("ca"), Some((&cert, &key)))));
+    store.set_config_text(CONFIG).await.unwrap();
+    let mut events = Events::of(&store);
+    events.snapshot().await;
+    put(&store, "10.5.77.0-24", &flannels(7), false).await;
+    assert!(!until(&mut events, "10.5.77.0-24").await);
+    // What the old certificate opened goes on when it ends.
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    put(&store, "10.5.78.0-24", &flannels(8), false).await;
+    assert!(!until(&mut events, "10.5.78.0-24").await);
+    etcd.stop();
+    assert!(etcd.run());
+    let ended = events.down().await;
+    assert!(ended.contains("ended"), "{ended}");
+    files.write("ca", &new);
+    server(&files, &new);
+    client_for(&files, &new, Duration::from_secs(3600));
+    etcd.stop();
+    assert!(etcd.run());
+    put(&store, "10.5.79.0-24", &flannels(9), false).await;
+    until(&mut events, "10.5.79.0-24").await;
+    let leases = store.entries().await.unwrap().len();
+    assert_eq!(leases, 3, "nothing was lost on the way");
 }

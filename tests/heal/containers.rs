@@ -136,7 +136,7 @@ fn containers_of_flannels_plugin_live_on_and_go_by_twills() {
     let (second, _) = files[0].add_as_flannel(&left, 0, "c2");
     let (to, result) = files[1].add_as_flannel(&left, 1, "c1");
     check(&left, &files[0]);
-    let rules = dump::firewall(&left.lab.hosts[0].net);
+    let rules = dump::rules(&left.lab.hosts[0].net);
     let stream = Stream::start(&from.net, &to.net, address(&result), PER_SECOND).unwrap();
     let answers = |goal: u64| {
         let goal = stream.answered() + goal;
@@ -152,7 +152,7 @@ fn containers_of_flannels_plugin_live_on_and_go_by_twills() {
     answers(500);
 
     wait_for("the take-over", || {
-        let differs = difference(&rules, &dump::firewall(&left.lab.hosts[0].net));
+        let differs = difference(&rules, &dump::rules(&left.lab.hosts[0].net));
         if differs.is_empty() { Ok(()) } else { Err(differs) }
     });
     assert_eq!(dump::mac_of(&left.lab.hosts[0].net, "flannel.1"), mac(0, false));

@@ -48,6 +48,19 @@ pub(crate) fn firewall(net: &Netns) -> Vec<String> {
     rules_of(&run(net, RULES))
 }
 
+/// [`firewall`] without the guard: what flanneld has a counterpart of.
+pub(crate) fn rules(net: &Netns) -> Vec<String> {
+    let mut rules = firewall(net);
+    if let Some(first) = rules.iter().position(|line| line.starts_with("table inet twill-guard-")) {
+        let last = first + rules[first..].iter().position(|line| line == "}").unwrap();
+        rules.drain(first..=last);
+        // Elements stand at the end, and only the guard has any.
+        let end = rules.iter().rposition(|line| line == "}").map_or(0, |last| last + 1);
+        rules.truncate(end);
+    }
+    rules
+}
+
 fn routes_of(text: &str) -> Vec<String> {
     let mut lines = objects("route ", text);
     lines.retain(|line| !line.contains("\"fe80::/64\"") && !line.contains("\"multicast\""));
@@ -55,7 +68,18 @@ fn routes_of(text: &str) -> Vec<String> {
 }
 
 fn rules_of(text: &str) -> Vec<String> {
-    text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect()
+    let (elements, mut lines): (Vec<_>, Vec<_>) = text
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .partition(|line| line.contains(" . 0x") || line.contains("elements = "));
+    // The kernel keeps elements in the order in which they came.
+    let elements = elements.iter().flat_map(|line| line.split(", "));
+    let bare =
+        |one: &str| one.trim().trim_start_matches("elements = {").trim_matches([',', '}', ' ']).to_owned();
+    let mut elements: Vec<String> = elements.map(bare).collect();
+    elements.sort();
+    lines.retain(|line| !line.trim().is_empty());
+    lines.into_iter().map(str::to_owned).chain(elements).collect()
 }
 
 /// Links with addresses. Of a device that is no tunnel, its Ethernet address does not count.

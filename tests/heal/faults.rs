@@ -169,9 +169,12 @@ pub(crate) fn host(fabric: &Fabric) -> Vec<Fault> {
 /// What can be broken of our table.
 pub(crate) fn nftables(fabric: &Fabric) -> Vec<Fault> {
     let tables = dump::run(&fabric.lab.hosts[0].net, "nft list tables");
-    let table = tables.lines().find_map(|line| line.strip_prefix("table ").filter(|t| t.contains("twill-")));
-    let table = table.unwrap_or_else(|| panic!("no table of ours in {tables}"));
-    vec![
+    let ours = tables.lines().filter_map(|line| line.strip_prefix("table ").filter(|t| t.contains("twill-")));
+    let (guard, rules): (Vec<&str>, Vec<&str>) = ours.partition(|table| table.contains("guard"));
+    let table = rules.first().unwrap_or_else(|| panic!("no table of ours in {tables}"));
+    let mut faults: Vec<Fault> = guard.iter().flat_map(|guard| self::guard(fabric, guard)).collect();
+    faults.extend([
+
         Fault::sh("table-flushed", format!("nft flush table {table}")),
         Fault::sh("table-deleted", format!("nft delete table {table}")),
         Fault::sh("ruleset-flushed", "nft flush ruleset"),
@@ -181,6 +184,25 @@ pub(crate) fn nftables(fabric: &Fabric) -> Vec<Fault> {
                 "nft insert rule {table} $(nft list table {table} | awk '/hook/{{print c}} /chain/{{c=$2}}' | head -1) drop"
             ),
         ),
+    ]);
+    faults
+}
+
+/// What can be broken of the guard's table: what shuts peers out, and what lets strangers in.
+fn guard(fabric: &Fabric, table: &str) -> Vec<Fault> {
+    let v6 = !fabric.families.ipv4();
+    let (from, carries) = if v6 { ("from6", "carries6") } else { ("from4", "carries4") };
+    let Words { public, .. } = Words::new(fabric, v6);
+    let stranger = if v6 { "2001:db8::9" } else { "198.51.100.9" };
+    vec![
+        Fault::sh("guard-deleted", format!("nft delete table {table}")),
+        Fault::sh("guard-flushed", format!("nft flush table {table}")),
+        Fault::sh("guard-dormant", format!("nft add table {table} '{{ flags dormant; }}'")),
+        Fault::sh("guard-shut", format!("nft insert rule {table} senders drop")),
+        Fault::sh("guard-open", format!("nft insert rule {table} input accept")),
+        Fault::sh("guard-emptied", format!("nft flush set {table} {from}; nft flush set {table} {carries}")),
+        Fault::sh("guard-peer-out", format!("nft delete element {table} {from} '{{ {public} }}'")),
+        Fault::sh("guard-stranger-in", format!("nft add element {table} {from} '{{ {stranger} }}'")),
     ]
 }
 

@@ -419,7 +419,7 @@ fn a_take_over_may_change_who_carries_frames() {
 }
 
 /// Ends a process that the test did not start itself.
-struct Stray(u32);
+pub(crate) struct Stray(pub(crate) u32);
 
 impl Drop for Stray {
     fn drop(&mut self) {

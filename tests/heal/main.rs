@@ -9,12 +9,14 @@
 )]
 
 mod commands;
+mod confine;
 mod containers;
 mod datapath;
 mod dump;
 mod fabric;
 mod faults;
 mod flannel;
+mod guard;
 mod handover;
 mod healing;
 mod life;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use twill::lab::{Lab, LabOptions, Netns, UPLINK};
 
-use crate::datapath::{PORT, USERSPACE, VXLAN, assert_served, count, datagram, noise, transfers};
+use crate::datapath::{ALONE, PORT, USERSPACE, VXLAN, assert_served, count, datagram, noise, transfers};
 use crate::dump::sh;
 use crate::fabric::{Fabric, Families, need_namespaces, wait_for};
 
@@ -41,7 +41,7 @@ pub(crate) fn stack(net: &Netns, name: &str) -> u64 {
 fn a_flood_of_forgeries_is_counted_to_the_last_datagram() {
     need_namespaces!();
     const EACH: u64 = 20_000;
-    let fabric = Fabric::new(Families::V4, VXLAN, USERSPACE);
+    let fabric = Fabric::new(Families::V4, VXLAN, ALONE);
     let host = &fabric.lab.hosts[0];
     let target = SocketAddr::new(host.addresses[0], PORT);
     let IpAddr::V4(pod) = fabric.pods[1].addresses[0] else { panic!("an IPv4 pod") };

@@ -72,7 +72,7 @@ fn picture(left: &Left, index: usize) -> (Vec<String>, Vec<String>) {
     let rest = all.into_iter().filter(|line| !firewall.contains(line));
     // The alias is the one thing that a device gains.
     let rest = rest.map(|line| if line.starts_with("link flannel") { alias_less(&line) } else { line });
-    (rest.collect(), firewall)
+    (rest.collect(), dump::rules(net))
 }
 
 fn alias_less(line: &str) -> String {

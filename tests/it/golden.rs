@@ -67,6 +67,7 @@ impl Described {
             masquerade: self.masquerade.then_some(Masquerade { random_fully: true }),
             forward: self.forward,
             blackhole: self.blackhole,
+            ..Policy::default()
         };
         let subnets = key.subnets().unwrap();
         (host, Own { key, subnets, network, former: self.former.clone(), policy })

@@ -30,6 +30,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("axum", &["src/telemetry/"]),
     ("tracing_subscriber", &["src/telemetry/"]),
     ("sd_notify", &["src/commands/"]),
+    ("seccompiler", &["src/agent/confine/"]),
     ("socket2", &["src/datapath/", "src/lab/"]),
     ("anyhow", &["src/main.rs"]),
     ("crate::cli", &["src/cli/", "src/commands/", "src/agent/report.rs", "src/main.rs"]),

@@ -6,6 +6,7 @@
     reason = "a test fails loudly, and says so when it cannot run"
 )]
 
+mod guard;
 mod lab;
 mod repair;
 mod switch;

@@ -17,5 +17,6 @@ mod flannel;
 mod handover;
 mod host;
 mod identity;
+mod secrets;
 mod start;
 mod store;

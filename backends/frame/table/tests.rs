@@ -46,7 +46,8 @@ fn only_inner_sources_of_the_subnet_are_permitted() {
         ("10.2.3.255", Permit::Peer(&peer)),
         ("10.2.4.0", Permit::Foreign),
         ("10.2.2.255", Permit::Foreign),
-        ("172.16.2.3", Permit::Foreign),
+        ("172.16.2.3", Permit::Peer(&peer)),
+        ("172.16.2.4", Permit::Foreign),
         ("::a02:300", Permit::Foreign),
     ] {
         assert_eq!(table.permits(peer.addr, inner(ip)), permit, "{ip}");

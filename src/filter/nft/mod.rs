@@ -23,7 +23,8 @@ use twill_backends::filter::Filter;
 use super::step::Step;
 use super::tools::Tools;
 use super::{FilterError, PolicyDrop};
-use read::{canonical, comments, difference, policy_drop, text};
+pub(super) use read::{canonical, difference, text};
+use read::{comments, policy_drop};
 use render::{probe, render, transaction};
 
 /// flanneld's tables in its nftables mode: family and name.
@@ -157,7 +158,7 @@ impl Nft {
     }
 
     /// The objects `nft -j` prints, without its own version line.
-    async fn list(&self, args: &[&str]) -> Result<Vec<Value>, FilterError> {
+    pub(super) async fn list(&self, args: &[&str]) -> Result<Vec<Value>, FilterError> {
         let unreadable = |detail| FilterError::Unreadable { command: args.join(" "), detail };
         let printed = self.tools.run("nft", &[&["-j"], args].concat(), None).await?;
         let mut value: Value = serde_json::from_str(&printed).map_err(|e| unreadable(e.to_string()))?;

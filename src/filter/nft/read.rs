@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::filter::PolicyDrop;
 
 /// Objects in one order, without what the kernel numbers and with one spelling of what nft spells in two ways.
-pub(super) fn canonical(objects: &[Value]) -> Vec<Value> {
+pub(in crate::filter) fn canonical(objects: &[Value]) -> Vec<Value> {
     let mut objects = objects.to_vec();
     for object in &mut objects {
         for inner in object.as_object_mut().into_iter().flat_map(|o| o.values_mut()) {
@@ -46,7 +46,7 @@ fn place(object: &Value) -> (u8, String) {
 }
 
 /// What differs, said by the first object that does.
-pub(super) fn difference(wanted: &[Value], found: &[Value]) -> String {
+pub(in crate::filter) fn difference(wanted: &[Value], found: &[Value]) -> String {
     if let Some(lost) = wanted.iter().find(|object| !found.contains(object)) {
         return format!("{} is missing or altered", name(lost));
     }
@@ -78,7 +78,7 @@ pub(super) fn policy_drop(chain: &Value) -> Option<PolicyDrop> {
     })
 }
 
-pub(super) fn text<'a>(object: &'a Value, field: &str) -> &'a str {
+pub(in crate::filter) fn text<'a>(object: &'a Value, field: &str) -> &'a str {
     object.get(field).and_then(Value::as_str).unwrap_or_default()
 }
 

@@ -17,6 +17,15 @@ pub(super) enum Failure {
     Refused(String),
 }
 
+impl Failure {
+    /// Why, in words.
+    pub(super) fn into_cause(self) -> String {
+        match self {
+            Self::Broken(cause) | Self::Silent(cause) | Self::Refused(cause) => cause,
+        }
+    }
+}
+
 /// Sorts an error of the client library.
 pub(super) fn classify(error: &Error) -> Failure {
     match error {

@@ -1,5 +1,6 @@
 //! Leases in etcd, at flannel's keys: `<prefix>/config`, and `<prefix>/subnets/<key>` on an etcd lease.
 
+mod certificates;
 mod failure;
 mod keys;
 mod pool;

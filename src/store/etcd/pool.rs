@@ -8,18 +8,21 @@ use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use etcd_client::{Certificate, Client, ConnectOptions, Error, Identity, TlsOptions};
+use etcd_client::{Client, ConnectOptions, Error};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
+use super::certificates::{Stamp, tls};
 use super::failure::{Failure, auth_is_off, classify, wants_user};
-use crate::config::{EtcdConfig, TlsFiles};
+use crate::config::EtcdConfig;
 use crate::store::StoreError;
 
 /// How long a connection may take to come up.
 const CONNECT: Duration = Duration::from_secs(1);
 /// How long a member may take to answer one call, signing in included.
 const ANSWER: Duration = Duration::from_secs(3);
+/// What `etcdctl endpoint health` asks for.
+const PROBE: &str = "health";
 /// HTTP/2 pings: etcd closes connections that ping more often than every 5 s.
 const PING: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(3));
 
@@ -43,6 +46,8 @@ struct Slot {
     client: Option<Client>,
     /// Counts the clients made, so that only the one that failed is thrown away.
     made: u64,
+    /// What the files were like that it was made from.
+    stamp: Stamp,
 }
 
 impl Pool {
@@ -122,19 +127,63 @@ impl Pool {
         Err(broken.unwrap_or_else(|| Failure::Silent("not asked".to_owned())))
     }
 
-    /// The client of a member. Certificates are read whenever one is made, so that a renewed file counts.
+    /// The client of a member. Certificates are read whenever one is made.
     async fn client(&self, member: &Member) -> Result<(Client, u64), Failure> {
         let mut slot = member.slot.lock().await;
         if let Some(client) = &slot.client {
             return Ok((client.clone(), slot.made));
         }
+        let stamp = Stamp::of(self.config.tls.as_ref());
         let client = match timeout(ANSWER, self.connect(&member.url)).await {
             Ok(client) => client?,
             Err(_) => return Err(Failure::Silent(format!("no sign-in within {} s", ANSWER.as_secs()))),
         };
         slot.made += 1;
         slot.client = Some(client.clone());
+        slot.stamp = stamp;
         Ok((client, slot.made))
+    }
+
+    /// Reads certificates that were replaced, so that calls from here on show them and a mistake is told of while the
+    /// old ones still do. Whatever runs on a connection, such as a watch, goes on there.
+    pub(super) async fn refresh(&self) {
+        let now = Stamp::of(self.config.tls.as_ref());
+        for member in self.members.iter().filter(|member| member.url.starts_with("https://")) {
+            let mut slot = member.slot.lock().await;
+            if slot.client.is_none() || slot.stamp == now {
+                continue;
+            }
+            slot.stamp = now.clone();
+            match timeout(ANSWER, self.proven(&member.url))
+                .await
+                .unwrap_or_else(|_| Err("no answer".to_owned()))
+            {
+                Ok(client) => {
+                    tracing::info!(
+                        endpoint = member.url,
+                        "the certificates for etcd were replaced; using the new ones"
+                    );
+                    slot.made += 1;
+                    slot.client = Some(client);
+                }
+                Err(cause) => tracing::warn!(
+                    endpoint = member.url,
+                    cause,
+                    "the certificates for etcd were replaced, and etcd cannot be reached with the new ones; using the \
+                     old ones as long as they do"
+                ),
+            }
+        }
+    }
+
+    /// A client that etcd has answered; connections are otherwise made by the first call.
+    async fn proven(&self, url: &str) -> Result<Client, String> {
+        let mut client = self.connect(url).await.map_err(Failure::into_cause)?;
+        // Any answer will do, also that this key may not be read.
+        match client.get(PROBE, None).await.map_err(|error| classify(&error)) {
+            Ok(_) | Err(Failure::Refused(_)) => Ok(client),
+            Err(failure @ (Failure::Broken(_) | Failure::Silent(_))) => Err(failure.into_cause()),
+        }
     }
 
     fn sort(&self, error: &Error) -> Failure {
@@ -189,26 +238,6 @@ impl Pool {
             Ok(options)
         }
     }
-}
-
-/// Given roots are the only ones; without any, the system's count.
-async fn tls(files: Option<&TlsFiles>) -> Result<TlsOptions, Failure> {
-    let mut tls = TlsOptions::new();
-    let Some(files) = files else { return Ok(tls.with_enabled_roots()) };
-    tls = match &files.ca {
-        Some(ca) => tls.ca_certificate(Certificate::from_pem(pem(ca).await?)),
-        None => tls.with_enabled_roots(),
-    };
-    if let (Some(cert), Some(key)) = (&files.cert, &files.key) {
-        tls = tls.identity(Identity::from_pem(pem(cert).await?, pem(key).await?));
-    }
-    Ok(tls)
-}
-
-async fn pem(path: &std::path::Path) -> Result<Vec<u8>, Failure> {
-    tokio::fs::read(path).await.map_err(|error| {
-        Failure::Refused(format!("reading {}: {error}; next: make it readable", path.display()))
-    })
 }
 
 impl std::fmt::Debug for Member {

@@ -11,7 +11,7 @@ use etcd_client::{Client, Error, Event, EventType, GetOptions, WatchOptions, Wat
 use futures::Stream;
 use tokio::time::{sleep, timeout};
 
-use super::failure::{Failure, classify};
+use super::failure::classify;
 use super::keys::{ANSWER_LIMIT, Keys, config, list};
 use super::pool::Pool;
 use crate::store::backoff::Backoff;
@@ -53,6 +53,7 @@ pub(super) fn follow(pool: &Pool, keys: &Keys) -> impl Stream<Item = Change> + S
                                 for change in changes {
                                     yield change;
                                 }
+                                pool.refresh().await;
                             }
                             Err(cause) => {
                                 pool.forget().await;
@@ -159,7 +160,5 @@ impl Feed {
 }
 
 fn words(error: &Error) -> String {
-    match classify(error) {
-        Failure::Broken(cause) | Failure::Silent(cause) | Failure::Refused(cause) => cause,
-    }
+    classify(error).into_cause()
 }

@@ -64,7 +64,19 @@ pub(super) async fn open(mode: FirewallMode) -> HostFirewall {
 /// Everything the firewall holds, for comparison; counters and time stamps aside.
 pub(super) fn rules() -> String {
     let all = "nft -s list ruleset 2>/dev/null; iptables-save; ip6tables-save";
-    sh(all).lines().filter(|line| !line.starts_with('#')).collect::<Vec<_>>().join("\n")
+    let all = sh(all);
+    let lines = all.lines().filter(|line| !line.starts_with('#')).map(str::trim);
+    // The kernel keeps elements in the order in which they came.
+    let mut parts: Vec<&str> = lines.flat_map(|line| line.split(", ")).collect();
+    let is_element = |part: &&mut &str| part.contains(" . 0x") || part.starts_with("elements = ");
+    let mut sorted: Vec<String> =
+        parts.iter_mut().filter(is_element).map(|part| bare(std::mem::take(part))).collect();
+    sorted.sort();
+    [parts.join("\n"), sorted.join("\n")].concat()
+}
+
+fn bare(element: &str) -> String {
+    element.trim_start_matches("elements = {").trim_matches([',', '}', ' ']).to_owned()
 }
 
 /// A directory that has links to some programs and nothing else.

@@ -58,7 +58,7 @@ async fn right_is_left_alone(mode: FirewallMode) {
     assert!(first.apply(&want()).await.unwrap().is_unchanged());
     // A restarted agent knows nothing of the first one.
     let second = open(mode).await;
-    assert_eq!(second.describe(&want()).await.unwrap(), Vec::<String>::new());
+    assert_eq!(second.describe(&want(), None).await.unwrap(), Vec::<String>::new());
     assert!(second.apply(&want()).await.unwrap().is_unchanged());
     assert_eq!(listener.heard(), Vec::<String>::new());
     assert_eq!(rules(), loaded);
@@ -87,7 +87,7 @@ async fn mended(mode: FirewallMode, damages: &[&str]) {
         let broken = Instant::now();
         let heard = tokio::time::timeout(Duration::from_secs(5), firewall.changed()).await;
         assert!(heard.is_ok(), "not heard: {damage}");
-        let planned = firewall.describe(&want()).await.unwrap();
+        let planned = firewall.describe(&want(), None).await.unwrap();
         let applied = firewall.apply(&want()).await.unwrap();
         assert!(broken.elapsed() < Duration::from_secs(1), "{damage}: {:?}", broken.elapsed());
         assert_eq!(applied.loaded, planned, "{damage}");
@@ -287,7 +287,7 @@ fn a_load_that_does_not_stay_is_an_error_and_an_odd_reading_is_not_repeated() {
         let applied = firewall.apply(&want()).await.unwrap();
         assert!(applied.warnings.iter().any(|w| w.contains("srcnat")), "{applied:?}");
         assert!(firewall.apply(&want()).await.unwrap().is_unchanged());
-        assert!(firewall.describe(&want()).await.unwrap().is_empty());
+        assert!(firewall.describe(&want(), None).await.unwrap().is_empty());
         sh(&format!("nft flush table inet {TABLE}"));
         assert!(!firewall.apply(&want()).await.unwrap().is_unchanged());
         assert_eq!(firewall.engine(), Engine::Nftables);

@@ -128,7 +128,7 @@ fn what_flanneld_left_goes_after_ours_is_there() {
             sh(FLANNELD_TABLES);
             sh(FOREIGN);
             let firewall = open(mode).await;
-            let planned = firewall.describe(&want()).await.unwrap();
+            let planned = firewall.describe(&want(), None).await.unwrap();
             let applied = firewall.apply(&want()).await.unwrap();
             assert_eq!([applied.loaded, applied.removed].concat(), planned);
             assert!(

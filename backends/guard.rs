@@ -1,0 +1,135 @@
+//! Who may send into the fabric: a value, rendered into nftables by the shell.
+//!
+//! # What is checked, and by what
+//!
+//! A VXLAN frame proves nothing of itself; the underlay vouches for the outer source address, as far as it drops forged
+//! ones. Two questions can be asked of that: whether it is the public address of a live lease, and whether the packet
+//! inside comes from the subnet of that very lease. Both are asked before the frame is unwrapped: the tunnel device
+//! forgets who sent it, so that a reverse-path check behind it could only say that *some* host has such a subnet.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::Serialize;
+
+use crate::state::PeerState;
+
+/// Who may send to the tunnel's port of this host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Guard {
+    /// What does not depend on who the peers are.
+    pub rules: GuardRules,
+    /// Every live peer.
+    pub senders: BTreeSet<Sender>,
+}
+
+/// What does not depend on who the peers are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct GuardRules {
+    /// The UDP port of the tunnel.
+    pub port: u16,
+    /// Frames of other networks are none of our business, though they may share the port.
+    pub vni: u32,
+    /// The networks of the families that have a tunnel, IPv4 first. Their pods never send to a tunnel port themselves:
+    /// masqueraded they would look like their host.
+    pub networks: Vec<IpNet>,
+    /// Whether frames from an address without a lease are dropped.
+    pub outer: bool,
+    /// Whether frames are dropped whose inner source does not belong to their sender.
+    pub inner: bool,
+}
+
+/// One peer, of one family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Sender {
+    /// Its public address, from which its frames come.
+    pub addr: IpAddr,
+    /// Its subnet. The first address is that of its tunnel device.
+    pub subnet: IpNet,
+}
+
+/// One element of a set of the guard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Element {
+    /// Frames from this address are taken.
+    From(IpAddr),
+    /// They may carry packets with these sources.
+    Carries(IpAddr, IpNet),
+}
+
+impl Guard {
+    /// Peers that were programmed in one way are in another.
+    pub(crate) fn exchange(&mut self, old: &[PeerState], new: &[PeerState]) {
+        for sender in old.iter().filter_map(Sender::of) {
+            self.senders.remove(&sender);
+        }
+        self.senders.extend(new.iter().filter_map(Sender::of));
+    }
+
+    /// The elements of the sets. Besides what its pods send, a host may send from its public address: that is what a
+    /// process on it has that was connected to an address of a service.
+    #[must_use]
+    pub fn elements(&self) -> BTreeSet<Element> {
+        let mut elements = BTreeSet::new();
+        for Sender { addr, subnet } in &self.senders {
+            elements.insert(Element::From(*addr));
+            if self.rules.inner {
+                elements.insert(Element::Carries(*addr, subnet.trunc()));
+                // Sets of intervals take no element inside another one.
+                if !subnet.contains(addr) {
+                    elements.insert(Element::Carries(*addr, IpNet::from(*addr)));
+                }
+            }
+        }
+        elements
+    }
+}
+
+impl GuardRules {
+    /// Whether anything is checked.
+    #[must_use]
+    pub const fn checks(&self) -> bool {
+        self.outer || self.inner
+    }
+}
+
+impl Sender {
+    /// The sender that a peer is: where its frames go they also come from, and without a tunnel its gateway is its host.
+    #[must_use]
+    pub fn of(peer: &PeerState) -> Option<Self> {
+        let (key, route) = &peer.route;
+        let addr = peer.fdb.map(|fdb| fdb.dst).or(route.via)?;
+        Some(Self { addr, subnet: key.dst })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn guard(inner: bool, senders: &[(&str, &str)]) -> Guard {
+        let sender = |(addr, subnet): &(&str, &str)| Sender {
+            addr: addr.parse().unwrap(),
+            subnet: subnet.parse().unwrap(),
+        };
+        let networks = vec!["10.5.0.0/16".parse().unwrap()];
+        let rules = GuardRules { port: 8472, vni: 1, networks, outer: true, inner };
+        Guard { rules, senders: senders.iter().map(sender).collect() }
+    }
+
+    #[test]
+    fn two_peers_may_share_an_address_and_then_share_its_element() {
+        let both = guard(true, &[("192.0.2.7", "10.5.7.0/24"), ("192.0.2.7", "10.5.8.0/24")]);
+        let one = guard(true, &[("192.0.2.7", "10.5.7.0/24")]);
+        assert_eq!((both.elements().len(), one.elements().len()), (4, 3));
+        assert!(one.elements().is_subset(&both.elements()));
+        assert_eq!(guard(false, &[("192.0.2.7", "10.5.7.0/24")]).elements().len(), 1);
+    }
+
+    #[test]
+    fn no_element_lies_inside_another() {
+        let odd = guard(true, &[("10.5.7.9", "10.5.7.0/24")]);
+        assert_eq!(odd.elements().len(), 2);
+    }
+}

@@ -1,0 +1,283 @@
+//! The guard: a table of its own, `inet twill-guard-<instance>`, that drops frames from whoever has no lease.
+//!
+//! ```text
+//! input    udp dport 8472, our VNI --jump--> senders    ip saddr not in from4                  strangers, drop
+//!                                                       ip saddr . inner saddr not in carries4 forged, drop
+//! forward  the same, from a pod to a host in from4                                             pods, drop
+//! ```
+//!
+//! # Why a table of its own
+//! It only drops, so it goes with any rules, ours in iptables' chains and the operator's: what passes here meets theirs
+//! next, and what they drop stays dropped. It is loaded as a whole, so at no moment a live peer is shut out, and a
+//! change of the other table leaves its counters alone. A peer that comes or goes costs one element or two.
+//!
+//! # Why nft alone
+//! Neither iptables nor ipset can look up a pair of outer and inner address. Where nft is missing this is said.
+
+mod read;
+mod render;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use ipnet::IpNet;
+use serde_json::Value;
+use twill_backends::guard::{Element, Guard, GuardRules};
+
+use self::read::{Found, counted, from_keys};
+use self::render::{Counts, change, load, printed};
+use super::news::Announced;
+use super::nft::{Nft, canonical, difference};
+use super::{Applied, FilterError};
+
+/// The guard's table on this host.
+#[derive(Debug)]
+pub(super) struct GuardTable {
+    nft: Nft,
+    table: String,
+    memory: Mutex<Memory>,
+}
+
+/// What earlier passes of this process found out.
+#[derive(Debug, Default)]
+struct Memory {
+    belief: Belief,
+    /// How these rules read back, if not as expected: another nft than those known may spell them otherwise.
+    odd: Option<(GuardRules, Vec<Value>)>,
+    /// Why inner sources cannot be looked up here.
+    blind: Option<String>,
+}
+
+/// What the table is like.
+#[derive(Debug, Clone, PartialEq, Default)]
+enum Belief {
+    /// It has to be read.
+    #[default]
+    Doubt,
+    /// It is not there.
+    Absent,
+    /// These rules with these elements.
+    Loaded(GuardRules, BTreeSet<Element>),
+}
+
+impl GuardTable {
+    pub(super) fn new(nft: Nft, instance: &str) -> Self {
+        Self { nft, table: format!("twill-guard-{instance}"), memory: Mutex::default() }
+    }
+
+    pub(super) fn table(&self) -> &str {
+        &self.table
+    }
+
+    /// Somebody may have changed the table.
+    pub(super) fn doubt(&self) {
+        self.memory().belief = Belief::Doubt;
+    }
+
+    /// Whether what was announced is as it is believed to be: an echo of our own, or undone.
+    pub(super) fn knows(&self, news: Announced<'_>) -> bool {
+        match (&self.memory().belief, from_keys(news.set, news.key, news.end)) {
+            (Belief::Loaded(_, have), Some(element)) => have.contains(&element) == news.added,
+            _ => false,
+        }
+    }
+
+    /// Makes the table what `want` says. Elements that are not wanted stay unless `removals` may be made.
+    pub(super) async fn keep(&self, want: Option<&Guard>, removals: bool) -> Result<Applied, FilterError> {
+        let Some(want) = want else { return self.remove().await };
+        let want = self.sighted(want);
+        match self.try_keep(&want, removals).await {
+            Err(FilterError::Failed { detail, .. }) if want.rules.inner => {
+                // The rest is worth having. If it was not that, the same error comes again.
+                let mut less = want;
+                less.rules.inner = false;
+                let applied = self.try_keep(&less, removals).await?;
+                self.memory().blind = Some(detail);
+                Ok(self.with_warning(applied))
+            }
+            Ok(applied) => Ok(self.with_warning(applied)),
+            error => error,
+        }
+    }
+
+    /// What [`keep`](Self::keep) would do.
+    pub(super) async fn describe(&self, want: Option<&Guard>) -> Result<Vec<String>, FilterError> {
+        let Some(want) = want else {
+            let line = format!("delete nftables table inet {}: nothing is checked", self.table);
+            return Ok(if self.is_there().await? { vec![line] } else { Vec::new() });
+        };
+        let want = self.sighted(want);
+        let found = self.read().await?;
+        if let Some(why) = self.damage(&want.rules, found.as_ref()) {
+            return Ok(vec![self.loading(&want.rules, &why)]);
+        }
+        let have = found.and_then(|found| found.elements).unwrap_or_default();
+        let wanted = want.elements();
+        let verb = |verb: &str, change: BTreeSet<Element>| {
+            (!change.is_empty())
+                .then(|| format!("{verb} {} elements of nftables table inet {}", change.len(), self.table))
+        };
+        Ok(verb("add", &wanted - &have).into_iter().chain(verb("delete", &have - &wanted)).collect())
+    }
+
+    /// How many packets were dropped, by reason; nothing where the table is not loaded.
+    pub(super) async fn dropped(&self) -> BTreeMap<String, u64> {
+        if !matches!(self.memory().belief, Belief::Loaded(..)) {
+            return BTreeMap::new();
+        }
+        let listed = self.nft.list(&["list", "counters", "table", "inet", &self.table]).await;
+        listed.map(|objects| counted(&objects).collect()).unwrap_or_default()
+    }
+
+    async fn try_keep(&self, want: &Guard, removals: bool) -> Result<Applied, FilterError> {
+        let elements = want.elements();
+        let belief = self.memory().belief.clone();
+        if let Belief::Loaded(rules, have) = belief
+            && rules == want.rules
+            && self.follow(want, &elements, &have, removals).await.is_ok()
+        {
+            return Ok(Applied::default());
+        }
+        self.doubt();
+        let found = self.read().await?;
+        if let Some(why) = self.damage(&want.rules, found.as_ref()) {
+            return self.load(want, found, &why, removals).await;
+        }
+        let have = found.and_then(|found| found.elements).unwrap_or_default();
+        let amiss = !elements.is_subset(&have) || (removals && elements != have);
+        self.follow(want, &elements, &have, removals).await?;
+        let line = format!("mend nftables table inet {}: elements are missing or not ours", self.table);
+        Ok(Applied { loaded: amiss.then_some(line).into_iter().collect(), ..Applied::default() })
+    }
+
+    /// Adds and deletes what differs, in one transaction.
+    async fn follow(
+        &self,
+        want: &Guard,
+        elements: &BTreeSet<Element>,
+        have: &BTreeSet<Element>,
+        removals: bool,
+    ) -> Result<(), FilterError> {
+        let target =
+            if removals { elements.clone() } else { with_leftovers(elements, have, want.rules.inner) };
+        // What comes may take the place of what goes.
+        let lines = change(&self.table, "delete", have.difference(&target))
+            + &change(&self.table, "add", target.difference(have));
+        if !lines.is_empty() {
+            self.nft.tools().run("nft", &["-f", "-"], Some(&lines)).await?;
+            tracing::debug!(%lines, "guard");
+        }
+        self.memory().belief = Belief::Loaded(want.rules.clone(), target);
+        Ok(())
+    }
+
+    async fn load(
+        &self,
+        want: &Guard,
+        found: Option<Found>,
+        why: &str,
+        removals: bool,
+    ) -> Result<Applied, FilterError> {
+        let (had, counts) = match found {
+            Some(found) => (found.elements.unwrap_or_default(), found.counts),
+            None => (BTreeSet::new(), Counts::new()),
+        };
+        let elements = want.elements();
+        let all = if removals { elements } else { with_leftovers(&elements, &had, want.rules.inner) };
+        let input = load(&self.table, &want.rules, &all, &counts);
+        self.nft.tools().run("nft", &["-f", "-"], Some(&input)).await?;
+        let back = Found::read(self.nft.list(&["-t", "list", "table", "inet", &self.table]).await?);
+        if back.objects != canonical(&printed(&self.table, &want.rules)) {
+            tracing::debug!(objects = ?back.objects, "this nft spells the guard's rules in its own way");
+            self.memory().odd = Some((want.rules.clone(), back.objects));
+        }
+        self.memory().belief = Belief::Loaded(want.rules.clone(), all);
+        Ok(Applied { loaded: vec![self.loading(&want.rules, why)], ..Applied::default() })
+    }
+
+    async fn remove(&self) -> Result<Applied, FilterError> {
+        let mut applied = Applied::default();
+        if self.memory().belief != Belief::Absent && self.is_there().await? {
+            let step = super::nft::delete("inet", &self.table, "nothing is checked");
+            self.nft.tools().step(&step).await?;
+            applied.removed.push(step.to_string());
+        }
+        self.memory().belief = Belief::Absent;
+        Ok(applied)
+    }
+
+    async fn is_there(&self) -> Result<bool, FilterError> {
+        let ours = ("inet".to_owned(), self.table.clone());
+        Ok(self.nft.installed() && self.nft.tables().await?.contains(&ours))
+    }
+
+    async fn read(&self) -> Result<Option<Found>, FilterError> {
+        if !self.nft.tables().await?.contains(&("inet".to_owned(), self.table.clone())) {
+            return Ok(None);
+        }
+        match self.nft.list(&["list", "table", "inet", &self.table]).await {
+            Ok(objects) => Ok(Some(Found::read(objects))),
+            Err(error @ FilterError::Denied { .. }) => Err(error),
+            // Whatever makes it unreadable goes with it.
+            Err(_) => Ok(Some(Found::default())),
+        }
+    }
+
+    /// Why the table has to be loaded, if it has.
+    fn damage(&self, rules: &GuardRules, found: Option<&Found>) -> Option<String> {
+        let Some(found) = found else { return Some("the table is missing".to_owned()) };
+        let wanted = match &self.memory().odd {
+            Some((odd, objects)) if odd == rules => objects.clone(),
+            _ => canonical(&printed(&self.table, rules)),
+        };
+        if found.objects != wanted {
+            return Some(difference(&wanted, &found.objects));
+        }
+        found.elements.is_none().then(|| "there are elements that are not ours".to_owned())
+    }
+
+    fn loading(&self, rules: &GuardRules, why: &str) -> String {
+        format!("load nftables table inet {} (UDP port {}): {why}", self.table, rules.port)
+    }
+
+    /// What can be had of it on this host.
+    fn sighted(&self, want: &Guard) -> Guard {
+        let mut want = want.clone();
+        want.rules.inner &= self.memory().blind.is_none();
+        want
+    }
+
+    fn with_warning(&self, mut applied: Applied) -> Applied {
+        let said = self.memory().blind.as_ref().map(|cause| {
+            format!(
+                "inner sources are not checked, because this nft or kernel cannot look them up ({cause}); next: upgrade \
+                 the package nftables and the kernel, or start with --inner-source-check off"
+            )
+        });
+        applied.warnings.extend(said);
+        applied
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What is wanted and what else is there, as far as both fit into one set.
+fn with_leftovers(wanted: &BTreeSet<Element>, have: &BTreeSet<Element>, inner: bool) -> BTreeSet<Element> {
+    let mut carried: BTreeMap<IpAddr, Vec<IpNet>> = BTreeMap::new();
+    for element in wanted {
+        if let Element::Carries(addr, net) = element {
+            carried.entry(*addr).or_default().push(*net);
+        }
+    }
+    let fits = |one: &&Element| match one {
+        Element::From(_) => true,
+        Element::Carries(addr, net) => {
+            let beside = carried.get(addr).into_iter().flatten();
+            inner && beside.into_iter().all(|other| !other.contains(net) && !net.contains(other))
+        }
+    };
+    wanted.iter().chain(have.difference(wanted).filter(fits)).copied().collect()
+}
