@@ -18,6 +18,8 @@ use super::{Host, LabError, Netns, probe};
 
 /// The first agent of a host answers here, the next one port further.
 const HEALTHZ_PORT: u16 = 10254;
+/// How long an agent that is to end may take, on a machine that has much else to do.
+const ENDING: Duration = Duration::from_secs(30);
 
 /// Where the leases of a lab are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -197,7 +199,7 @@ impl AgentProcess {
     /// Sends it a signal that ends it, and waits for the end.
     pub fn kill(&mut self, signal: Signal) -> Result<ExitStatus, LabError> {
         self.process.signal(signal)?;
-        self.process.wait(Duration::from_secs(10))
+        self.process.wait(ENDING)
     }
 
     /// Waits for it to end by itself.
@@ -213,7 +215,7 @@ impl AgentProcess {
 
     /// [`AgentProcess::restart`] with another binary, store or flags: an upgrade, or a move.
     pub fn restart_with(&mut self, options: AgentOptions) -> Result<(), LabError> {
-        self.process.stop(Duration::from_secs(10))?;
+        self.process.stop(ENDING)?;
         self.options = options;
         let command = command(&self.options, &self.files, self.healthz);
         self.process = Process::spawn(&self.net, &self.what, command, &self.files.log)?;
@@ -231,7 +233,7 @@ impl AgentProcess {
     pub fn take_over(&mut self, options: AgentOptions) -> Result<ExitStatus, LabError> {
         let mut successor = self.successor(&options)?;
         let what = format!("the end of {}, or of its successor", self.what);
-        let status = until(&what, Duration::from_secs(10), &self.site.cancel, || {
+        let status = until(&what, ENDING, &self.site.cancel, || {
             successor.check_alive()?;
             Ok(self.process.exited()?.map_or_else(|| Seen::NotYet("both run".into()), Seen::Yes))
         })?;

@@ -22,7 +22,7 @@ use serde_json::Value;
 use twill::lab::{Lab, copy_program};
 
 const TWILL: &str = env!("CARGO_BIN_EXE_twill");
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(30);
 /// The user the tests without root run as: `nobody`.
 const NOBODY: u32 = 65534;
 

@@ -12,7 +12,7 @@ use crate::relay::{Line, Relay};
 use crate::strain::stack;
 
 /// How long an answer is waited for.
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(30);
 /// Payload of the largest datagram that leaves a pod whole, with IPv4.
 const FITS: usize = 1450 - 28;
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use twill::lab::{Cancel, Lab, LabError, LabOptions, Netns, Pod, PodSubnet, Process, UPLINK, probe};
 
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(30);
 
 /// Says why, and gives up, where network namespaces cannot be made.
 macro_rules! need_namespaces {
