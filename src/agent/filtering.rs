@@ -6,7 +6,7 @@ use twill_backends::fault::{Code, Fault};
 use twill_backends::filter::Filter;
 
 use crate::filter::{Applied, Firewall};
-use crate::reconcile::{HURRIED, backoff};
+use crate::reconcile::Pace;
 
 /// What is wanted of the firewall, and whether it has to be looked at.
 #[derive(Debug, Default)]
@@ -14,9 +14,7 @@ pub(super) struct Filtering {
     want: Filter,
     /// Whether the firewall was as wanted once: from then on, what has to be loaded had been taken away.
     loaded: bool,
-    look: bool,
-    retry: Option<Instant>,
-    failures: u32,
+    pace: Pace,
     faults: Vec<Fault>,
     repairs: u64,
 }
@@ -28,20 +26,18 @@ impl Filtering {
             self.want = want.clone();
             self.loaded = false;
         }
-        self.look = true;
-        self.retry = None;
+        self.pace.restart();
     }
 
     /// Something of the firewall may have changed.
     pub(super) fn look(&mut self, now: Instant) {
-        self.look = true;
-        self.retry = self.retry.map(|at| at.min(now + HURRIED));
+        self.pace.hurry(now);
     }
 
     /// When the next pass is due; `None` while there is nothing to do.
     #[must_use]
     pub(super) fn due(&self, now: Instant) -> Option<Instant> {
-        self.look.then(|| self.retry.unwrap_or(now))
+        self.pace.due(now)
     }
 
     /// What fails, and what stands in the way.
@@ -61,9 +57,7 @@ impl Filtering {
         let now = crate::now();
         match firewall.apply(&self.want).await {
             Ok(applied) => {
-                self.look = false;
-                self.failures = 0;
-                self.retry = None;
+                self.pace.done();
                 self.repairs += u64::from(self.loaded && !applied.loaded.is_empty());
                 self.loaded = true;
                 self.faults = warnings(&applied);
@@ -75,12 +69,10 @@ impl Filtering {
             }
             Err(error) => {
                 let fault = Fault::new(Code::FirewallFailed, "firewall", crate::chain(&error));
-                if self.failures == 0 {
+                if self.pace.failed(now) {
                     tracing::warn!(cause = %fault.cause, "the firewall is not as wanted; trying again");
                 }
                 self.faults = vec![fault];
-                self.retry = Some(now + backoff(self.failures));
-                self.failures = self.failures.saturating_add(1);
             }
         }
     }
@@ -105,6 +97,7 @@ mod tests {
     use super::*;
     use crate::filter::PolicyDrop;
     use crate::filter::fake::FakeFirewall;
+    use crate::reconcile::HURRIED;
 
     fn want() -> Filter {
         let net =

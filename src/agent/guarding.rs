@@ -9,7 +9,7 @@ use twill_backends::state::Datapath;
 
 use super::status::GuardStatus;
 use crate::filter::{FilterError, Firewall};
-use crate::reconcile::{HURRIED, backoff};
+use crate::reconcile::Pace;
 
 /// Who may send, and whether the guard has to be looked at.
 #[derive(Debug, Default)]
@@ -21,9 +21,7 @@ pub(super) struct Guarding {
     alone: bool,
     /// Whether it was as wanted once: from then on, what has to be loaded had been taken away.
     kept: bool,
-    look: bool,
-    retry: Option<Instant>,
-    failures: u32,
+    pace: Pace,
     faults: Vec<Fault>,
     repairs: u64,
 }
@@ -41,20 +39,18 @@ impl Guarding {
         let rules = |guard: Option<&Guard>| guard.map(|guard| guard.rules.clone());
         self.kept &= rules(self.want.as_ref()) == rules(want);
         self.want = want.cloned();
-        self.look = true;
-        self.retry = None;
+        self.pace.restart();
     }
 
     /// Something of the guard may have changed, or more may be done about it.
     pub(super) fn look(&mut self, now: Instant) {
-        self.look = true;
-        self.retry = self.retry.map(|at| at.min(now + HURRIED));
+        self.pace.hurry(now);
     }
 
     /// When the next pass is due; `None` while there is nothing to do.
     #[must_use]
     pub(super) fn due(&self, now: Instant) -> Option<Instant> {
-        self.look.then(|| self.retry.unwrap_or(now))
+        self.pace.due(now)
     }
 
     /// What fails.
@@ -79,14 +75,11 @@ impl Guarding {
                 }
                 self.repairs += u64::from(self.kept && !applied.loaded.is_empty());
                 self.kept = true;
-                self.look = false;
-                self.failures = 0;
-                self.retry = None;
+                self.pace.done();
                 self.complain(applied.warnings);
             }
             Err(error) => {
-                self.retry = Some(now + backoff(self.failures));
-                self.failures = self.failures.saturating_add(1);
+                self.pace.failed(now);
                 self.complain(vec![cause(&error)]);
             }
         }
@@ -165,7 +158,10 @@ mod tests {
     }
 
     fn guarding(peers: &[u8]) -> Guarding {
-        Guarding { want: Some(guard(peers)), told: true, look: true, alone: true, ..Guarding::default() }
+        let mut guarding =
+            Guarding { want: Some(guard(peers)), told: true, alone: true, ..Guarding::default() };
+        guarding.pace.restart();
+        guarding
     }
 
     fn addresses(firewall: &FakeFirewall) -> BTreeSet<u8> {

@@ -35,6 +35,10 @@ pub(super) struct Rules {
     pub(super) pods: u32,
 }
 
+/// Looks for more for moments before sleeping.
+#[derive(Debug, Default)]
+pub struct Spin(Option<Instant>);
+
 /// Tells the threads of a tunnel to end.
 #[derive(Debug)]
 pub struct Stop {
@@ -53,6 +57,24 @@ pub struct Pump<T, U> {
     ingress: Ingress,
     tally: Tally,
     counters: Arc<Counters>,
+}
+
+impl Spin {
+    /// Whether to look again rather than sleep, after a look that found something or not.
+    pub fn again(&mut self, found: bool) -> bool {
+        if found {
+            self.0 = None;
+            return true;
+        }
+        let now = Instant::now();
+        let spins = now.duration_since(*self.0.get_or_insert(now)) < SPIN;
+        if spins {
+            std::hint::spin_loop();
+        } else {
+            self.0 = None;
+        }
+        spins
+    }
 }
 
 impl Stop {
@@ -136,19 +158,11 @@ impl<T: FrameIo + Offers + AsFd, U: FrameIo + AsFd> Pump<T, U> {
     /// # Errors
     /// One of the sides is gone for good.
     pub fn run(&mut self, stop: &Stop) -> io::Result<()> {
-        let mut idle_since: Option<Instant> = None;
+        let mut spin = Spin::default();
         while !stop.told.load(Ordering::Acquire) {
-            if self.turn()? {
-                idle_since = None;
-                continue;
+            if !spin.again(self.turn()?) {
+                self.sleep(stop)?;
             }
-            let now = Instant::now();
-            if now.duration_since(*idle_since.get_or_insert(now)) < SPIN {
-                std::hint::spin_loop();
-                continue;
-            }
-            idle_since = None;
-            self.sleep(stop)?;
         }
         Ok(())
     }

@@ -15,7 +15,7 @@ use twill_backends::fault::{Code, Fault};
 use twill_backends::state::{Link, LinkName, NetState};
 
 use self::complaints::{never_settles, shadows};
-pub(crate) use self::pace::{HURRIED, backoff};
+pub(crate) use self::pace::{HURRIED, Pace, backoff};
 use self::pass::Outcome;
 pub use self::pass::{Goal, Tally};
 use crate::kernel::{Change, ForeignRoute, Kernel, KernelError, Observed, Scope};

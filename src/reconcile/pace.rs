@@ -1,6 +1,6 @@
 //! How soon to try again.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The first and the longest pause after a failure.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
@@ -13,6 +13,45 @@ pub(crate) fn backoff(failures: u32) -> Duration {
     let (first, longest) = BACKOFF;
     let full = first.saturating_mul(1 << failures.min(16)).min(longest);
     full.mul_f64(1.0 - 0.5 * fastrand::f64())
+}
+
+/// When to look at something: once it may have changed, and after a failure once the pause is over.
+#[derive(Debug, Default)]
+pub(crate) struct Pace {
+    look: bool,
+    retry: Option<Instant>,
+    failures: u32,
+}
+
+impl Pace {
+    /// Something else is wanted: at once.
+    pub(crate) const fn restart(&mut self) {
+        self.look = true;
+        self.retry = None;
+    }
+
+    /// It may have changed, or more may be done about it: after a failure soon, if not at once.
+    pub(crate) fn hurry(&mut self, now: Instant) {
+        self.look = true;
+        self.retry = self.retry.map(|at| at.min(now + HURRIED));
+    }
+
+    /// When to look; `None` while there is nothing to do.
+    pub(crate) fn due(&self, now: Instant) -> Option<Instant> {
+        self.look.then(|| self.retry.unwrap_or(now))
+    }
+
+    /// It is as wanted.
+    pub(crate) fn done(&mut self) {
+        *self = Self::default();
+    }
+
+    /// It is not. Returns whether that is the first time in a row.
+    pub(crate) fn failed(&mut self, now: Instant) -> bool {
+        self.retry = Some(now + backoff(self.failures));
+        self.failures = self.failures.saturating_add(1);
+        self.failures == 1
+    }
 }
 
 #[cfg(test)]

@@ -8,21 +8,19 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
 use twill_backends::state::LinkName;
 
 use crate::datapath::batch::{Batch, FrameIo, HEADROOM, Message, Piece, SLOT};
+use crate::datapath::pump::Spin;
 use crate::datapath::socket::Socket;
 use crate::datapath::tap::Tap;
 use crate::lab::{Host, LabError, Pod, Tunnel, TunnelPeer, pod};
 
 /// How many slots a batch has, as Twill's.
 const SLOTS: usize = 16;
-/// How long to look for more before sleeping, as Twill does.
-const SPIN: Duration = Duration::from_micros(20);
 /// How often a thread looks whether it is to end.
 const LOOK: u16 = 50;
 /// What of a message one datagram carries: as many bytes of a 1500 byte packet as VXLAN leaves to an inner packet.
@@ -84,18 +82,11 @@ impl Drop for Ceiling {
 impl Carrier {
     fn run(mut self, stop: &AtomicBool) -> io::Result<()> {
         let mut batches = [Batch::new(SLOTS * SLOT, 0), Batch::new(SLOTS * SLOT, 0)];
-        let mut idle_since: Option<Instant> = None;
+        let mut spin = Spin::default();
         while !stop.load(Ordering::Acquire) {
-            if self.turn(&mut batches)? {
-                idle_since = None;
+            if spin.again(self.turn(&mut batches)?) {
                 continue;
             }
-            let now = Instant::now();
-            if now.duration_since(*idle_since.get_or_insert(now)) < SPIN {
-                std::hint::spin_loop();
-                continue;
-            }
-            idle_since = None;
             let mut fds =
                 [self.tap.as_fd(), self.socket.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
             match poll(&mut fds, LOOK) {
