@@ -30,7 +30,7 @@ PREFIX ?= /usr/local
 BINDIR ?= $(PREFIX)/bin
 CNIDIR ?= /opt/cni/bin
 CNI_NAMES ?= flannel twill
-export DESTDIR PREFIX BINDIR CNIDIR CNI_NAMES
+PLACES = DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" BINDIR="$(BINDIR)" CNIDIR="$(CNIDIR)" CNI_NAMES="$(CNI_NAMES)"
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint unit bench static install uninstall needs-demo needs-test needs-static
@@ -78,10 +78,10 @@ static: needs-static
 	done
 
 install: $(if $(BINDIR_FROM),,static)
-	@FROM=$(or $(BINDIR_FROM),$(DIST)) manifests/install install
+	@$(PLACES) FROM=$(or $(BINDIR_FROM),$(DIST)) manifests/install install
 
 uninstall:
-	@manifests/install uninstall
+	@$(PLACES) manifests/install uninstall
 
 needs-static:
 	@$(call provide,$(STATIC_NEEDS))

@@ -20,8 +20,9 @@ enum Inbound {
     Kept,
     /// flannel's rules: they have this host's.
     Masqueraded,
-    /// The other host's datapath does not let them in: their source is outside this host's subnet.
-    Refused,
+    /// The other host does not let them in: their source is outside this host's subnet. Where it counts them in its
+    /// status of the network.
+    Refused(&'static str),
 }
 
 /// One way of carrying packets.
@@ -77,13 +78,13 @@ impl Scene {
         match way.inbound {
             Inbound::Kept => assert_eq!(self.seen(world, near), router),
             Inbound::Masqueraded => assert_eq!(self.seen(world, near), towards),
-            Inbound::Refused => {
+            Inbound::Refused(count) => {
                 let answer = http_get(world, near.server(), WHO);
                 assert!(answer.is_err(), "{answer:?}");
                 let status = self.fabric.agents[0].twill(&["status"], &["--json"]).unwrap();
                 let status: Value = serde_json::from_str(&status).unwrap();
-                let frames = &status["network"]["datapath"]["tunnels"][0]["frames"];
-                assert!(frames["dropped_foreign_source"].as_u64() > Some(0), "{frames}");
+                let dropped = status["network"].pointer(count).and_then(Value::as_u64);
+                assert!(dropped > Some(0), "{count}: {status:#}");
             }
         }
     }
@@ -135,7 +136,15 @@ fn check(way: &Way) {
 #[test]
 fn over_vxlan() {
     need_containerd!();
-    check(&Way { backend: r#"{"Type":"vxlan"}"#, flags: &[], tunnel: true, inbound: Inbound::Kept });
+    let inbound = Inbound::Refused("/guard/dropped/forged");
+    check(&Way { backend: r#"{"Type":"vxlan"}"#, flags: &[], tunnel: true, inbound });
+}
+
+#[test]
+fn over_vxlan_with_foreign_sources_on_purpose() {
+    need_containerd!();
+    let flags = &["--inner-source-check", "off"];
+    check(&Way { backend: r#"{"Type":"vxlan"}"#, flags, tunnel: true, inbound: Inbound::Kept });
 }
 
 #[test]
@@ -155,5 +164,6 @@ fn over_host_gw() {
 fn over_the_userspace_datapath() {
     need_containerd!();
     let flags = &["--datapath", "userspace"];
-    check(&Way { backend: r#"{"Type":"vxlan"}"#, flags, tunnel: true, inbound: Inbound::Refused });
+    let inbound = Inbound::Refused("/datapath/tunnels/0/frames/dropped_foreign_source");
+    check(&Way { backend: r#"{"Type":"vxlan"}"#, flags, tunnel: true, inbound });
 }
