@@ -10,8 +10,8 @@ use twill::lab::{Host, Process, copy_program};
 use crate::dump::{self, difference};
 use crate::fabric::{Fabric, Families, TWILL, files, need_namespaces, options, wait_for};
 
-/// Where the marks' routes lead: nowhere (RFC 5737).
-const MARK: &str = "203.0.113.";
+/// Where the marks' routes lead: nowhere (RFC 2544, section 12.2).
+const MARK: &str = "198.18.";
 
 /// `ip monitor` and `nft monitor` on one host.
 struct Monitors {
@@ -42,7 +42,8 @@ impl Monitors {
         for log in &self.logs {
             wait_for("a monitor's line", || {
                 self.marks += 1;
-                let (route, table) = (format!("{MARK}{}", self.marks), format!("mark{}", self.marks));
+                let (high, low) = (self.marks / 250, self.marks % 250 + 1);
+                let (route, table) = (format!("{MARK}{high}.{low}"), format!("mark{}", self.marks));
                 let routes = format!("ip route add unreachable {route}; ip route del unreachable {route}");
                 let tables = format!("nft add table inet {table}; nft delete table inet {table}");
                 dump::sh(&host.net, &format!("{routes}; {tables}; sleep 0.02"));
