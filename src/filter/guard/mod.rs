@@ -186,7 +186,9 @@ impl GuardTable {
         let elements = want.elements();
         let all = if removals { elements } else { with_leftovers(&elements, &had, want.rules.inner) };
         let input = load(&self.table, &want.rules, &all, &counts);
-        self.nft.tools().run("nft", &["-f", "-"], Some(&input)).await?;
+        let (sets, rules) = apart(&self.table, &input);
+        self.nft.tools().run("nft", &["-f", "-"], Some(&sets)).await?;
+        self.nft.tools().run("nft", &["-f", "-"], Some(&rules)).await?;
         let back = Found::read(self.nft.list(&["-t", "list", "table", "inet", &self.table]).await?);
         if back.objects != canonical(&printed(&self.table, &want.rules)) {
             tracing::debug!(objects = ?back.objects, "this nft spells the guard's rules in its own way");
@@ -262,6 +264,21 @@ impl GuardTable {
     fn memory(&self) -> MutexGuard<'_, Memory> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A table without its rules, and the rules: the kernel lets rules of a transaction look before its sets are filled, and
+/// would drop what comes in that moment.
+fn apart(table: &str, input: &str) -> (String, String) {
+    let (mut sets, mut rules, mut chain) = (String::new(), String::new(), "");
+    for line in input.lines() {
+        chain = line.strip_prefix("chain ").map_or(chain, |name| name.trim_end_matches(" {"));
+        if line.contains(" comment \"") {
+            rules.push_str(&format!("add rule inet {table} {chain} {line}\n"));
+        } else {
+            sets.push_str(&format!("{line}\n"));
+        }
+    }
+    (sets, rules)
 }
 
 /// What is wanted and what else is there, as far as both fit into one set.
