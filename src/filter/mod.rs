@@ -1,4 +1,4 @@
-//! Masquerade and forward rules, and who may send: rendered (pure), then applied as one transaction.
+//! Masquerade and forward rules, applied as one transaction, and who may send: rendered (pure), then loaded.
 //!
 //! ```text
 //! Filter --render--> what the rules must read like --+-- equal: nothing is written, nothing is announced
@@ -48,8 +48,8 @@ pub trait Firewall: Send + Sync {
     /// When ours could not be read or loaded. Leftovers that resist are [`Applied::warnings`].
     fn apply(&self, want: &Filter) -> impl Future<Output = Result<Applied, FilterError>> + Send;
 
-    /// Lets nobody but these send to the tunnel's port, in one transaction; `None` lets everybody. Who is not wanted
-    /// any more may still send unless `removals` may be made.
+    /// Lets nobody but these send to the tunnel's port, none of whom is shut out meanwhile; `None` lets everybody. Who
+    /// is not wanted any more may still send unless `removals` may be made.
     ///
     /// # Errors
     /// When the guard could not be read or loaded. What it cannot check on this host is among [`Applied::warnings`].

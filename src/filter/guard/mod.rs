@@ -8,12 +8,13 @@
 //!
 //! # Why a table of its own
 //! It only drops, so it goes with any rules, ours in iptables' chains and the operator's: what passes here meets theirs
-//! next, and what they drop stays dropped. It is loaded as a whole, so at no moment a live peer is shut out, and a
-//! change of the other table leaves its counters alone. A peer that comes or goes costs one element or two.
+//! next, and what they drop stays dropped. Its rules come after its sets are filled, so at no moment a live peer is shut
+//! out, and a change of the other table leaves its counters alone. A peer that comes or goes costs one element or two.
 //!
 //! # Why nft alone
 //! Neither iptables nor ipset can look up a pair of outer and inner address. Where nft is missing this is said.
 
+mod elements;
 mod read;
 mod render;
 
@@ -25,8 +26,9 @@ use ipnet::IpNet;
 use serde_json::Value;
 use twill_backends::guard::{Element, Guard, GuardRules};
 
+use self::elements::change;
 use self::read::{Found, counted, from_keys};
-use self::render::{Counts, change, load, printed};
+use self::render::{Counts, load, printed};
 use super::news::Announced;
 use super::nft::{Nft, canonical, difference};
 use super::{Applied, FilterError};
@@ -185,10 +187,9 @@ impl GuardTable {
         };
         let elements = want.elements();
         let all = if removals { elements } else { with_leftovers(&elements, &had, want.rules.inner) };
-        let input = load(&self.table, &want.rules, &all, &counts);
-        let (sets, rules) = apart(&self.table, &input);
-        self.nft.tools().run("nft", &["-f", "-"], Some(&sets)).await?;
-        self.nft.tools().run("nft", &["-f", "-"], Some(&rules)).await?;
+        for input in load(&self.table, &want.rules, &all, &counts) {
+            self.nft.tools().run("nft", &["-f", "-"], Some(&input)).await?;
+        }
         let back = Found::read(self.nft.list(&["-t", "list", "table", "inet", &self.table]).await?);
         if back.objects != canonical(&printed(&self.table, &want.rules)) {
             tracing::debug!(objects = ?back.objects, "this nft spells the guard's rules in its own way");
@@ -264,21 +265,6 @@ impl GuardTable {
     fn memory(&self) -> MutexGuard<'_, Memory> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// A table without its rules, and the rules: the kernel lets rules of a transaction look before its sets are filled, and
-/// would drop what comes in that moment.
-fn apart(table: &str, input: &str) -> (String, String) {
-    let (mut sets, mut rules, mut chain) = (String::new(), String::new(), "");
-    for line in input.lines() {
-        chain = line.strip_prefix("chain ").map_or(chain, |name| name.trim_end_matches(" {"));
-        if line.contains(" comment \"") {
-            rules.push_str(&format!("add rule inet {table} {chain} {line}\n"));
-        } else {
-            sets.push_str(&format!("{line}\n"));
-        }
-    }
-    (sets, rules)
 }
 
 /// What is wanted and what else is there, as far as both fit into one set.

@@ -7,7 +7,8 @@ use ipnet::IpNet;
 use serde_json::Value;
 use twill_backends::guard::Element;
 
-use super::render::{Counts, set};
+use super::elements::set;
+use super::render::Counts;
 use crate::filter::nft::{canonical, text};
 
 /// The table as it was found.

@@ -3,12 +3,13 @@
 //! Text, because the JSON of nft cannot name the type of a set by what is looked up in it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde_json::{Value, json};
 use twill_backends::guard::{Element, GuardRules};
+
+use super::elements::change;
 
 /// Packets and bytes by the name of the counter.
 pub(super) type Counts = BTreeMap<String, (u64, u64)>;
@@ -26,14 +27,14 @@ const VNI: u32 = 96;
 const ETHERTYPE: u32 = 224;
 
 /// What is different about a family.
-struct Kin {
+pub(super) struct Kin {
     /// How nft calls it.
     protocol: &'static str,
     /// The type of its addresses.
     kind: &'static str,
     /// The sets: who may send, and with which inner sources.
-    from: &'static str,
-    carries: &'static str,
+    pub(super) from: &'static str,
+    pub(super) carries: &'static str,
     ethertype: u16,
     /// Where the inner source address is, and its length in bits.
     source: (u32, u32),
@@ -65,86 +66,66 @@ struct Rule {
 }
 
 impl Kin {
-    const fn of(addr: &IpAddr) -> &'static Self {
+    pub(super) const fn of(addr: &IpAddr) -> &'static Self {
         if addr.is_ipv4() { &V4 } else { &V6 }
     }
 }
 
-/// The set an element belongs to.
-pub(super) const fn set(element: &Element) -> &'static str {
-    match element {
-        Element::From(addr) => Kin::of(addr).from,
-        Element::Carries(addr, _) => Kin::of(addr).carries,
-    }
+/// Two transactions that make the table as it should be, whatever is there. Counters go on from `counts`.
+///
+/// # Why two
+/// Rules of a transaction may look into its sets before those are filled, and would drop what comes in that moment. So
+/// the sets come first, and then the chains.
+pub(super) fn load(
+    table: &str,
+    rules: &GuardRules,
+    elements: &BTreeSet<Element>,
+    counts: &Counts,
+) -> [String; 2] {
+    [sets(table, rules, counts) + &change(table, "add", elements), hooked(table, rules)]
 }
 
-/// An element as nft takes it. What is looked up in a packet by its place alone has no type but a number's.
-pub(super) fn element(element: &Element) -> String {
-    match element {
-        Element::From(addr) => addr.to_string(),
-        Element::Carries(addr, net) => {
-            let (first, last) = (number(net.network()), number(net.broadcast()));
-            if first == last {
-                format!("{addr} . {first:#x}")
-            } else {
-                format!("{addr} . {first:#x}-{last:#x}")
-            }
-        }
-    }
-}
-
-fn number(addr: IpAddr) -> u128 {
-    match addr {
-        IpAddr::V4(v4) => v4.to_bits().into(),
-        IpAddr::V6(v6) => v6.to_bits(),
-    }
-}
-
-/// One transaction: the table as it should be, whatever is there. Counters go on from `counts`.
-pub(super) fn load(table: &str, rules: &GuardRules, elements: &BTreeSet<Element>, counts: &Counts) -> String {
+/// The table in place of whatever is there, with counters and empty sets.
+fn sets(table: &str, rules: &GuardRules, counts: &Counts) -> String {
     // nft 1.0.6 has no `destroy`: adding first makes the deletion sure to work.
-    let mut text = format!("table inet {table}\ndelete table inet {table}\ntable inet {table} {{\n");
-    let mut line = |line: String| {
-        text.push_str(&line);
-        text.push('\n');
-    };
+    let fresh = format!("table inet {table}\ndelete table inet {table}\n");
+    let mut lines = Vec::new();
     for name in COUNTERS {
         let (packets, bytes) = counts.get(name).copied().unwrap_or_default();
-        line(format!("counter {name} {{ packets {packets} bytes {bytes}\n}}"));
+        lines.push(format!("counter {name} {{ packets {packets} bytes {bytes}\n}}"));
     }
     for kin in kin(rules) {
-        line(format!("set {} {{ type {}; }}", kin.from, kin.kind));
+        lines.push(format!("set {} {{ type {}; }}", kin.from, kin.kind));
         if rules.inner {
             let (at, length) = kin.source;
             let key = format!("typeof {} saddr . @th,{at},{length}", kin.protocol);
-            line(format!("set {} {{ {key}; flags interval; }}", kin.carries));
+            lines.push(format!("set {} {{ {key}; flags interval; }}", kin.carries));
         }
     }
-    let all = chains(rules);
-    // What is jumped to comes first.
-    for (chain, hook) in [("senders", None), ("input", Some("input")), ("forward", Some("forward"))] {
-        line(format!("chain {chain} {{"));
-        if let Some(hook) = hook {
-            line(format!("type filter hook {hook} priority {PRIORITY}; policy accept;"));
-        }
-        for rule in all.iter().filter(|rule| rule.chain == chain) {
-            line(format!("{} comment \"{}\"", rule.text, rule.comment));
-        }
-        line("}".to_owned());
-    }
-    line("}".to_owned());
-    text + &change(table, "add", elements)
+    fresh + &block(table, &lines)
 }
 
-/// The lines that add or delete elements.
-pub(super) fn change<'e>(table: &str, verb: &str, elements: impl IntoIterator<Item = &'e Element>) -> String {
-    let mut sets: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-    elements.into_iter().for_each(|one| sets.entry(set(one)).or_default().push(element(one)));
-    sets.iter().fold(String::new(), |mut text, (set, elements)| {
-        // Writing to a string does not fail.
-        writeln!(text, "{verb} element inet {table} {set} {{ {} }}", elements.join(", ")).ok();
-        text
-    })
+/// The table's chains, with their rules.
+fn hooked(table: &str, rules: &GuardRules) -> String {
+    let all = chains(rules);
+    let mut lines = Vec::new();
+    // What is jumped to comes first.
+    for (chain, hook) in [("senders", None), ("input", Some("input")), ("forward", Some("forward"))] {
+        lines.push(format!("chain {chain} {{"));
+        if let Some(hook) = hook {
+            lines.push(format!("type filter hook {hook} priority {PRIORITY}; policy accept;"));
+        }
+        for rule in all.iter().filter(|rule| rule.chain == chain) {
+            lines.push(format!("{} comment \"{}\"", rule.text, rule.comment));
+        }
+        lines.push("}".to_owned());
+    }
+    block(table, &lines)
+}
+
+/// These lines of a table.
+fn block(table: &str, lines: &[String]) -> String {
+    format!("table inet {table} {{\n{}\n}}\n", lines.join("\n"))
 }
 
 /// The table as nft prints it, without elements and counts.
@@ -303,9 +284,11 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn one_transaction_replaces_the_table_and_counts_go_on() {
+    fn the_table_is_replaced_sets_first_and_counts_go_on() {
         let counts = Counts::from([("pods".to_owned(), (3, 300))]);
-        let text = load("t", &rules(), &elements(), &counts);
+        let [sets, chains] = load("t", &rules(), &elements(), &counts);
+        assert!(!sets.contains("chain") && !chains.contains("element"), "{sets}{chains}");
+        let text = sets + &chains;
         assert!(text.starts_with("table inet t\ndelete table inet t\ntable inet t {\n"), "{text}");
         for line in [
             "counter pods { packets 3 bytes 300",
@@ -323,7 +306,7 @@ pub(super) mod tests {
 
     #[test]
     fn parts_come_and_go_with_what_is_checked() {
-        let text = |rules: &GuardRules| load("t", rules, &BTreeSet::new(), &Counts::new());
+        let text = |rules: &GuardRules| load("t", rules, &BTreeSet::new(), &Counts::new()).concat();
         let outer = text(&GuardRules { inner: false, ..rules() });
         assert!(
             !outer.contains("carries4") && outer.contains("strangers drop") && outer.contains("pods drop")
