@@ -14,7 +14,7 @@ use crate::config::{DatapathConfig, DatapathMode};
 use crate::datapath::parts::Parts;
 use crate::datapath::{Datapath, Settings};
 use crate::kernel::Kernel;
-use crate::reconcile::backoff;
+use crate::reconcile::Retry;
 
 /// Keeps each tunnel device that the plan gives to this program served.
 #[derive(Debug)]
@@ -29,8 +29,7 @@ pub(super) struct Carrying {
     /// Whether the tables changed since they were handed on.
     changed: bool,
     running: BTreeMap<LinkName, Datapath>,
-    retry: Option<Instant>,
-    failures: u32,
+    retry: Retry,
     faults: Vec<Fault>,
 }
 
@@ -44,8 +43,7 @@ impl Carrying {
             want: BTreeMap::new(),
             changed: false,
             running: BTreeMap::new(),
-            retry: None,
-            failures: 0,
+            retry: Retry::default(),
             faults: Vec::new(),
         }
     }
@@ -87,12 +85,12 @@ impl Carrying {
     pub(super) fn want(&mut self, plan: &Plan) {
         self.want = plan.tunnels().map(|(tunnel, table)| (tunnel.dev, (tunnel.clone(), table))).collect();
         self.changed = true;
-        self.retry = None;
+        self.retry.restart();
     }
 
     /// When to try again what failed.
     pub(super) const fn due(&self) -> Option<Instant> {
-        self.retry
+        self.retry.at()
     }
 
     /// Whether everything is served.
@@ -117,11 +115,10 @@ impl Carrying {
                 want.get(dev).into_iter().for_each(|(_, table)| datapath.set_table(table.clone()));
             }
         }
-        if !links || self.retry.is_some_and(|at| at > now) {
+        if !links || self.retry.at().is_some_and(|at| at > now) {
             return;
         }
         let settings = self.settings();
-        self.retry = None;
         let mut faults = Vec::new();
         for (dev, (tunnel, table)) in &self.want {
             if self.running.contains_key(dev) {
@@ -179,13 +176,9 @@ impl Carrying {
 
     fn settle(&mut self, faults: Vec<Fault>, now: Instant) {
         if faults.is_empty() {
-            self.failures = 0;
-        } else {
-            if self.failures == 0 {
-                tracing::warn!(cause = %faults[0], "the datapath does not run; trying again");
-            }
-            self.retry = Some(now + backoff(self.failures));
-            self.failures = self.failures.saturating_add(1);
+            self.retry.done();
+        } else if self.retry.failed(now) {
+            tracing::warn!(cause = %faults[0], "the datapath does not run; trying again");
         }
         self.faults = faults;
     }

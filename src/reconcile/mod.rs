@@ -15,7 +15,9 @@ use twill_backends::fault::{Code, Fault};
 use twill_backends::state::{Link, LinkName, NetState};
 
 use self::complaints::{never_settles, shadows};
-pub(crate) use self::pace::{HURRIED, Pace, backoff};
+#[cfg(test)]
+pub(crate) use self::pace::HURRIED;
+pub(crate) use self::pace::{Pace, Retry, backoff};
 use self::pass::Outcome;
 pub use self::pass::{Goal, Tally};
 use crate::kernel::{Change, ForeignRoute, Kernel, KernelError, Observed, Scope};
@@ -33,9 +35,7 @@ pub struct Reconciler {
     todo: Todo,
     /// Links that did not read back as written: what was wanted, and what was found.
     stuck: BTreeMap<LinkName, (Link, Link)>,
-    /// When to try again what failed, and how often that was done in a row.
-    retry: Option<Instant>,
-    failures: u32,
+    retry: Retry,
     /// Whether the last pass came to its end with all links standing.
     established: bool,
     /// What fails, for `status` and the log.
@@ -60,19 +60,19 @@ impl Reconciler {
                 return;
             }
         }
-        self.retry = None;
+        self.retry.restart();
     }
 
     /// The wanted state changed as a whole.
     pub fn touch_all(&mut self) {
         self.todo = Todo::Everything;
-        self.retry = None;
+        self.retry.restart();
     }
 
     /// Drops the belief, so that the next pass observes.
     pub fn doubt(&mut self, now: Instant) {
         self.have = None;
-        self.retry = self.retry.map(|at| at.min(now + HURRIED));
+        self.retry.hurry(now);
     }
 
     /// Takes in what the kernel reports. Returns whether it differs from the belief.
@@ -100,7 +100,7 @@ impl Reconciler {
     /// When the next pass is due; `None` while there is nothing to do.
     #[must_use]
     pub fn due(&self, now: Instant) -> Option<Instant> {
-        (!self.settled()).then(|| self.retry.unwrap_or(now))
+        (!self.settled()).then(|| self.retry.at().unwrap_or(now))
     }
 
     /// Whether the kernel is believed to be as wanted.
@@ -108,7 +108,7 @@ impl Reconciler {
     pub fn settled(&self) -> bool {
         self.have.is_some()
             && matches!(&self.todo, Todo::These(keys) if keys.is_empty())
-            && self.failures == 0
+            && !self.retry.is_failing()
     }
 
     /// Whether the last pass found every link as wanted, or made it so, and tried all that goes on them.
@@ -260,19 +260,16 @@ impl Reconciler {
     /// Plans the retry, and logs the first failure and the recovery.
     fn settle(&mut self, faults: &[Fault], now: Instant) {
         let Some(first) = faults.first() else {
-            if self.failures > 0 {
-                tracing::info!(attempts = self.failures, "the kernel is as wanted again");
+            let attempts = self.retry.done();
+            if attempts > 0 {
+                tracing::info!(attempts, "the kernel is as wanted again");
             }
-            self.failures = 0;
-            self.retry = None;
             return;
         };
-        if self.failures == 0 {
+        if self.retry.failed(now) {
             tracing::warn!(failed = faults.len(), first = %first.subject, cause = %first.cause, "the kernel refuses; trying again");
         }
         self.have = None;
-        self.retry = Some(now + backoff(self.failures));
-        self.failures = self.failures.saturating_add(1);
     }
 }
 

@@ -15,30 +15,70 @@ pub(crate) fn backoff(failures: u32) -> Duration {
     full.mul_f64(1.0 - 0.5 * fastrand::f64())
 }
 
+/// When to try again what failed, and how often that was done in a row.
+#[derive(Debug, Default)]
+pub(crate) struct Retry {
+    at: Option<Instant>,
+    failures: u32,
+}
+
+impl Retry {
+    /// Something else is to be done: at once.
+    pub(crate) const fn restart(&mut self) {
+        self.at = None;
+    }
+
+    /// It may go better by now: soon, if not at once.
+    pub(crate) fn hurry(&mut self, now: Instant) {
+        self.at = self.at.map(|at| at.min(now + HURRIED));
+    }
+
+    /// When to try; `None`: at once.
+    pub(crate) const fn at(&self) -> Option<Instant> {
+        self.at
+    }
+
+    /// Whether the last try failed.
+    pub(crate) const fn is_failing(&self) -> bool {
+        self.failures > 0
+    }
+
+    /// It is done. Returns how often it had failed in a row.
+    pub(crate) fn done(&mut self) -> u32 {
+        std::mem::take(self).failures
+    }
+
+    /// It is not. Returns whether that is the first time in a row.
+    pub(crate) fn failed(&mut self, now: Instant) -> bool {
+        self.at = Some(now + backoff(self.failures));
+        self.failures = self.failures.saturating_add(1);
+        self.failures == 1
+    }
+}
+
 /// When to look at something: once it may have changed, and after a failure once the pause is over.
 #[derive(Debug, Default)]
 pub(crate) struct Pace {
     look: bool,
-    retry: Option<Instant>,
-    failures: u32,
+    retry: Retry,
 }
 
 impl Pace {
     /// Something else is wanted: at once.
     pub(crate) const fn restart(&mut self) {
         self.look = true;
-        self.retry = None;
+        self.retry.restart();
     }
 
     /// It may have changed, or more may be done about it: after a failure soon, if not at once.
     pub(crate) fn hurry(&mut self, now: Instant) {
         self.look = true;
-        self.retry = self.retry.map(|at| at.min(now + HURRIED));
+        self.retry.hurry(now);
     }
 
     /// When to look; `None` while there is nothing to do.
     pub(crate) fn due(&self, now: Instant) -> Option<Instant> {
-        self.look.then(|| self.retry.unwrap_or(now))
+        self.look.then(|| self.retry.at().unwrap_or(now))
     }
 
     /// It is as wanted.
@@ -48,9 +88,7 @@ impl Pace {
 
     /// It is not. Returns whether that is the first time in a row.
     pub(crate) fn failed(&mut self, now: Instant) -> bool {
-        self.retry = Some(now + backoff(self.failures));
-        self.failures = self.failures.saturating_add(1);
-        self.failures == 1
+        self.retry.failed(now)
     }
 }
 
