@@ -57,13 +57,14 @@ use site::Site;
 /// What to build.
 #[derive(Debug, Clone)]
 pub struct LabOptions {
-    /// How many hosts, at most 250.
+    /// How many hosts.
     pub hosts: u16,
     /// Whether hosts have an IPv4 address.
     pub ipv4: bool,
     /// Whether hosts have an IPv6 address.
     pub ipv6: bool,
-    /// How many layer 2 segments, at most 16; host `i` (from 0) is on segment `i % segments`.
+    /// How many layer 2 segments; host `i` (from 0) is on segment `i % segments`. For each 250 hosts there are as many
+    /// segments more; all in all at most 100.
     pub segments: u8,
     /// The MTU of the underlay, in bytes.
     pub mtu: u32,
@@ -161,6 +162,7 @@ impl Lab {
     }
 
     fn segment(&self, index: usize) -> u8 {
-        u8::try_from(index % usize::from(self.options.segments.max(1))).unwrap_or(0)
+        let segments = usize::from(self.options.segments.max(1));
+        u8::try_from(index % segments + segments * (index / usize::from(underlay::ROOM))).unwrap_or(u8::MAX)
     }
 }

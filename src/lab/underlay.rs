@@ -9,6 +9,8 @@ use super::{Cancel, LabError, LabOptions, Netns, UPLINK};
 
 /// The last byte of a gateway's addresses.
 const GATEWAY: u16 = 254;
+/// How many hosts the numbers of a segment are for.
+pub(super) const ROOM: u16 = 250;
 
 /// The underlay. Segment `s` is the bridge `ub<s>` with 192.168.(77+s).0/24 and fd77:0:0:s::/64; its gateway, and
 /// whatever else is meant to be outside the fabric, is the bridge's own address, ending in 254 (`fe`).
@@ -26,7 +28,9 @@ impl Underlay {
     pub(super) fn new(net: Netns, options: &LabOptions) -> Result<Self, LabError> {
         let (ipv4, ipv6, mtu) = (options.ipv4, options.ipv6, options.mtu);
         let underlay = Self { net, ipv4, ipv6, mtu, cancel: options.cancel.clone() };
-        for segment in 0..options.segments {
+        let rounds = options.hosts.div_ceil(ROOM).max(1);
+        let segments = options.segments.saturating_mul(u8::try_from(rounds).unwrap_or(u8::MAX));
+        for segment in 0..segments {
             let bridge = bridge(segment);
             underlay.net.add_bridge(&bridge, local_mac([0x77, segment, 0, 0, 254]), options.mtu)?;
             if options.ipv6 {
@@ -36,7 +40,7 @@ impl Underlay {
                 underlay.net.add_address(&bridge, address)?;
             }
         }
-        if options.segments > 1 {
+        if segments > 1 {
             underlay.net.set_sysctl("net/ipv4/ip_forward", "1")?;
             underlay.net.set_sysctl("net/ipv6/conf/all/forwarding", "1")?;
         }
@@ -72,7 +76,7 @@ impl Underlay {
     /// Gives `eth0` of host `number` its addresses and default routes: at first, and again after a fault took them
     /// (as the host's network manager would).
     pub(super) fn address(&self, net: &Netns, number: u16, segment: u8) -> Result<Vec<IpAddr>, LabError> {
-        let own = self.networks(segment, number);
+        let own = self.networks(segment, number.saturating_sub(1) % ROOM + 1);
         for (address, gateway) in own.iter().zip(self.gateways(segment)) {
             net.add_address(UPLINK, *address)?;
             net.add_route(anywhere(gateway), gateway)?;

@@ -1,0 +1,63 @@
+//! One agent among very many leases: what a change costs, and a loss, and a question.
+
+use std::time::{Duration, Instant};
+
+use twill::lab::{AgentProcess, Lab, LabOptions};
+
+use crate::fabric::{PATIENCE, agent, cpu, fill, routes, spread, until_routes};
+
+/// How often everything is lost, and how often it is asked.
+const REPEATS: usize = 5;
+
+pub(crate) fn run(leases: u32, puts: u32) {
+    let lab = Lab::new(&LabOptions { hosts: 1, ..LabOptions::default() }).unwrap();
+    let etcd = lab.etcd().unwrap();
+    fill(&lab, &etcd, 0..leases);
+    let mut agent = agent(&lab.hosts[0], &etcd, &[]);
+    agent.wait_ready(PATIENCE).unwrap();
+    let before = cpu(&agent);
+    let one = |n| until_routes(&lab.hosts, |routes| routes + 1, || fill(&lab, &etcd, n..n + 1));
+    let (median, least, most) = spread((leases..leases + puts).map(one).collect(), 1e-3);
+    println!(
+        "one lease among {leases}: median {median:.1} ms to the kernel (least {least:.1}, most {most:.1}), {:.2} ms CPU each, {puts} puts",
+        (cpu(&agent) - before) * 1e3 / f64::from(puts),
+    );
+    lose_everything(&lab, &agent);
+    ask(&agent);
+}
+
+/// The device goes, and every entry with it.
+fn lose_everything(lab: &Lab, agent: &AgentProcess) {
+    let (host, before) = (&lab.hosts[0], cpu(agent));
+    let all = routes(host);
+    let heal = |_| {
+        let begin = Instant::now();
+        host.net.exec(&["ip", "link", "del", "flannel.1"]).unwrap();
+        while routes(host) != all {
+            assert!(begin.elapsed() < PATIENCE, "{}", agent.log());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        begin.elapsed()
+    };
+    let (median, least, most) = spread((0..REPEATS).map(heal).collect(), 1.0);
+    println!(
+        "the device with {all} peers deleted: median {median:.3} s until all is back (least {least:.3}, most {most:.3}), {:.2} s CPU each, {REPEATS} times",
+        (cpu(agent) - before) / REPEATS as f64,
+    );
+}
+
+fn ask(agent: &AgentProcess) {
+    let before = cpu(agent);
+    let mut length = 0;
+    let question = |_| {
+        let begin = Instant::now();
+        length = agent.twill(&["status"], &["--json"]).unwrap().len();
+        begin.elapsed()
+    };
+    let (median, least, most) = spread((0..REPEATS).map(question).collect(), 1e-3);
+    println!(
+        "twill status --json: median {median:.1} ms (least {least:.1}, most {most:.1}), {:.1} ms CPU of the agent each, {} KiB, {REPEATS} times",
+        (cpu(agent) - before) * 1e3 / REPEATS as f64,
+        length / 1024,
+    );
+}

@@ -1,0 +1,46 @@
+//! What an agent does when there is nothing to do.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use twill::lab::{AgentProcess, EtcdProcess, Lab, LabOptions};
+
+use crate::fabric::{PATIENCE, Requests, agent, cpu, fill, peak};
+
+pub(crate) fn run(leases: u32, window: Duration) {
+    let lab = Lab::new(&LabOptions { hosts: 1, ..LabOptions::default() }).unwrap();
+    let etcd = lab.etcd().unwrap();
+    fill(&lab, &etcd, 0..leases);
+    let mut agent = agent(&lab.hosts[0], &etcd, &[]);
+    agent.wait_ready(PATIENCE).unwrap();
+    settle(&lab, &etcd, &agent);
+    let (time, written, requests) = (cpu(&agent), operations(&agent), Requests::of(&lab, &etcd));
+    std::thread::sleep(window);
+    let share = (cpu(&agent) - time) / window.as_secs_f64() * 100.0;
+    let writes = operations(&agent) - written;
+    let asked = Requests::of(&lab, &etcd).since(&requests);
+    println!(
+        "{leases} leases, nothing changing for {} s: {share:.3} % of a core, {writes} writes to the kernel, etcd: {asked}; {:.1} MiB at most",
+        window.as_secs(),
+        peak(&agent),
+    );
+}
+
+/// Until the agent has nothing left over from its start: a second in which it writes nothing and asks nothing.
+fn settle(lab: &Lab, etcd: &EtcdProcess, agent: &AgentProcess) {
+    let state = || (operations(agent), Requests::of(lab, etcd));
+    let mut before = state();
+    loop {
+        std::thread::sleep(Duration::from_secs(1));
+        let now = state();
+        if now == before {
+            return;
+        }
+        before = now;
+    }
+}
+
+fn operations(agent: &AgentProcess) -> u64 {
+    let status: Value = serde_json::from_str(&agent.twill(&["status"], &["--json"]).unwrap()).unwrap();
+    status["reconcile"]["tally"]["operations"].as_u64().unwrap()
+}
