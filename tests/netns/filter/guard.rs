@@ -46,7 +46,7 @@ async fn nothing_heard(firewall: &HostFirewall) {
 /// Hears, and answers, what is left of the echo of a load.
 async fn settle(firewall: &HostFirewall, want: &Guard) {
     while tokio::time::timeout(Duration::from_millis(100), firewall.changed()).await.is_ok() {
-        assert!(firewall.guard(Some(want), true).await.unwrap().is_unchanged());
+        assert!(firewall.guard(Some(want), None, true).await.unwrap().is_unchanged());
     }
 }
 
@@ -55,7 +55,7 @@ fn what_is_right_is_left_alone() {
     in_netns(|| async {
         let first = open(FirewallMode::Auto).await;
         let planned = first.describe(&want(), Some(&guard())).await.unwrap();
-        let applied = first.guard(Some(&guard()), true).await.unwrap();
+        let applied = first.guard(Some(&guard()), None, true).await.unwrap();
         assert!(
             applied.warnings.is_empty() && planned.contains(&applied.loaded[0]),
             "{applied:?} {planned:?}"
@@ -63,7 +63,7 @@ fn what_is_right_is_left_alone() {
         let loaded = rules();
         // A restarted agent knows nothing of the first one.
         let second = open(FirewallMode::Auto).await;
-        assert!(second.guard(Some(&guard()), true).await.unwrap().is_unchanged());
+        assert!(second.guard(Some(&guard()), None, true).await.unwrap().is_unchanged());
         nothing_heard(&second).await;
         assert_eq!(rules(), loaded);
         second.apply(&want()).await.unwrap();
@@ -73,7 +73,7 @@ fn what_is_right_is_left_alone() {
         assert_eq!(rules(), loaded);
         assert_eq!(second.remove().await.unwrap().removed.len(), 1);
         assert!(!sh("nft list tables").contains("twill-"));
-        assert!(second.guard(None, true).await.unwrap().is_unchanged());
+        assert!(second.guard(None, None, true).await.unwrap().is_unchanged());
     });
 }
 
@@ -81,7 +81,7 @@ fn what_is_right_is_left_alone() {
 fn a_peer_that_comes_or_goes_is_an_element_and_its_echo_is_no_news() {
     in_netns(|| async {
         let firewall = open(FirewallMode::Nftables).await;
-        firewall.guard(Some(&guard()), true).await.unwrap();
+        firewall.guard(Some(&guard()), None, true).await.unwrap();
         settle(&firewall, &guard()).await;
         // One more on an address that is known, one in the place of a smaller one, one of the other family.
         let more = with(&[
@@ -89,7 +89,10 @@ fn a_peer_that_comes_or_goes_is_an_element_and_its_echo_is_no_news() {
             sender("192.0.2.9", "10.5.9.0/24"),
             sender("2001:db8::9", "fc00:0:0:9::/64"),
         ]);
-        assert!(firewall.guard(Some(&more), true).await.unwrap().is_unchanged(), "nothing was repaired");
+        assert!(
+            firewall.guard(Some(&more), None, true).await.unwrap().is_unchanged(),
+            "nothing was repaired"
+        );
         assert!(
             elements("from4").contains("192.0.2.9") && elements("carries4").contains("0xa054600-0xa0546ff")
         );
@@ -97,10 +100,10 @@ fn a_peer_that_comes_or_goes_is_an_element_and_its_echo_is_no_news() {
         let mut wider = more.clone();
         wider.senders.remove(&sender("192.0.2.9", "10.5.9.0/24"));
         wider.senders.insert(sender("192.0.2.9", "10.5.8.0/21"));
-        firewall.guard(Some(&wider), true).await.unwrap();
+        firewall.guard(Some(&wider), None, true).await.unwrap();
         assert!(elements("carries4").contains("192.0.2.9 . 0xa050800-0xa050fff"));
         nothing_heard(&firewall).await;
-        firewall.guard(Some(&guard()), true).await.unwrap();
+        firewall.guard(Some(&guard()), None, true).await.unwrap();
         assert!(!elements("from4").contains("192.0.2.9") && elements("from4").contains("192.0.2.7"));
         nothing_heard(&firewall).await;
     });
@@ -110,18 +113,18 @@ fn a_peer_that_comes_or_goes_is_an_element_and_its_echo_is_no_news() {
 fn nobody_goes_before_it_is_known_who_is_gone() {
     in_netns(|| async {
         let (old, new) = (sender("192.0.2.9", "10.5.9.0/24"), sender("192.0.2.10", "10.5.10.0/24"));
-        open(FirewallMode::Nftables).await.guard(Some(&with(&[old])), true).await.unwrap();
+        open(FirewallMode::Nftables).await.guard(Some(&with(&[old])), None, true).await.unwrap();
         // After a restart, as long as nothing was heard of the store: whether the table is as left, or has to be loaded.
         for damage in ["true", "nft insert rule inet twill-guard-test senders drop"] {
             sh(damage);
             let firewall = open(FirewallMode::Nftables).await;
-            firewall.guard(Some(&with(&[new])), false).await.unwrap();
+            firewall.guard(Some(&with(&[new])), None, false).await.unwrap();
             assert!(elements("from4").contains("192.0.2.9,") && elements("from4").contains("192.0.2.10"));
             // Even what takes part of its place leaves the rest.
             let inside = sender("192.0.2.9", "10.5.9.128/25");
-            firewall.guard(Some(&with(&[inside])), false).await.unwrap();
+            firewall.guard(Some(&with(&[inside])), None, false).await.unwrap();
             assert!(elements("carries4").contains("192.0.2.9 . 0xa050980-0xa0509ff"));
-            firewall.guard(Some(&with(&[old])), true).await.unwrap();
+            firewall.guard(Some(&with(&[old])), None, true).await.unwrap();
             assert!(!elements("from4").contains("192.0.2.10"));
         }
     });
@@ -145,7 +148,7 @@ fn a_damaged_guard_is_heard_and_mended_and_goes_on_counting() {
     ];
     in_netns(|| async move {
         let firewall = open(FirewallMode::Nftables).await;
-        firewall.guard(Some(&guard()), true).await.unwrap();
+        firewall.guard(Some(&guard()), None, true).await.unwrap();
         settle(&firewall, &guard()).await;
         let good = rules();
         for damage in &damages {
@@ -153,7 +156,7 @@ fn a_damaged_guard_is_heard_and_mended_and_goes_on_counting() {
             let broken = Instant::now();
             let heard = tokio::time::timeout(Duration::from_secs(5), firewall.changed()).await;
             assert!(heard.is_ok_and(|heard| heard.guard), "not heard: {damage}");
-            let applied = firewall.guard(Some(&guard()), true).await.unwrap();
+            let applied = firewall.guard(Some(&guard()), None, true).await.unwrap();
             println!("GUARD {damage}: mended after {} ms", broken.elapsed().as_millis());
             assert!(broken.elapsed() < Duration::from_secs(1), "{damage}: {:?}", broken.elapsed());
             assert!(applied.loaded.len() == 1 && applied.warnings.is_empty(), "{damage}: {applied:?}");
@@ -166,7 +169,7 @@ fn a_damaged_guard_is_heard_and_mended_and_goes_on_counting() {
             "nft delete table inet {GUARD}; nft add table inet {GUARD}; nft add counter inet {GUARD} {pods}"
         ));
         firewall.changed().await;
-        firewall.guard(Some(&guard()), true).await.unwrap();
+        firewall.guard(Some(&guard()), None, true).await.unwrap();
         assert_eq!(firewall.dropped().await["pods"], 7);
         assert_eq!(firewall.dropped().await["strangers"], 0);
     });
@@ -186,7 +189,7 @@ fn an_old_nft_checks_what_it_can_and_says_what_not() {
         let options = Options { path: path(&dir), ..options(FirewallMode::Nftables) };
         let firewall = HostFirewall::open(options).await;
         for loads in [1, 0] {
-            let applied = firewall.guard(Some(&guard()), true).await.unwrap();
+            let applied = firewall.guard(Some(&guard()), None, true).await.unwrap();
             assert_eq!(applied.loaded.len(), loads);
             assert!(applied.warnings[0].contains("--inner-source-check off"), "{applied:?}");
         }
@@ -199,9 +202,9 @@ fn without_nft_this_is_an_error_and_to_want_nothing_is_none() {
     in_netns(|| async {
         let dir = only(&["sh"]);
         let firewall = HostFirewall::open(Options { path: path(&dir), ..options(FirewallMode::Auto) }).await;
-        let error = firewall.guard(Some(&guard()), true).await.unwrap_err();
+        let error = firewall.guard(Some(&guard()), None, true).await.unwrap_err();
         assert!(error.to_string().contains("nftables"), "{error}");
-        assert!(firewall.guard(None, true).await.unwrap().is_unchanged());
+        assert!(firewall.guard(None, None, true).await.unwrap().is_unchanged());
         assert!(firewall.dropped().await.is_empty());
     });
 }
@@ -218,16 +221,16 @@ fn ten_thousand_peers_cost_one_load_and_one_more_costs_one_element() {
             .collect();
         let firewall = open(FirewallMode::Nftables).await;
         let start = Instant::now();
-        firewall.guard(Some(&many), true).await.unwrap();
+        firewall.guard(Some(&many), None, true).await.unwrap();
         let loaded = start.elapsed();
         let heard = tokio::time::timeout(Duration::from_secs(5), firewall.changed()).await.unwrap();
         assert_eq!(heard, Heard { rules: heard.rules, guard: true });
         let start = Instant::now();
-        assert!(firewall.guard(Some(&many), true).await.unwrap().is_unchanged());
+        assert!(firewall.guard(Some(&many), None, true).await.unwrap().is_unchanged());
         let read = start.elapsed();
         many.senders.insert(sender("192.0.2.7", "10.5.7.0/24"));
         let start = Instant::now();
-        firewall.guard(Some(&many), true).await.unwrap();
+        firewall.guard(Some(&many), None, true).await.unwrap();
         println!("GUARD 10000 peers: load {loaded:?}, read {read:?}, one more {:?}", start.elapsed());
         assert!(elements("from4").contains("192.0.2.7"));
     });
