@@ -18,8 +18,10 @@ use crate::store::backoff::Backoff;
 use crate::store::table::{Change, Listing};
 use crate::store::{Revision, StoreError};
 
-/// How long the watch may be silent before the member is asked whether it is still there.
+/// How long the watch may be silent before the member is asked whether it is still there, at least.
 const SILENCE: Duration = Duration::from_secs(2);
+/// The same, for each lease there is: all hosts together ask etcd no more than 500 times a second.
+const SILENCE_PER_LEASE: Duration = Duration::from_millis(2);
 /// How long it may take to say so.
 const ANSWER: Duration = Duration::from_secs(2);
 
@@ -31,6 +33,7 @@ struct Feed {
     early: Vec<WatchResponse>,
     keys: Keys,
     cluster: u64,
+    silence: Duration,
 }
 
 /// See [`crate::store::table::Table::follow`].
@@ -102,7 +105,12 @@ async fn start(client: Client, keys: Keys) -> Result<(Option<Vec<u8>>, Listing, 
     }
     early.reverse();
     let cluster = listing.revision.cluster;
-    Ok((config, listing, Feed { client, stream, early, keys, cluster }))
+    let silence = silence_among(listing.records.len());
+    Ok((config, listing, Feed { client, stream, early, keys, cluster, silence }))
+}
+
+fn silence_among(leases: usize) -> Duration {
+    SILENCE_PER_LEASE.saturating_mul(u32::try_from(leases).unwrap_or(u32::MAX)).max(SILENCE)
 }
 
 fn after(revision: Revision) -> WatchOptions {
@@ -115,7 +123,7 @@ impl Feed {
         if let Some(message) = self.early.pop() {
             return self.read(&message);
         }
-        match timeout(SILENCE, self.stream.message()).await {
+        match timeout(self.silence, self.stream.message()).await {
             Ok(Ok(Some(message))) => self.read(&message),
             Ok(Ok(None)) => Err("etcd closed it".to_owned()),
             Ok(Err(error)) => Err(words(&error)),
@@ -131,7 +139,7 @@ impl Feed {
         match timeout(ANSWER, client.get(self.keys.config.clone(), Some(small))).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(words(&error)),
-            Err(_) => Err(format!("no sign of life for {} s", (SILENCE + ANSWER).as_secs())),
+            Err(_) => Err(format!("no sign of life for {} s", (self.silence + ANSWER).as_secs())),
         }
     }
 
@@ -161,4 +169,16 @@ impl Feed {
 
 fn words(error: &Error) -> String {
     classify(error).into_cause()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_more_hosts_the_less_often_each_asks() {
+        for (leases, seconds) in [(0, 2), (3, 2), (1_000, 2), (5_000, 10), (10_000, 20)] {
+            assert_eq!(silence_among(leases), Duration::from_secs(seconds));
+        }
+    }
 }
