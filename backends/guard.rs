@@ -7,6 +7,7 @@
 //! inside comes from the subnet of that very lease. Both are asked before the frame is unwrapped: the tunnel device
 //! forgets who sent it, so that a reverse-path check behind it could only say that *some* host has such a subnet.
 
+use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
@@ -49,8 +50,8 @@ pub struct Sender {
     pub subnet: IpNet,
 }
 
-/// One element of a set of the guard.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// One element of a set of the guard. Those of one sender lie together in their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Element {
     /// Frames from this address are taken.
     From(IpAddr),
@@ -59,20 +60,35 @@ pub enum Element {
 }
 
 impl Guard {
-    /// Peers that were programmed in one way are in another.
-    pub(crate) fn exchange(&mut self, old: &[PeerState], new: &[PeerState]) {
-        for sender in old.iter().filter_map(Sender::of) {
-            self.senders.remove(&sender);
+    /// Peers that were programmed in one way are in another. Returns the addresses of those concerned.
+    pub(crate) fn exchange(&mut self, old: &[PeerState], new: &[PeerState]) -> BTreeSet<IpAddr> {
+        let senders = |peers: &[PeerState]| peers.iter().filter_map(Sender::of).collect::<Vec<_>>();
+        let (old, new) = (senders(old), senders(new));
+        for sender in &old {
+            self.senders.remove(sender);
         }
-        self.senders.extend(new.iter().filter_map(Sender::of));
+        self.senders.extend(&new);
+        old.iter().chain(&new).map(|sender| sender.addr).collect()
     }
 
-    /// The elements of the sets. Besides what its pods send, a host may send from its public address: that is what a
-    /// process on it has that was connected to an address of a service.
+    /// The elements of the sets.
     #[must_use]
     pub fn elements(&self) -> BTreeSet<Element> {
+        self.elements_from(&self.senders)
+    }
+
+    /// The elements that say what may come from `addr`.
+    #[must_use]
+    pub fn elements_of(&self, addr: IpAddr) -> BTreeSet<Element> {
+        let first = Sender { addr, subnet: IpNet::default() };
+        self.elements_from(self.senders.range(first..).take_while(|sender| sender.addr == addr))
+    }
+
+    /// Besides what its pods send, a host may send from its public address: that is what a process on it has that was
+    /// connected to an address of a service.
+    fn elements_from<'s>(&self, senders: impl IntoIterator<Item = &'s Sender>) -> BTreeSet<Element> {
         let mut elements = BTreeSet::new();
-        for Sender { addr, subnet } in &self.senders {
+        for Sender { addr, subnet } in senders {
             elements.insert(Element::From(*addr));
             if self.rules.inner {
                 elements.insert(Element::Carries(*addr, subnet.trunc()));
@@ -83,6 +99,35 @@ impl Guard {
             }
         }
         elements
+    }
+}
+
+impl Element {
+    /// The sender's address.
+    #[must_use]
+    pub const fn addr(&self) -> IpAddr {
+        match self {
+            Self::From(addr) | Self::Carries(addr, _) => *addr,
+        }
+    }
+
+    const fn net(&self) -> Option<IpNet> {
+        match self {
+            Self::From(_) => None,
+            Self::Carries(_, net) => Some(*net),
+        }
+    }
+}
+
+impl Ord for Element {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (self.addr(), self.net()).cmp(&(other.addr(), other.net()))
+    }
+}
+
+impl PartialOrd for Element {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 
@@ -125,6 +170,17 @@ mod tests {
         assert_eq!((both.elements().len(), one.elements().len()), (4, 3));
         assert!(one.elements().is_subset(&both.elements()));
         assert_eq!(guard(false, &[("192.0.2.7", "10.5.7.0/24")]).elements().len(), 1);
+    }
+
+    #[test]
+    fn the_elements_of_an_address_are_those_of_all_that_have_it() {
+        let all = [("192.0.2.6", "10.5.6.0/24"), ("192.0.2.7", "10.5.0.0/24"), ("192.0.2.7", "10.5.8.0/24")];
+        let guard = guard(true, &all);
+        let addr = "192.0.2.7".parse().unwrap();
+        let of: BTreeSet<Element> =
+            guard.elements().into_iter().filter(|element| element.addr() == addr).collect();
+        assert_eq!((guard.elements_of(addr), of.len()), (of, 4));
+        assert_eq!(guard.elements_of("192.0.2.9".parse().unwrap()), BTreeSet::new());
     }
 
     #[test]

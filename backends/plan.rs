@@ -11,6 +11,7 @@
 //! there more than one.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use crate::backend::Backend;
 use crate::diff::Key;
@@ -41,6 +42,8 @@ pub struct Plan {
     want: NetState,
     /// Who may send: all peers, with or without a tunnel.
     guard: Option<Guard>,
+    /// From where something else may come than when this was last asked for.
+    senders: BTreeSet<IpAddr>,
     peers: BTreeMap<LeaseKey, Peer>,
     /// What the peers claim.
     index: Index,
@@ -70,6 +73,7 @@ impl Plan {
             base,
             want,
             guard,
+            senders: BTreeSet::new(),
             peers: BTreeMap::new(),
             index: Index::new(),
             faults: BTreeMap::new(),
@@ -80,7 +84,10 @@ impl Plan {
     /// Plans everything again, from these leases.
     pub fn reset(&mut self, leases: &Leases) {
         self.want.clone_from(&self.base.net);
-        self.guard.iter_mut().for_each(|guard| guard.senders.clear());
+        if let Some(guard) = &mut self.guard {
+            self.senders.extend(guard.senders.iter().map(|sender| sender.addr));
+            guard.senders.clear();
+        }
         self.peers.clear();
         self.faults.clear();
         self.index = Index::new();
@@ -127,6 +134,11 @@ impl Plan {
     #[must_use]
     pub const fn guard(&self) -> Option<&Guard> {
         self.guard.as_ref()
+    }
+
+    /// The public addresses of the senders that changed since this was last asked for.
+    pub fn changed_senders(&mut self) -> BTreeSet<IpAddr> {
+        std::mem::take(&mut self.senders)
     }
 
     /// What the userspace datapath has to serve, each with where its frames go.
@@ -234,7 +246,9 @@ impl Plan {
         // All of the old goes before any of the new comes: a key may pass from one peer to another.
         old.iter().for_each(|state| self.want.remove_peer(state));
         new.iter().for_each(|state| self.want.add_peer(state));
-        self.guard.iter_mut().for_each(|guard| guard.exchange(&old, &new));
+        if let Some(guard) = &mut self.guard {
+            self.senders.extend(guard.exchange(&old, &new));
+        }
         old.append(&mut new);
         old
     }

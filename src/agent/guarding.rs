@@ -1,5 +1,7 @@
 //! Keeps the guard as wanted: who may send to the tunnel's port.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::time::Instant;
 
 use twill_backends::fault::{Code, Fault};
@@ -21,6 +23,8 @@ pub(super) struct Guarding {
     alone: bool,
     /// Whether it was as wanted once: from then on, what has to be loaded had been taken away.
     kept: bool,
+    /// What may have to change since the last pass: what these send, or `None`: anything.
+    touched: Option<BTreeSet<IpAddr>>,
     pace: Pace,
     faults: Vec<Fault>,
     repairs: u64,
@@ -39,6 +43,17 @@ impl Guarding {
         let rules = |guard: Option<&Guard>| guard.map(|guard| guard.rules.clone());
         self.kept &= rules(self.want.as_ref()) == rules(want);
         self.want = want.cloned();
+        self.touched = None;
+        self.pace.restart();
+    }
+
+    /// The same plan, but for these senders.
+    pub(super) fn follow(&mut self, plan: &Plan, changed: BTreeSet<IpAddr>) {
+        if changed.is_empty() {
+            return;
+        }
+        self.want = plan.guard().cloned();
+        self.touched.iter_mut().for_each(|touched| touched.extend(&changed));
         self.pace.restart();
     }
 
@@ -68,8 +83,10 @@ impl Guarding {
     /// Makes the guard as wanted. Nobody is shut out who was let in, unless `removals` may be made.
     pub(super) async fn pass<F: Firewall>(&mut self, firewall: &F, removals: bool) {
         let now = crate::now();
-        match firewall.guard(self.want.as_ref(), removals).await {
+        let touched = self.touched.take();
+        match firewall.guard(self.want.as_ref(), touched.as_ref(), removals).await {
             Ok(applied) => {
+                self.touched = Some(BTreeSet::new());
                 for line in applied.loaded.iter().chain(&applied.removed) {
                     tracing::info!(rules = %line, "guard");
                 }
@@ -141,8 +158,6 @@ const OFF: &str = "start with --outer-source-check off --inner-source-check off"
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use twill_backends::guard::{GuardRules, Sender};
 
     use super::*;

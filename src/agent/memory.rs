@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::value::RawValue;
 use twill_backends::lease::Lease;
 use twill_backends::network::NetworkConfig;
 
@@ -33,9 +33,9 @@ pub struct Memory {
 struct Stored {
     version: u32,
     config: NetworkConfig,
-    own: Option<(String, Value)>,
+    own: Option<(String, Box<RawValue>)>,
     expires: Option<u64>,
-    leases: BTreeMap<String, Value>,
+    leases: BTreeMap<String, Box<RawValue>>,
     revision: Revision,
 }
 
@@ -64,14 +64,13 @@ impl Memory {
         if stored.version != VERSION {
             return Err(io::Error::other(format!("version {} is not {VERSION}", stored.version)));
         }
-        let lease = |(key, value): (&String, &Value)| {
-            Lease::decode(key, value.to_string().as_bytes())
-                .map_err(|fault| io::Error::other(fault.to_string()))
+        let lease = |key: &String, value: &RawValue| {
+            Lease::decode(key, value.get().as_bytes()).map_err(|fault| io::Error::other(fault.to_string()))
         };
         Ok(Self {
-            own: stored.own.as_ref().map(|(key, value)| lease((key, value))).transpose()?,
+            own: stored.own.as_ref().map(|(key, value)| lease(key, value)).transpose()?,
             expires: stored.expires.map(|seconds| UNIX_EPOCH + Duration::from_secs(seconds)),
-            leases: stored.leases.iter().map(lease).collect::<io::Result<_>>()?,
+            leases: stored.leases.iter().map(|(key, value)| lease(key, value)).collect::<io::Result<_>>()?,
             config: stored.config,
             revision: stored.revision,
         })
@@ -91,7 +90,8 @@ impl Memory {
     /// A lease has no JSON.
     pub fn encode(&self) -> io::Result<Vec<u8>> {
         let entry = |lease: &Lease| {
-            io::Result::Ok((lease.key.to_string(), serde_json::from_slice(&lease.attrs.encode())?))
+            let value = String::from_utf8(lease.attrs.encode()).map_err(io::Error::other)?;
+            io::Result::Ok((lease.key.to_string(), RawValue::from_string(value)?))
         };
         let stored = Stored {
             version: VERSION,

@@ -125,7 +125,7 @@ impl<W: World> Agent<W> {
         }
         if let Some(firewall) = &self.firewall {
             let removed = firewall.apply(&self.nothing_wanted()).await?;
-            let guard = firewall.guard(None, true).await?;
+            let guard = firewall.guard(None, None, true).await?;
             lines.extend(guard.removed);
             lines.extend(removed.removed);
             lines.extend(removed.warnings.into_iter().map(|warning| format!("# {warning}")));

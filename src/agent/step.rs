@@ -109,6 +109,7 @@ impl<W: World> Agent<W> {
         self.open_firewall(&own.network).await;
         let mut plan = Plan::new(backend, host, own);
         plan.reset(&self.leases);
+        plan.changed_senders();
         self.changed.clear();
         self.scope = self.scope_of(&plan);
         self.carrying.want(&plan);
@@ -146,7 +147,8 @@ impl<W: World> Agent<W> {
         if let Some(plan) = &mut self.plan {
             let keys = plan.update(&self.leases, &std::mem::take(&mut self.changed));
             self.carrying.want(plan);
-            self.guarding.want(plan);
+            let senders = plan.changed_senders();
+            self.guarding.follow(plan, senders);
             self.reconciler.touch(keys);
         }
     }

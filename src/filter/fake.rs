@@ -2,7 +2,8 @@
 //!
 //! Clones are handles on the same firewall.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -105,7 +106,12 @@ impl Firewall for FakeFirewall {
         Ok(applied)
     }
 
-    async fn guard(&self, want: Option<&Guard>, removals: bool) -> Result<Applied, FilterError> {
+    async fn guard(
+        &self,
+        want: Option<&Guard>,
+        _touched: Option<&BTreeSet<IpAddr>>,
+        removals: bool,
+    ) -> Result<Applied, FilterError> {
         let mut state = self.state();
         attempt(&mut state.guard_failures)?;
         let mut applied = Applied::default();

@@ -1,6 +1,7 @@
 //! This host's firewall: which engine, what a pass does, and when there is nothing to do.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use tokio::sync::Mutex;
@@ -229,8 +230,13 @@ impl Firewall for HostFirewall {
         Err(FilterError::NotAsWritten { what, why })
     }
 
-    async fn guard(&self, want: Option<&Guard>, removals: bool) -> Result<Applied, FilterError> {
-        self.guard.keep(want, removals).await
+    async fn guard(
+        &self,
+        want: Option<&Guard>,
+        touched: Option<&BTreeSet<IpAddr>>,
+        removals: bool,
+    ) -> Result<Applied, FilterError> {
+        self.guard.keep(want, touched, removals).await
     }
 
     async fn dropped(&self) -> BTreeMap<String, u64> {

@@ -23,9 +23,10 @@ mod nft;
 mod step;
 mod tools;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fmt;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -49,13 +50,15 @@ pub trait Firewall: Send + Sync {
     fn apply(&self, want: &Filter) -> impl Future<Output = Result<Applied, FilterError>> + Send;
 
     /// Lets nobody but these send to the tunnel's port, none of whom is shut out meanwhile; `None` lets everybody. Who
-    /// is not wanted any more may still send unless `removals` may be made.
+    /// is not wanted any more may still send unless `removals` may be made. Where `touched` is given, nothing else is
+    /// wanted of any other address than the time before.
     ///
     /// # Errors
     /// When the guard could not be read or loaded. What it cannot check on this host is among [`Applied::warnings`].
     fn guard(
         &self,
         want: Option<&Guard>,
+        touched: Option<&BTreeSet<IpAddr>>,
         removals: bool,
     ) -> impl Future<Output = Result<Applied, FilterError>> + Send;
 
@@ -87,7 +90,7 @@ pub trait Firewall: Send + Sync {
     /// As [`apply`](Self::apply).
     fn remove(&self) -> impl Future<Output = Result<Applied, FilterError>> + Send {
         async {
-            let guard = self.guard(None, true).await?;
+            let guard = self.guard(None, None, true).await?;
             let mut applied = self.apply(&Filter::default()).await?;
             applied.removed.extend(guard.removed);
             Ok(applied)

@@ -1,12 +1,64 @@
 //! Elements of the guard's sets, as nft takes them. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::net::IpAddr;
 
-use twill_backends::guard::Element;
+use ipnet::IpNet;
+use twill_backends::guard::{Element, Guard};
 
 use super::render::Kin;
+
+/// What is in the sets.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(super) struct Elements {
+    all: BTreeSet<Element>,
+    /// Whether there are some among them that are not wanted.
+    leftovers: bool,
+}
+
+impl Elements {
+    /// These are there, wanted or not.
+    pub(super) const fn found(all: BTreeSet<Element>) -> Self {
+        Self { all, leftovers: true }
+    }
+
+    pub(super) const fn all(&self) -> &BTreeSet<Element> {
+        &self.all
+    }
+
+    /// Takes what is wanted for done; where `touched` is given, only of these addresses anything else is wanted than
+    /// before. Returns what has to be deleted and what has to be added for that. What is not wanted stays unless
+    /// `removals` may be made.
+    pub(super) fn become_wanted(
+        &mut self,
+        want: &Guard,
+        touched: Option<&BTreeSet<IpAddr>>,
+        removals: bool,
+    ) -> (BTreeSet<Element>, BTreeSet<Element>) {
+        let touched = touched.filter(|_| !(self.leftovers && removals));
+        let (wanted, there) = match touched {
+            None => (want.elements(), self.all.clone()),
+            Some(addrs) => (
+                addrs.iter().flat_map(|addr| want.elements_of(*addr)).collect(),
+                addrs.iter().flat_map(|addr| self.of(*addr)).copied().collect(),
+            ),
+        };
+        let target =
+            if removals { wanted.clone() } else { with_leftovers(&wanted, &there, want.rules.inner) };
+        let (gone, new) = (&there - &target, &target - &there);
+        for element in &gone {
+            self.all.remove(element);
+        }
+        self.all.extend(&new);
+        self.leftovers = target != wanted || (self.leftovers && touched.is_some());
+        (gone, new)
+    }
+
+    fn of(&self, addr: IpAddr) -> impl Iterator<Item = &Element> {
+        self.all.range(Element::From(addr)..).take_while(move |element| element.addr() == addr)
+    }
+}
 
 /// The set an element belongs to.
 pub(super) const fn set(element: &Element) -> &'static str {
@@ -47,4 +99,65 @@ pub(super) fn change<'e>(table: &str, verb: &str, elements: impl IntoIterator<It
         writeln!(text, "{verb} element inet {table} {set} {{ {} }}", elements.join(", ")).ok();
         text
     })
+}
+
+/// What is wanted and what else is there, as far as both fit into one set.
+fn with_leftovers(wanted: &BTreeSet<Element>, have: &BTreeSet<Element>, inner: bool) -> BTreeSet<Element> {
+    let mut carried: BTreeMap<IpAddr, Vec<IpNet>> = BTreeMap::new();
+    for element in wanted {
+        if let Element::Carries(addr, net) = element {
+            carried.entry(*addr).or_default().push(*net);
+        }
+    }
+    let fits = |one: &&Element| match one {
+        Element::From(_) => true,
+        Element::Carries(addr, net) => {
+            let beside = carried.get(addr).into_iter().flatten();
+            inner && beside.into_iter().all(|other| !other.contains(net) && !net.contains(other))
+        }
+    };
+    wanted.iter().chain(have.difference(wanted).filter(fits)).copied().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use twill_backends::guard::Sender;
+
+    use super::super::render::tests::rules;
+    use super::*;
+
+    fn guard(senders: &BTreeSet<(u8, u8)>) -> Guard {
+        let sender = |(host, net): &(u8, u8)| Sender {
+            addr: [192, 0, 2, *host].into(),
+            subnet: format!("10.5.{net}.0/24").parse().unwrap(),
+        };
+        Guard { rules: rules(), senders: senders.iter().map(sender).collect() }
+    }
+
+    fn senders() -> impl Strategy<Value = BTreeSet<(u8, u8)>> {
+        proptest::collection::btree_set((0..4_u8, 0..4_u8), 0..6)
+    }
+
+    proptest! {
+        #[test]
+        fn to_follow_what_changed_is_to_follow_everything(
+            history in proptest::collection::vec((senders(), any::<bool>()), 1..6),
+        ) {
+            let (mut partly, mut wholly) = (Elements::default(), Elements::default());
+            let mut before = guard(&BTreeSet::new());
+            for (senders, removals) in &history {
+                let want = guard(senders);
+                let differing = want.senders.symmetric_difference(&before.senders);
+                let touched: BTreeSet<IpAddr> = differing.map(|sender| sender.addr).collect();
+                let some = partly.become_wanted(&want, Some(&touched), *removals);
+                let all = wholly.become_wanted(&want, None, *removals);
+                prop_assert_eq!(some, all);
+                prop_assert_eq!(partly.all(), wholly.all());
+                before = want;
+            }
+            partly.become_wanted(&before, Some(&BTreeSet::new()), true);
+            prop_assert_eq!(partly.all(), &before.elements());
+        }
+    }
 }

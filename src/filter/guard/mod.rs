@@ -18,15 +18,15 @@ mod elements;
 mod read;
 mod render;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use ipnet::IpNet;
 use serde_json::Value;
 use twill_backends::guard::{Element, Guard, GuardRules};
 
-use self::elements::change;
+use self::elements::{Elements, change};
 use self::read::{Found, counted, from_keys};
 use self::render::{Counts, load, printed};
 use super::news::Announced;
@@ -60,7 +60,7 @@ enum Belief {
     /// It is not there.
     Absent,
     /// These rules with these elements.
-    Loaded(GuardRules, BTreeSet<Element>),
+    Loaded(GuardRules, Elements),
 }
 
 impl GuardTable {
@@ -80,21 +80,26 @@ impl GuardTable {
     /// Whether what was announced is as it is believed to be: an echo of our own, or undone.
     pub(super) fn knows(&self, news: Announced<'_>) -> bool {
         match (&self.memory().belief, from_keys(news.set, news.key, news.end)) {
-            (Belief::Loaded(_, have), Some(element)) => have.contains(&element) == news.added,
+            (Belief::Loaded(_, have), Some(element)) => have.all().contains(&element) == news.added,
             _ => false,
         }
     }
 
-    /// Makes the table what `want` says. Elements that are not wanted stay unless `removals` may be made.
-    pub(super) async fn keep(&self, want: Option<&Guard>, removals: bool) -> Result<Applied, FilterError> {
+    /// Makes the table what `want` says, which differs at most at the addresses `touched` from what it said before.
+    /// Elements that are not wanted stay unless `removals` may be made.
+    pub(super) async fn keep(
+        &self,
+        want: Option<&Guard>,
+        touched: Option<&BTreeSet<IpAddr>>,
+        removals: bool,
+    ) -> Result<Applied, FilterError> {
         let Some(want) = want else { return self.remove().await };
         let want = self.sighted(want);
-        match self.try_keep(&want, removals).await {
+        match self.try_keep(&want, touched, removals).await {
             Err(FilterError::Failed { detail, .. }) if want.rules.inner => {
                 // The rest is worth having. If it was not that, the same error comes again.
-                let mut less = want;
-                less.rules.inner = false;
-                let applied = self.try_keep(&less, removals).await?;
+                let less = without_inner(&want);
+                let applied = self.try_keep(&less, None, removals).await?;
                 self.memory().blind = Some(detail);
                 Ok(self.with_warning(applied))
             }
@@ -132,23 +137,27 @@ impl GuardTable {
         listed.map(|objects| counted(&objects).collect()).unwrap_or_default()
     }
 
-    async fn try_keep(&self, want: &Guard, removals: bool) -> Result<Applied, FilterError> {
-        let elements = want.elements();
-        let belief = self.memory().belief.clone();
+    async fn try_keep(
+        &self,
+        want: &Guard,
+        touched: Option<&BTreeSet<IpAddr>>,
+        removals: bool,
+    ) -> Result<Applied, FilterError> {
+        // Until all is done nothing is sure.
+        let belief = std::mem::take(&mut self.memory().belief);
         if let Belief::Loaded(rules, have) = belief
             && rules == want.rules
-            && self.follow(want, &elements, &have, removals).await.is_ok()
+            && self.follow(want, touched, have, removals).await.is_ok()
         {
             return Ok(Applied::default());
         }
-        self.doubt();
         let found = self.read().await?;
         if let Some(why) = self.damage(&want.rules, found.as_ref()) {
             return self.load(want, found, &why, removals).await;
         }
-        let have = found.and_then(|found| found.elements).unwrap_or_default();
+        let (have, elements) = (found.and_then(|found| found.elements).unwrap_or_default(), want.elements());
         let amiss = !elements.is_subset(&have) || (removals && elements != have);
-        self.follow(want, &elements, &have, removals).await?;
+        self.follow(want, None, Elements::found(have), removals).await?;
         let line = format!("mend nftables table inet {}: elements are missing or not ours", self.table);
         Ok(Applied { loaded: amiss.then_some(line).into_iter().collect(), ..Applied::default() })
     }
@@ -157,20 +166,18 @@ impl GuardTable {
     async fn follow(
         &self,
         want: &Guard,
-        elements: &BTreeSet<Element>,
-        have: &BTreeSet<Element>,
+        touched: Option<&BTreeSet<IpAddr>>,
+        mut have: Elements,
         removals: bool,
     ) -> Result<(), FilterError> {
-        let target =
-            if removals { elements.clone() } else { with_leftovers(elements, have, want.rules.inner) };
+        let (gone, new) = have.become_wanted(want, touched, removals);
         // What comes may take the place of what goes.
-        let lines = change(&self.table, "delete", have.difference(&target))
-            + &change(&self.table, "add", target.difference(have));
+        let lines = change(&self.table, "delete", &gone) + &change(&self.table, "add", &new);
         if !lines.is_empty() {
             self.nft.tools().run("nft", &["-f", "-"], Some(&lines)).await?;
             tracing::debug!(%lines, "guard");
         }
-        self.memory().belief = Belief::Loaded(want.rules.clone(), target);
+        self.memory().belief = Belief::Loaded(want.rules.clone(), have);
         Ok(())
     }
 
@@ -185,9 +192,9 @@ impl GuardTable {
             Some(found) => (found.elements.unwrap_or_default(), found.counts),
             None => (BTreeSet::new(), Counts::new()),
         };
-        let elements = want.elements();
-        let all = if removals { elements } else { with_leftovers(&elements, &had, want.rules.inner) };
-        for input in load(&self.table, &want.rules, &all, &counts) {
+        let mut elements = Elements::found(had);
+        elements.become_wanted(want, None, removals);
+        for input in load(&self.table, &want.rules, elements.all(), &counts) {
             self.nft.tools().run("nft", &["-f", "-"], Some(&input)).await?;
         }
         let back = Found::read(self.nft.list(&["-t", "list", "table", "inet", &self.table]).await?);
@@ -195,7 +202,7 @@ impl GuardTable {
             tracing::debug!(objects = ?back.objects, "this nft spells the guard's rules in its own way");
             self.memory().odd = Some((want.rules.clone(), back.objects));
         }
-        self.memory().belief = Belief::Loaded(want.rules.clone(), all);
+        self.memory().belief = Belief::Loaded(want.rules.clone(), elements);
         Ok(Applied { loaded: vec![self.loading(&want.rules, why)], ..Applied::default() })
     }
 
@@ -245,10 +252,11 @@ impl GuardTable {
     }
 
     /// What can be had of it on this host.
-    fn sighted(&self, want: &Guard) -> Guard {
-        let mut want = want.clone();
-        want.rules.inner &= self.memory().blind.is_none();
-        want
+    fn sighted<'g>(&self, want: &'g Guard) -> Cow<'g, Guard> {
+        match self.memory().blind {
+            Some(_) => Cow::Owned(without_inner(want)),
+            None => Cow::Borrowed(want),
+        }
     }
 
     fn with_warning(&self, mut applied: Applied) -> Applied {
@@ -267,20 +275,7 @@ impl GuardTable {
     }
 }
 
-/// What is wanted and what else is there, as far as both fit into one set.
-fn with_leftovers(wanted: &BTreeSet<Element>, have: &BTreeSet<Element>, inner: bool) -> BTreeSet<Element> {
-    let mut carried: BTreeMap<IpAddr, Vec<IpNet>> = BTreeMap::new();
-    for element in wanted {
-        if let Element::Carries(addr, net) = element {
-            carried.entry(*addr).or_default().push(*net);
-        }
-    }
-    let fits = |one: &&Element| match one {
-        Element::From(_) => true,
-        Element::Carries(addr, net) => {
-            let beside = carried.get(addr).into_iter().flatten();
-            inner && beside.into_iter().all(|other| !other.contains(net) && !net.contains(other))
-        }
-    };
-    wanted.iter().chain(have.difference(wanted).filter(fits)).copied().collect()
+fn without_inner(want: &Guard) -> Guard {
+    let rules = GuardRules { inner: false, ..want.rules.clone() };
+    Guard { rules, senders: want.senders.clone() }
 }
