@@ -4,64 +4,120 @@ use std::fmt;
 
 use serde::Serialize;
 
-/// What kind of complaint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Code {
-    /// A key below the prefix that names no subnet.
-    BadLeaseKey,
-    /// A lease whose value does not decode.
-    BadLeaseValue,
-    /// A lease of another backend.
-    OtherBackend,
-    /// A lease that lacks what the backend needs of it.
-    IncompleteLease,
-    /// A lease outside the network.
-    OutsideNetwork,
-    /// A lease that overlaps another one.
-    OverlappingLease,
-    /// A lease that overlaps this host's own subnet.
-    OverlapsOwnSubnet,
-    /// Two leases with one tunnel address.
-    DuplicateVtep,
-    /// Two hosts that announce one public address.
-    DuplicateAddress,
-    /// Two processes that hold one identity.
-    DuplicateIdentity,
-    /// Another host holds this host's subnet.
-    LeaseLost,
-    /// Every subnet is taken.
-    PoolExhausted,
-    /// The lease held does not fit the network configuration.
-    LeaseOutgrown,
-    /// A peer that is not on a network of this host, though the backend needs that.
-    PeerOffLink,
-    /// A route of somebody else that takes precedence over a wanted one.
-    ForeignRoute,
-    /// A network configuration that cannot be used.
-    BadConfig,
-    /// There is no network configuration, or not any more.
-    NoConfig,
-    /// A network configuration that takes effect at the next start.
-    RestartToApply,
-    /// Deletions that are held back.
-    DeletionsHeld,
-    /// The store does not answer.
-    StoreDown,
-    /// A firewall that drops forwarded packets before ours can accept them.
-    ForwardDropped,
-    /// The firewall could not be brought to the wanted state.
-    FirewallFailed,
-    /// Who sends to the tunnel's port is not checked as wanted.
-    PortUnguarded,
-    /// The kernel refused an operation.
-    KernelRefused,
-    /// The userspace datapath does not carry frames.
-    DatapathFailed,
-    /// A file could not be written.
-    FileFailed,
-    /// The underlay interface or its address is missing.
-    NoUnderlay,
+use crate::codes;
+
+codes! {
+    /// What kind of complaint.
+    pub enum Code {
+        BadLeaseKey: Warning "bad-lease-key",
+            "A key below the prefix names no subnet.",
+            "Nothing: the key is passed over, and whoever wrote it is not a peer.",
+            "delete the key, or move it out of the prefix";
+        BadLeaseValue: Warning "bad-lease-value",
+            "The value of a lease does not decode.",
+            "Pods of the host that wrote it cannot be reached from here, unless an earlier value is still in force.",
+            "delete the key, or let its host write it again";
+        OtherBackend: Broken "other-backend",
+            "A peer's lease is of another backend.",
+            "Pods here and pods there cannot reach each other.",
+            "give every host the same Backend.Type and restart the host named";
+        IncompleteLease: Broken "incomplete-lease",
+            "A peer's lease lacks what the backend needs of it: an address, or the tunnel's Ethernet address.",
+            "Pods of that host cannot be reached from here.",
+            "restart the agent of the host named, so that it publishes its lease again";
+        OutsideNetwork: Broken "outside-network",
+            "A peer's lease lies outside the network.",
+            "Pods of that host cannot be reached from here.",
+            "restart the agent of the host named after its pods are gone, or widen Network";
+        OverlappingLease: Broken "overlapping-lease",
+            "Two leases overlap.",
+            "Packets for what is in both go to one of the two hosts, and the other's pods do not get them.",
+            "release one of the leases: twill lease release KEY";
+        OverlapsOwnSubnet: Broken "overlaps-own-subnet",
+            "A lease overlaps this host's own subnet.",
+            "Pods of that host cannot be reached from here: packets stay on this host.",
+            "release one of the leases: twill lease release KEY";
+        DuplicateVtep: Broken "duplicate-vtep",
+            "Two leases have one tunnel Ethernet address.",
+            "Packets for the pods of one of the two go to the other.",
+            "delete the tunnel device of one of the hosts and restart its agent";
+        DuplicateAddress: Broken "duplicate-address",
+            "Two hosts announce one public address.",
+            "Packets for the pods of both go to whichever has the address, and the other's are lost.",
+            "give each host an address of its own, or choose one with --iface or --public-ip";
+        DuplicateIdentity: Broken "duplicate-identity",
+            "Two processes hold one node id: a host was cloned with its state directory.",
+            "The lease of this host is not renewed any more; packets flow until it expires.",
+            "delete the state directory of the host that was cloned and restart its agent";
+        LeaseLost: Broken "lease-lost",
+            "Another host holds this host's subnet.",
+            "Packets for the pods here go to the other host.",
+            "drain this host's pods, then run: twill lease release --own, and restart the agent";
+        PoolExhausted: Broken "pool-exhausted",
+            "Every subnet of the network is leased.",
+            "This host gets no lease, so that no pod can start on it.",
+            "release leases of hosts that are gone (twill lease list), or widen Network";
+        LeaseOutgrown: Warning "lease-outgrown",
+            "The lease held does not fit the network configuration.",
+            "Peers that go by the configuration may not route to pods here.",
+            "drain this host's pods, then run: twill lease release --own, and restart the agent";
+        PeerOffLink: Broken "peer-off-link",
+            "A peer is not on a network of this host, though host-gw needs that.",
+            "Pods of that host cannot be reached from here.",
+            "use the vxlan backend, or put the hosts on one network";
+        ForeignRoute: Broken "foreign-route",
+            "A route of somebody else takes precedence over a wanted one.",
+            "Packets for the peer's pods leave by the wrong way.",
+            "delete the route printed";
+        BadConfig: Broken "bad-config",
+            "The network configuration cannot be used.",
+            "The last good one stays in force; a host that starts without one does not come up.",
+            "correct it: twill config set JSON";
+        NoConfig: Broken "no-config",
+            "There is no network configuration, or not any more.",
+            "The last one stays in force; a host that starts without one does not come up.",
+            "twill config set '{\"Network\":\"10.244.0.0/16\",\"Backend\":{\"Type\":\"vxlan\"}}'";
+        RestartToApply: Warning "restart-to-apply",
+            "The network configuration was changed in a way that takes effect at the next start.",
+            "Nothing until hosts differ: those that restart go by the changed one, the others do not.",
+            "restart the agents, one host after the other";
+        DeletionsHeld: Warning "deletions-held",
+            "Many leases vanished at once, or the store was made anew: what they need stays in the kernel.",
+            "Nothing: packets flow as before; hosts that are gone for good keep their routes for a while.",
+            "nothing if peers come back; otherwise they go when the hold is over (--delete-hold)";
+        StoreDown: Warning "store-down",
+            "The store does not answer.",
+            "Packets flow; hosts that come, move or go are not learned of, and leases are not renewed.",
+            "bring the store back; packets flow meanwhile";
+        ForwardDropped: Broken "forward-dropped",
+            "A firewall drops forwarded packets before Twill's rules can accept them.",
+            "No packet passes between the pods here and other hosts.",
+            "run: iptables -P FORWARD ACCEPT, or start with --firewall iptables";
+        FirewallFailed: Broken "firewall-failed",
+            "The firewall could not be brought to the wanted state.",
+            "Pods may not reach addresses outside the network, or packets between hosts may be dropped.",
+            "see the cause; Twill tries again by itself";
+        PortUnguarded: Warning "port-unguarded",
+            "Who sends to the tunnel's port is not checked as wanted.",
+            "Anybody who reaches the port can put packets onto the pod network.",
+            "see the cause; Twill tries again by itself. Or start with --outer-source-check off --inner-source-check off";
+        KernelRefused: Broken "kernel-refused",
+            "The kernel refused an operation, or does not do what it was told.",
+            "What the subject names (a device, a peer's route) does not work.",
+            "see the cause; Twill tries again by itself";
+        DatapathFailed: Broken "datapath-failed",
+            "The userspace datapath does not carry frames.",
+            "No packet passes between the pods here and other hosts.",
+            "see the cause; Twill tries again by itself";
+        FileFailed: Warning "file-failed",
+            "A file could not be written.",
+            "Without subnet.env no pod can start; without its state a restart needs the store.",
+            "make the path writable; Twill tries again by itself";
+        NoUnderlay: Broken "no-underlay",
+            "The underlay interface or its address is missing.",
+            "No packet passes between the pods here and other hosts.",
+            "bring the interface up and give it an address, or choose another with --iface";
+    }
 }
 
 /// One complaint.
@@ -73,65 +129,6 @@ pub struct Fault {
     pub subject: String,
     /// The cause, in words.
     pub cause: String,
-}
-
-impl Code {
-    /// What an operator does about it.
-    #[must_use]
-    pub const fn remedy(self) -> &'static str {
-        match self {
-            Self::BadLeaseKey => "delete the key, or move it out of the prefix",
-            Self::BadLeaseValue => "delete the key, or let its host write it again",
-            Self::OtherBackend => "give every host the same Backend.Type and restart the host named",
-            Self::IncompleteLease => {
-                "restart the agent of the host named, so that it publishes its lease again"
-            }
-            Self::OutsideNetwork => {
-                "restart the agent of the host named after its pods are gone, or widen Network"
-            }
-            Self::OverlappingLease | Self::OverlapsOwnSubnet => {
-                "release one of the leases: twill lease release KEY"
-            }
-            Self::DuplicateVtep => "delete the tunnel device of one of the hosts and restart its agent",
-            Self::DuplicateAddress => {
-                "give each host an address of its own, or choose one with --iface or --public-ip"
-            }
-            Self::DuplicateIdentity => {
-                "delete the state directory of the host that was cloned and restart its agent"
-            }
-            Self::LeaseLost => {
-                "drain this host's pods, then run: twill lease release --own, and restart the agent"
-            }
-            Self::PoolExhausted => {
-                "release leases of hosts that are gone (twill lease list), or widen Network"
-            }
-            Self::LeaseOutgrown => {
-                "drain this host's pods, then run: twill lease release --own, and restart the agent"
-            }
-            Self::PeerOffLink => "use the vxlan backend, or put the hosts on one network",
-            Self::ForeignRoute => "delete the route printed",
-            Self::NoConfig => {
-                "twill config set '{\"Network\":\"10.244.0.0/16\",\"Backend\":{\"Type\":\"vxlan\"}}'"
-            }
-            Self::BadConfig => "correct it: twill config set JSON",
-            Self::RestartToApply => "restart the agents, one host after the other",
-            Self::DeletionsHeld => {
-                "nothing if peers come back; otherwise they go when the hold is over (--delete-hold)"
-            }
-            Self::StoreDown => "bring the store back; packets flow meanwhile",
-            Self::ForwardDropped => "run: iptables -P FORWARD ACCEPT, or start with --firewall iptables",
-            Self::FirewallFailed => "see the cause; Twill tries again by itself",
-            Self::PortUnguarded => {
-                "see the cause; Twill tries again by itself. Or start with --outer-source-check off --inner-source-check off"
-            }
-            Self::KernelRefused => "see the cause; Twill tries again by itself",
-            Self::DatapathFailed => "see the cause; Twill tries again by itself",
-            Self::FileFailed => "make the path writable; Twill tries again by itself",
-            Self::NoUnderlay => {
-                "bring the interface up and give it an address, or choose another with --iface"
-            }
-        }
-    }
 }
 
 /// What stands before the next step in the text of an error.
@@ -146,15 +143,7 @@ impl Fault {
     /// The cause alone, and what to do about it: what the cause says, else what is true of all faults of its kind.
     #[must_use]
     pub fn cause_and_next(&self) -> (&str, &str) {
-        self.cause.rsplit_once(NEXT).unwrap_or((&self.cause, self.code.remedy()))
-    }
-}
-
-impl fmt::Display for Code {
-    /// The name that is stable, for scripts, such as `bad-lease-key`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = serde_json::to_value(self).map_err(|_| fmt::Error)?;
-        f.pad(name.as_str().unwrap_or_default())
+        self.cause.rsplit_once(NEXT).unwrap_or((&self.cause, self.code.entry().next))
     }
 }
 

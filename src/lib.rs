@@ -18,6 +18,7 @@
 //! ```
 
 pub mod agent;
+pub mod catalogue;
 pub mod cli;
 pub mod cni;
 pub mod commands;
@@ -30,6 +31,7 @@ pub mod lab;
 pub mod migrate;
 pub mod reconcile;
 pub mod store;
+pub mod style;
 pub mod subnet_env;
 pub mod telemetry;
 

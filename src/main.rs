@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io;
 use std::process::ExitCode;
 
+use anstream::AutoStream;
 use twill::{cli, commands};
 
 fn main() -> ExitCode {
@@ -12,7 +13,7 @@ fn main() -> ExitCode {
         Ok(command) => commands::run(command),
         Err(exit) => exit,
     };
-    match exit.write(&mut io::stdout(), &mut io::stderr()) {
+    match exit.write(&mut AutoStream::auto(io::stdout()), &mut AutoStream::auto(io::stderr())) {
         Ok(()) => ExitCode::from(exit.code),
         Err(_) => ExitCode::FAILURE,
     }

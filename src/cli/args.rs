@@ -57,6 +57,14 @@ pub(super) enum Verb {
     /// Move a host from flanneld to Twill
     #[command(subcommand)]
     Migrate(MigrateVerb),
+    /// Say what a code means, what it breaks and what to do; without a code, list all
+    Explain {
+        /// As `twill status`, `twill doctor` or an error prints it
+        code: Option<String>,
+        /// Print one JSON object per code
+        #[arg(long)]
+        json: bool,
+    },
     /// Build a fabric of several hosts on this machine and test it
     Demo(DemoArgs),
     /// Compare ways of carrying packets on this machine

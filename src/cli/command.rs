@@ -70,6 +70,13 @@ pub enum Command {
     },
     /// Say whether this host can be taken over from flanneld.
     MigrateCheck(MigrateConfig),
+    /// Say what a code means.
+    Explain {
+        /// Which, as typed; `None` is all of them.
+        code: Option<String>,
+        /// One JSON object per code, else text.
+        json: bool,
+    },
     /// Build a fabric on this machine and test it.
     Demo(DemoConfig),
     /// Compare ways of carrying packets on this machine.

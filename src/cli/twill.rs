@@ -156,6 +156,7 @@ fn command(verb: Verb, ignored: Vec<String>, env: &Env) -> Result<Command, Exit>
         Verb::Config(ConfigVerb::Get { site }) => resolve::site(site).map(|site| Command::ConfigGet { site }),
         Verb::Lease(verb) => lease(verb),
         Verb::Migrate(MigrateVerb::Check(args)) => Ok(Command::MigrateCheck(args.resolve(env))),
+        Verb::Explain { code, json } => Ok(Command::Explain { code, json }),
         Verb::Demo(args) => Ok(Command::Demo(demo(&args))),
         Verb::Bench(args) => Ok(Command::Bench(args.resolve())),
         Verb::Generate(GenerateVerb::Completions { shell }) => {
@@ -270,6 +271,7 @@ mod tests {
             | Command::Demo(_)
             | Command::Bench(_)
             | Command::MigrateCheck(_)
+            | Command::Explain { .. }
             | Command::Generate(_)
             | Command::Version => panic!("{command:?}"),
         }

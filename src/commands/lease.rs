@@ -11,6 +11,7 @@ use crate::agent::socket::{Ask, ask};
 use crate::cli::{Owner, Release};
 use crate::config::Site;
 use crate::store::{Entry, LeaseAdmin, Owner as For};
+use crate::style::{Cell, STRONG, Table, paint};
 
 /// Prints all leases.
 pub(super) async fn list(site: &Site, json: bool) -> Outcome {
@@ -72,17 +73,10 @@ fn object(entry: &Entry) -> Value {
 }
 
 fn table(entries: &[Entry]) -> String {
-    let rows: Vec<[String; 5]> = entries.iter().map(row).collect();
-    let head = ["LEASE", "PUBLIC", "BACKEND", "EXPIRES", "NODE"].map(str::to_owned);
-    let width =
-        |column: usize| rows.iter().chain([&head]).map(|row| row[column].len()).max().unwrap_or_default();
-    let widths: Vec<usize> = (0..head.len() - 1).map(width).collect();
-    let line = |row: &[String; 5]| {
-        let cells: String =
-            row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}  ")).collect();
-        format!("{cells}{}\n", row[row.len() - 1])
-    };
-    [&head].into_iter().chain(&rows).map(line).collect()
+    let mut table = Table::default();
+    table.row(["LEASE", "PUBLIC", "BACKEND", "EXPIRES", "NODE"].map(|name| paint(STRONG, name)));
+    entries.iter().for_each(|entry| table.row(row(entry).map(Cell::from)));
+    table.to_string()
 }
 
 fn row(entry: &Entry) -> [String; 5] {

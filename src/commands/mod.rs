@@ -1,6 +1,7 @@
 //! What each command of the program does: from resolved configuration to an exit.
 
 mod agent;
+mod explain;
 mod generate;
 mod lease;
 mod migrate;
@@ -41,6 +42,9 @@ type Outcome = Result<String, Box<dyn Error + Send + Sync>>;
 pub fn run(command: Command) -> Exit {
     match command {
         Command::Version => printed(format!("twill {VERSION}\n")),
+        Command::Explain { code, json } => {
+            explain::run(code.as_deref(), json).unwrap_or_else(|error| failed(&error))
+        }
         Command::Generate(what) => outcome(generate::run(what)),
         // Both may have to enter a user namespace, which only a process of one thread can.
         Command::Demo(config) => said(demo::command(&config)),

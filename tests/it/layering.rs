@@ -4,9 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A source file, told apart into the program and its tests.
-struct Source {
+pub(crate) struct Source {
     /// Relative to the repository.
-    path: String,
+    pub(crate) path: String,
     program: String,
     tests: String,
 }
@@ -61,7 +61,7 @@ fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn sources(folders: &[&str]) -> Vec<Source> {
+pub(crate) fn sources(folders: &[&str]) -> Vec<Source> {
     let mut files = Vec::new();
     folders.iter().for_each(|folder| walk(&root().join(folder), &mut files));
     files.sort();
@@ -99,7 +99,7 @@ fn tests_start(text: &str) -> usize {
 }
 
 /// The text of a program without its comments.
-fn code(source: &Source) -> impl Iterator<Item = &str> {
+pub(crate) fn code(source: &Source) -> impl Iterator<Item = &str> {
     source.program.lines().filter(|line| !line.trim_start().starts_with("//"))
 }
 

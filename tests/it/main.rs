@@ -10,6 +10,7 @@
 
 mod agent;
 mod cli;
+mod codes;
 mod golden;
 mod install;
 mod layering;
