@@ -117,6 +117,22 @@ codes! {
             "The underlay interface or its address is missing.",
             "No packet passes between the pods here and other hosts.",
             "bring the interface up and give it an address, or choose another with --iface";
+        NetworkOverlap: Broken "network-overlap",
+            "An address, a route or a peer of this host lies in the pod network.",
+            "Packets to it go into the fabric, or packets to pods go to it; an agent does not start.",
+            "choose another Network, or remove what is in the way; --force starts all the same";
+        NetworkCovered: Warning "network-covered",
+            "An on-link route of this host covers the pod network.",
+            "If there are hosts in that part of it, this host does not reach them any more.",
+            "choose a Network outside of it, unless there are none";
+        NeighbourTable: Warning "neighbour-table-small",
+            "The kernel's neighbour table has no room for all hosts that this one may speak to.",
+            "The kernel drops entries in use, and packets with them (`neighbour: arp_cache: neighbor table overflow!`).",
+            "raise net.ipv4.neigh.default.gc_thresh3 (net.ipv6 for IPv6) with sysctl -w, and in /etc/sysctl.d";
+        PoolLow: Warning "pool-low",
+            "More than 80 % of the network's subnets are leased.",
+            "Nothing yet; once all are, a host that comes gets none.",
+            "release leases of hosts that are gone (twill lease list), or widen Network";
     }
 }
 

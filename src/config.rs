@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use bench::{BenchConfig, Ends, Measure, Subject};
-pub use error::ConfigError;
+pub use error::{BadLine, ConfigError};
 pub use migrate::MigrateConfig;
 pub use store::{EtcdConfig, Secret, StoreConfig, TlsFiles, endpoints};
 

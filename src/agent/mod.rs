@@ -91,11 +91,15 @@ pub enum AgentError {
     #[error("{0}")]
     Refused(Fault),
     /// The host is not fit for the network.
-    #[error("refusing to touch this host:\n  {}\nnext: choose another Network, or start with --force", .0.join("\n  "))]
-    Preflight(Vec<String>),
+    #[error("refusing to touch this host:\n  {}\nnext: choose another Network, or start with --force", causes(.0))]
+    Preflight(Vec<Fault>),
     /// Another process does not let this one take over.
     #[error(transparent)]
     TakeOver(#[from] TakeOverError),
+}
+
+fn causes(faults: &[Fault]) -> String {
+    faults.iter().map(|fault| fault.cause.as_str()).collect::<Vec<_>>().join("\n  ")
 }
 
 /// How an agent ends that was told to.

@@ -1,11 +1,13 @@
 //! What the agent says of itself, and what it does when asked.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use twill_backends::allocate::fits;
-use twill_backends::family::Family;
+use twill_backends::family::{Family, PerFamily};
 use twill_backends::fault::{Code, Fault};
 use twill_backends::lease::Lease;
+use twill_backends::network::Pool;
 use twill_backends::plan::Plan;
 use twill_backends::tenure::Standing;
 
@@ -17,6 +19,7 @@ use super::status::{
 use super::{Agent, World};
 use crate::cli;
 use crate::filter::Firewall;
+use crate::kernel::preflight::{self, Room, Use};
 use crate::store::LeaseStore;
 
 /// How long an agent that is asked to end waits until its answer is written.
@@ -176,7 +179,27 @@ impl<W: World> Agent<W> {
         faults.extend(self.guarding.serious().iter().cloned());
         faults.extend(self.carrying.faults().iter().cloned());
         faults.extend(self.papers.faults().cloned());
+        faults.extend(self.room());
         faults
+    }
+
+    /// What is about to run out.
+    fn room(&self) -> Vec<Fault> {
+        let Some(plan) = &self.plan else { return Vec::new() };
+        let near = |ip: &IpAddr| plan.host().on_link.iter().any(|net| net.contains(ip));
+        let public = |family| self.leases.iter().filter_map(move |lease| lease.attrs.public(family));
+        let subnets = |family| self.leases.iter().filter_map(move |lease| lease.subnets.get(family));
+        let leased = |family, pool: &Pool| subnets(family).filter(|subnet| pool.holds(subnet)).count();
+        let on_link = |family| Some(public(family).filter(near).count());
+        preflight::room(&Room {
+            limits: self.reconciler.neighbours(),
+            on_link: PerFamily { v4: on_link(Family::V4), v6: on_link(Family::V6) },
+            pools: plan.own().network.pools.map(|family, pool| Use {
+                network: pool.network,
+                size: pool.size(),
+                leased: leased(family, &pool),
+            }),
+        })
     }
 
     /// Whether the lease held does not fit the configuration. It is kept: pods run in it.

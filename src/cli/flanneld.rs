@@ -45,7 +45,7 @@ pub(super) fn parse(program: &str, args: &[String], env: &Env) -> Result<Command
     warnings.extend(ignored);
     resolve::config(args, warnings)
         .map(Command::Agent)
-        .map_err(|error| Exit::stderr(format!("{program}: {error}\n"), FATAL))
+        .map_err(|error| Exit::stderr(format!("{program}: {error} [{}]\n", error.code()), FATAL))
 }
 
 /// The values in force: all of a list, the last of any other flag, else the variable's.
@@ -242,7 +242,7 @@ mod tests {
         assert_eq!((exit.stream, exit.code), (Stream::Stderr, FATAL));
         assert_eq!(
             exit.text,
-            "/opt/bin/flanneld: --subnet-lease-renew-margin is 0; give 1 to 1439 (minutes)\n"
+            "/opt/bin/flanneld: --subnet-lease-renew-margin is 0; give 1 to 1439 (minutes) [bad-value]\n"
         );
     }
 

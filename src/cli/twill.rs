@@ -15,7 +15,7 @@ use super::args::{
 use super::migrate::MigrateVerb;
 use super::table::{self, FLANNELD_FLAGS, Fate, FlagRow, Kind};
 use super::{Command, Env, Exit, Generate, Owner, Release, resolve};
-use crate::config::{ConfigError, DemoBackend, DemoConfig, DemoStore};
+use crate::config::{BadLine, ConfigError, DemoBackend, DemoConfig, DemoStore};
 
 const PREFIX: &str = "TWILL";
 
@@ -112,9 +112,10 @@ fn check_variables(matches: &ArgMatches, env: &Env) -> Result<(), Exit> {
             && matches.value_source(&row.id()) != Some(ValueSource::CommandLine);
         if counts {
             let text = format!(
-                "twill: {} is `{value}`: {error}; correct it, unset it or give --{}\n",
+                "twill: {} is `{value}`: {error}; correct it, unset it or give --{} [{}]\n",
                 row.variable(PREFIX),
-                row.name
+                row.name,
+                BadLine::Value
             );
             return Err(Exit::stderr(text, Exit::USAGE));
         }
@@ -165,7 +166,7 @@ fn command(verb: Verb, ignored: Vec<String>, env: &Env) -> Result<Command, Exit>
         Verb::Generate(GenerateVerb::Man { dir }) => Ok(Command::Generate(Generate::Man { dir })),
         Verb::Version => Ok(Command::Version),
     };
-    done.map_err(|error| Exit::stderr(format!("twill: {error}\n"), Exit::USAGE))
+    done.map_err(|error| Exit::stderr(format!("twill: {error} [{}]\n", error.code()), Exit::USAGE))
 }
 
 fn lease(verb: LeaseVerb) -> Result<Command, ConfigError> {
@@ -508,8 +509,7 @@ mod tests {
         let env = [("TWILL_HEALTHZ_PORT", "http"), ("TWILL_IP_MASQ", "yes")];
         let exit = agent(&["--ip-masq"], &env).unwrap_err();
         assert_eq!((exit.code, exit.stream), (Exit::USAGE, Stream::Stderr));
-        let want =
-            "twill: TWILL_HEALTHZ_PORT is `http`: parse error; correct it, unset it or give --healthz-port\n";
+        let want = "twill: TWILL_HEALTHZ_PORT is `http`: parse error; correct it, unset it or give --healthz-port [bad-value]\n";
         assert_eq!(exit.text, want);
         assert!(agent(&["--ip-masq", "--healthz-port=0"], &env).is_ok());
         assert!(line(&["status"], &env).is_ok(), "it has no such flag");

@@ -116,6 +116,7 @@ fn meaning(line: &Line) -> Result<Config, String> {
         }
         Err(exit) => {
             let text = exit.text.lines().next().unwrap_or_default();
+            let text = text.rsplit_once(" [").map_or(text, |(text, _)| text);
             Err(text.strip_prefix("flanneld: ").unwrap_or(text).to_owned())
         }
     }
@@ -134,7 +135,9 @@ async fn network(config: &Config) -> Result<NetworkConfig, String> {
 
 async fn preview(config: &Config) -> Result<Preview, Vec<String>> {
     ahead(config).await.map_err(|error| match error.downcast_ref::<AgentError>() {
-        Some(AgentError::Preflight(refusals)) => refusals.clone(),
+        Some(AgentError::Preflight(refusals)) => {
+            refusals.iter().map(|refusal| refusal.cause.clone()).collect()
+        }
         Some(AgentError::Refused(_) | AgentError::TakeOver(_)) | None => vec![crate::chain(&*error)],
     })
 }

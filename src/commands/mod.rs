@@ -7,6 +7,7 @@ mod lease;
 mod migrate;
 mod network;
 mod preview;
+mod refusal;
 mod status;
 mod successor;
 mod world;
@@ -94,5 +95,6 @@ fn printed(text: String) -> Exit {
 
 #[allow(clippy::borrowed_box, reason = "a boxed error is what commands return")]
 fn failed(error: &Box<dyn Error + Send + Sync>) -> Exit {
-    Exit { text: format!("twill: {}\n", crate::chain(&**error)), stream: Stream::Stderr, code: 1 }
+    let code = refusal::code(&**error).map(|entry| format!(" [{}]", entry.code)).unwrap_or_default();
+    Exit { text: format!("twill: {}{code}\n", crate::chain(&**error)), stream: Stream::Stderr, code: 1 }
 }

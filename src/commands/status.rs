@@ -2,6 +2,7 @@
 
 use std::error::Error;
 
+use super::failed;
 use crate::agent::socket::{Ask, ask};
 use crate::agent::status::{State, Status};
 use crate::cli::{Exit, Stream};
@@ -11,9 +12,7 @@ use crate::config::Site;
 pub(super) async fn run(site: &Site, json: bool) -> Result<Exit, Box<dyn Error + Send + Sync>> {
     let answer = match ask(&site.socket(), Ask::Status).await {
         Ok(answer) => answer,
-        Err(error) => {
-            return Ok(Exit { text: format!("twill: {error}\n"), stream: Stream::Stderr, code: 2 });
-        }
+        Err(error) => return Ok(Exit { code: 2, ..failed(&error.into()) }),
     };
     let status: Status = serde_json::from_value(answer.clone())?;
     let code = match status.state {

@@ -2,6 +2,41 @@
 
 use ipnet::IpNet;
 use thiserror::Error;
+use twill_backends::codes;
+
+codes! {
+    /// What kind of mistake a command line has.
+    pub enum BadLine {
+        Value: Broken "bad-value",
+            "The value of a flag or of its variable cannot be worked with.",
+            "The command does nothing.",
+            "give what the message asks for";
+        Subnet: Broken "bad-subnet",
+            "The subnets of a reservation do not make one.",
+            "Nothing is reserved.",
+            "give one subnet of each family, without bits behind its length";
+        Owner: Broken "no-owner",
+            "A reservation is for nobody.",
+            "Nothing is reserved.",
+            "give --node ID (see: twill status) or --public-ip IP";
+        Endpoint: Broken "bad-endpoint",
+            "The place of the store is not one: no endpoint, one that is no URL, or an empty prefix.",
+            "The command does nothing.",
+            "give --etcd-endpoints http://HOST:PORT or https://HOST:PORT, and a --etcd-prefix";
+        Credentials: Broken "credentials-in-url",
+            "An endpoint has a user name or a password in it, which would end up in logs.",
+            "The command does nothing.",
+            "give --etcd-username and TWILL_ETCD_PASSWORD, or a client certificate";
+        Certificate: Broken "half-certificate",
+            "Of a client certificate and its key one is missing.",
+            "The command does nothing.",
+            "give both --etcd-certfile and --etcd-keyfile, or neither";
+        KubeSubnetMgr: Broken "leases-in-kubernetes",
+            "Leases are to be read from Kubernetes, which Twill does not: it keeps them in etcd.",
+            "The agent does not start.",
+            "start without --kube-subnet-mgr, with --etcd-endpoints, after: twill config set JSON";
+    }
+}
 
 /// A flag whose value cannot be worked with.
 #[derive(Debug, Error)]
@@ -116,4 +151,25 @@ pub enum ConfigError {
         /// A network config that works, quoted for a shell.
         config: &'static str,
     },
+}
+
+impl ConfigError {
+    /// What kind of mistake it is.
+    #[must_use]
+    pub const fn code(&self) -> BadLine {
+        match self {
+            Self::OutOfRange { .. }
+            | Self::Address { .. }
+            | Self::Pattern { .. }
+            | Self::Word { .. }
+            | Self::Path { .. }
+            | Self::File { .. } => BadLine::Value,
+            Self::HostBits { .. } | Self::TwoSubnets { .. } => BadLine::Subnet,
+            Self::NoOwner => BadLine::Owner,
+            Self::NoPrefix | Self::NoEndpoints | Self::Endpoint { .. } => BadLine::Endpoint,
+            Self::Credentials { .. } => BadLine::Credentials,
+            Self::HalfCertificate { .. } => BadLine::Certificate,
+            Self::KubeSubnetMgr { .. } => BadLine::KubeSubnetMgr,
+        }
+    }
 }

@@ -46,6 +46,8 @@ pub struct Observed {
     pub net: NetState,
     /// Routes of others that lie inside a network of ours.
     pub foreign: Vec<ForeignRoute>,
+    /// How many neighbours the kernel keeps at most, where it says: `gc_thresh3`.
+    pub neighbours: PerFamily<u32>,
 }
 
 /// A route of somebody else inside a network of ours.

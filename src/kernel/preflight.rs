@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use twill_backends::family::{Family, PerFamily};
+use twill_backends::fault::{Code, Fault};
 
 use super::Scope;
 use super::facts::{BY_KERNEL, HostFacts, RouteFact};
@@ -23,10 +25,37 @@ pub struct Plans {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Preflight {
     /// Why starting would break something. Each prints the line that is in the way.
-    pub refusals: Vec<String>,
+    pub refusals: Vec<Fault>,
     /// What may be a mistake.
-    pub warnings: Vec<String>,
+    pub warnings: Vec<Fault>,
 }
+
+/// What a fabric of this size takes of this host and of the network.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Room {
+    /// How many neighbours the kernel keeps, of each family: `gc_thresh3`.
+    pub limits: PerFamily<u32>,
+    /// How many peers are neighbours on the underlay.
+    pub on_link: PerFamily<usize>,
+    /// The pod networks.
+    pub pools: PerFamily<Use>,
+}
+
+/// How much of a pod network is used.
+#[derive(Debug, Clone, Copy)]
+pub struct Use {
+    /// The network.
+    pub network: IpNet,
+    /// How many subnets hosts may have.
+    pub size: u128,
+    /// How many of them are leased.
+    pub leased: usize,
+}
+
+/// Neighbours that are no peers: pods, gateways, the store.
+const OTHERS: usize = 256;
+/// How much of a pool may be used before somebody should know, in percent.
+const FULL: u128 = 80;
 
 /// Compares the plans with the host. What is ours, what flanneld left, and what lies inside of `scope.own` (our
 /// current and previous subnets) is not in the way.
@@ -34,17 +63,58 @@ pub struct Preflight {
 pub fn check(facts: &HostFacts, scope: &Scope, plans: &Plans) -> Preflight {
     let mut verdict = Preflight::default();
     for network in &plans.networks {
-        verdict.refusals.extend(foreign_addrs(facts, scope, *network));
-        verdict.refusals.extend(foreign_routes(facts, scope, *network));
+        let overlap = |cause: String| Fault::new(Code::NetworkOverlap, network.to_string(), cause);
+        let covered = |cause: String| Fault::new(Code::NetworkCovered, network.to_string(), cause);
         let clash = |what: &str, ip: &IpAddr| format!("{what} {ip} lies in the pod network {network}");
         let within = |ip: &&IpAddr| network.contains(*ip);
-        verdict
-            .refusals
-            .extend(plans.underlay.iter().filter(within).map(|ip| clash("the underlay address", ip)));
-        verdict.refusals.extend(plans.peers.iter().filter(within).map(|ip| clash("the peer address", ip)));
-        verdict.warnings.extend(wider_routes(facts, scope, *network));
+        let own = plans.underlay.iter().filter(within).map(|ip| clash("the underlay address", ip));
+        let peers = plans.peers.iter().filter(within).map(|ip| clash("the peer address", ip));
+        let foreign = foreign_addrs(facts, scope, *network).chain(foreign_routes(facts, scope, *network));
+        verdict.refusals.extend(foreign.chain(own).chain(peers).map(overlap));
+        verdict.warnings.extend(wider_routes(facts, scope, *network).map(covered));
     }
     verdict
+}
+
+/// What is about to run out.
+///
+/// # Why
+/// Permanent neighbours, as those on the tunnel devices are, do not count against `gc_thresh3`. Those that the kernel
+/// learns do: one on the underlay for each peer that is on a network of this host, and one for each pod here.
+#[must_use]
+pub fn room(room: &Room) -> Vec<Fault> {
+    let neighbours = room.limits.iter().filter_map(|(family, limit)| {
+        let wanted = room.on_link.get(family).copied().unwrap_or_default() + OTHERS;
+        let small = usize::try_from(*limit).is_ok_and(|limit| limit < wanted);
+        small.then(|| neighbour_table(family, *limit, wanted))
+    });
+    let low = room.pools.iter().filter_map(|(_, Use { network, size, leased })| {
+        let used = u128::try_from(*leased).unwrap_or(u128::MAX);
+        let cause = format!("{leased} of {size} subnets of {network} are leased");
+        (used.saturating_mul(100) > size.saturating_mul(FULL))
+            .then(|| Fault::new(Code::PoolLow, network.to_string(), cause))
+    });
+    neighbours.chain(low).collect()
+}
+
+fn neighbour_table(family: Family, limit: u32, wanted: usize) -> Fault {
+    let setting = format!("net.{}.neigh.default.gc_thresh", sysctl_name(family));
+    let enough = (wanted * 2).next_power_of_two();
+    let cause = format!(
+        "{setting}3 is {limit}, and {wanted} neighbours are to be expected; \
+         next: sysctl -w {setting}3={enough} {setting}2={}, and the same in /etc/sysctl.d",
+        enough / 2
+    );
+    Fault::new(Code::NeighbourTable, format!("{family} neighbours"), cause)
+}
+
+/// How settings call a family.
+#[must_use]
+pub const fn sysctl_name(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "ipv4",
+        Family::V6 => "ipv6",
+    }
 }
 
 fn foreign_addrs(facts: &HostFacts, scope: &Scope, network: IpNet) -> impl Iterator<Item = String> {
@@ -108,6 +178,39 @@ mod tests {
         HostFacts { links, addrs, routes, reach: None }
     }
 
+    fn causes(faults: &[Fault]) -> Vec<&str> {
+        faults.iter().map(|fault| fault.cause.as_str()).collect()
+    }
+
+    #[test]
+    fn a_table_and_a_pool_that_are_about_to_be_full_are_told() {
+        let v4 = |value| PerFamily { v4: Some(value), v6: None };
+        let pool = |network: &str, size, leased| Use { network: network.parse().unwrap(), size, leased };
+        let small = Room {
+            limits: PerFamily { v4: Some(1024), v6: Some(1024) },
+            on_link: v4(768),
+            pools: PerFamily {
+                v4: Some(pool("10.5.0.0/16", 255, 204)),
+                v6: Some(pool("fd00:5::/48", 1 << 16, 204)),
+            },
+        };
+        assert_eq!(room(&small), [], "just enough");
+        assert_eq!(room(&Room::default()), [], "nothing is known");
+        let faults = room(&Room {
+            on_link: v4(769),
+            pools: PerFamily { v4: Some(pool("10.5.0.0/16", 255, 205)), ..small.pools },
+            ..small
+        });
+        let said: Vec<_> = faults.iter().map(|fault| (fault.code, fault.cause_and_next())).collect();
+        let table = (
+            "net.ipv4.neigh.default.gc_thresh3 is 1024, and 1025 neighbours are to be expected",
+            "sysctl -w net.ipv4.neigh.default.gc_thresh3=4096 net.ipv4.neigh.default.gc_thresh2=2048, and the same in \
+             /etc/sysctl.d",
+        );
+        let pool = ("205 of 255 subnets of 10.5.0.0/16 are leased", Code::PoolLow.entry().next);
+        assert_eq!(said, [(Code::NeighbourTable, table), (Code::PoolLow, pool)]);
+    }
+
     #[test]
     fn what_is_ours_or_flannelds_is_not_in_the_way() {
         let addrs = vec![
@@ -145,7 +248,7 @@ mod tests {
         };
         let verdict = check(&host(vec![addr(5, "10.5.17.1/24")], routes), &scope(), &plans);
         assert_eq!(
-            verdict.refusals,
+            causes(&verdict.refusals),
             [
                 "address 10.5.17.1/24 on docker0 lies in the pod network 10.5.0.0/16",
                 "the route `10.5.40.0/24 via 192.168.77.9 dev eth0 proto static` lies in the pod network 10.5.0.0/16",
@@ -171,6 +274,6 @@ mod tests {
         let verdict = check(&host(vec![], vec![wide, through_a_gateway]), &scope(), &plans());
         assert!(verdict.refusals.is_empty());
         assert_eq!(verdict.warnings.len(), 1);
-        assert!(verdict.warnings[0].contains("`10.0.0.0/8 dev eth0 proto kernel scope link`"));
+        assert!(verdict.warnings[0].cause.contains("`10.0.0.0/8 dev eth0 proto kernel scope link`"));
     }
 }

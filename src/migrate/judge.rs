@@ -1,6 +1,6 @@
 //! From what was seen on a host to findings. Pure.
 
-use super::{Finding, Seen, Source};
+use super::{About, Finding, Seen, Source};
 use crate::config::{Config, StoreConfig};
 
 mod containers;
@@ -40,38 +40,38 @@ fn processes(seen: &Seen) -> Vec<Finding> {
             let next =
                 "move it too: its firewall rules have the same names, and Twill takes them for its own";
             Finding::note(
-                "flanneld",
+                About::Flanneld,
                 format!("one of another fabric runs (pid {pid}, prefix {prefix})"),
                 next,
             )
         } else {
             let next = "stop it right before Twill starts (systemctl stop flanneld); packets keep flowing";
-            Finding::note("flanneld", format!("it runs (pid {pid}, prefix {prefix})"), next)
+            Finding::note(About::Flanneld, format!("it runs (pid {pid}, prefix {prefix})"), next)
         });
         if flanneld.contained {
             let cause = format!("the process {pid} is in a container: paths in its flags are those in there");
             let next = "give its flags after --, with the paths that its files have on the host";
-            all.push(Finding::note("flanneld", cause, next));
+            all.push(Finding::note(About::Flanneld, cause, next));
         }
         if flanneld.vars.is_none() {
             let cause =
                 format!("the environment of the process {pid} may not be read, and may have flags in it");
-            all.push(Finding::note("flanneld", cause, "run this command as root"));
+            all.push(Finding::note(About::Flanneld, cause, "run this command as root"));
         }
     }
     if let (Source::Process(pid), true) = (&seen.source, seen.running.len() > 1) {
         let cause = format!("several run; the flags judged are those of the process {pid}");
-        all.push(Finding::note("flanneld", cause, "check each: give the flags of the others after --"));
+        all.push(Finding::note(About::Flanneld, cause, "check each: give the flags of the others after --"));
     }
     if seen.agent {
         let cause = "an agent of this fabric runs already; what follows is what a restart of it would do";
-        all.push(Finding::note("agent", cause, "see: twill status"));
+        all.push(Finding::note(About::Agent, cause, "see: twill status"));
     } else if seen.running.is_empty() {
-        all.push(Finding::ok("flanneld", "none runs"));
+        all.push(Finding::ok(About::Flanneld, "none runs"));
     }
     if !seen.privileged {
         let cause = "without privilege, neither the firewall nor other processes can be read in full";
-        all.push(Finding::note("privilege", cause, "run this command as root"));
+        all.push(Finding::note(About::Privilege, cause, "run this command as root"));
     }
     all
 }
@@ -89,15 +89,15 @@ fn flags(seen: &Seen) -> Vec<Finding> {
             if cause.starts_with(KUBE) {
                 next = ALL_AT_ONCE.to_owned();
             }
-            return vec![Finding::breaks("flags", cause, next)];
+            return vec![Finding::breaks(About::Flags, cause, next)];
         }
     };
     let ignored = |warning: &String| {
         let next = "nothing, unless you rely on it: it has no effect";
-        Finding::note("flags", warning.clone(), next)
+        Finding::note(About::Flags, warning.clone(), next)
     };
     let all: Vec<Finding> = config.site.warnings.iter().map(ignored).collect();
-    if all.is_empty() { vec![Finding::ok("flags", "all of them have an effect")] } else { all }
+    if all.is_empty() { vec![Finding::ok(About::Flags, "all of them have an effect")] } else { all }
 }
 
 #[cfg(test)]

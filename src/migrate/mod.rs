@@ -7,6 +7,7 @@
 //!                                                                judge::findings (pure) --> Report <-+
 //! ```
 
+mod about;
 pub mod cni;
 pub mod judge;
 pub mod unit;
@@ -19,6 +20,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 use twill_backends::network::NetworkConfig;
 
+pub use self::about::About;
 use self::cni::Cni;
 use crate::agent::flanneld::Flanneld;
 use crate::agent::preview::Preview;
@@ -90,7 +92,7 @@ pub struct Finding {
     /// How bad it is.
     pub severity: Severity,
     /// What it is about.
-    pub about: &'static str,
+    pub about: About,
     /// What was found.
     pub cause: String,
     /// What to do about it.
@@ -112,17 +114,17 @@ pub struct Report {
 
 impl Finding {
     /// It stays as it is.
-    fn ok(about: &'static str, cause: impl Into<String>) -> Self {
+    fn ok(about: About, cause: impl Into<String>) -> Self {
         Self { severity: Severity::Ok, about, cause: cause.into(), next: "nothing".to_owned() }
     }
 
     /// Containers do not notice.
-    fn note(about: &'static str, cause: impl Into<String>, next: impl Into<String>) -> Self {
+    fn note(about: About, cause: impl Into<String>, next: impl Into<String>) -> Self {
         Self { severity: Severity::Note, about, cause: cause.into(), next: next.into() }
     }
 
     /// Something would be lost.
-    fn breaks(about: &'static str, cause: impl Into<String>, next: impl Into<String>) -> Self {
+    fn breaks(about: About, cause: impl Into<String>, next: impl Into<String>) -> Self {
         Self { severity: Severity::Breaks, about, cause: cause.into(), next: next.into() }
     }
 }
@@ -152,7 +154,8 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "flanneld's flags are taken from {}\n", self.source)?;
-        let width = self.findings.iter().map(|finding| finding.about.len()).max().unwrap_or_default();
+        let width =
+            self.findings.iter().map(|finding| finding.about.entry().code.len()).max().unwrap_or_default();
         for finding in &self.findings {
             let Finding { severity, about, cause, next } = finding;
             writeln!(f, "{severity:<6}  {about:<width$}  {cause}")?;
@@ -202,9 +205,9 @@ mod tests {
     #[test]
     fn a_report_is_aligned_and_says_what_to_do() {
         let findings = vec![
-            Finding::ok("lease", "it stays"),
-            Finding::note("subnet.env", "the MTU differs", "restart pods"),
-            Finding::breaks("flags", "refused", "leave it out"),
+            Finding::ok(About::Lease, "it stays"),
+            Finding::note(About::SubnetEnv, "the MTU differs", "restart pods"),
+            Finding::breaks(About::Flags, "refused", "leave it out"),
         ];
         let report = Report {
             verdict: Severity::Breaks,

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use twill_backends::diff::{Key, Op, diff, diff_keys};
+use twill_backends::family::PerFamily;
 use twill_backends::fault::{Code, Fault};
 use twill_backends::state::{Link, LinkName, NetState};
 
@@ -31,6 +32,8 @@ pub struct Reconciler {
     have: Option<NetState>,
     /// Routes of others inside our networks, as of the last observation.
     foreign: Vec<ForeignRoute>,
+    /// How many neighbours the kernel keeps, as of then.
+    neighbours: PerFamily<u32>,
     /// What is to be compared. Everything, whenever there is no belief.
     todo: Todo,
     /// Links that did not read back as written: what was wanted, and what was found.
@@ -123,6 +126,12 @@ impl Reconciler {
         &self.faults
     }
 
+    /// How many neighbours the kernel keeps at most, where it says.
+    #[must_use]
+    pub const fn neighbours(&self) -> PerFamily<u32> {
+        self.neighbours
+    }
+
     /// What was done so far.
     #[must_use]
     pub const fn tally(&self) -> Tally {
@@ -180,10 +189,11 @@ impl Reconciler {
 
     async fn observe<K: Kernel>(&mut self, kernel: &K, scope: &Scope) -> Result<(), KernelError> {
         self.tally.observations += 1;
-        let Observed { net, foreign } = kernel.observe(scope).await?;
+        let Observed { net, foreign, neighbours } = kernel.observe(scope).await?;
         self.stuck.retain(|name, (_, found)| net.links.get(name) == Some(found));
         self.have = Some(net);
         self.foreign = foreign;
+        self.neighbours = neighbours;
         self.todo = Todo::Everything;
         Ok(())
     }

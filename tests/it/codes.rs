@@ -63,7 +63,8 @@ fn no_code_is_dead() {
 #[test]
 fn no_code_is_spelt_out_by_the_program() {
     for source in sources(&["src", "backends"]) {
-        for entry in catalogue::all() {
+        // A code of one word is also a word.
+        for entry in catalogue::all().iter().filter(|entry| entry.code.contains('-')) {
             let spelt = format!("\"{}\"", entry.code);
             let line = code(&source).find(|line| {
                 line.contains(&spelt) && !line.contains(": Warning") && !line.contains(": Broken")

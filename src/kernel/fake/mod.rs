@@ -206,7 +206,7 @@ impl Kernel for FakeKernel {
         net.neighs.retain(|key, _| ours.contains_key(&key.dev));
         net.fdb.retain(|entry| ours.contains_key(&entry.dev));
         net.sysctls.retain(|path, _| scope.sysctls.contains(path));
-        Ok(Observed { net, foreign: inner.foreign.clone() })
+        Ok(Observed { net, foreign: inner.foreign.clone(), ..Observed::default() })
     }
 
     async fn apply(&self, ops: &[Op]) -> Vec<Result<(), KernelError>> {

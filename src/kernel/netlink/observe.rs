@@ -9,6 +9,7 @@ use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourHeader, Neigh
 use netlink_packet_route::route::{RouteAttribute, RouteHeader, RouteMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
+use twill_backends::family::Family;
 use twill_backends::state::{Fdb, Link, LinkName, NeighKey};
 
 use super::known::Known;
@@ -17,6 +18,7 @@ use super::request::Requests;
 use super::sysctl;
 use crate::kernel::facts::{AddrFact, HostFacts, LinkFact, Reach, RouteFact};
 use crate::kernel::ownership::Claim;
+use crate::kernel::preflight::sysctl_name;
 use crate::kernel::{ForeignRoute, KernelError, Observed, Scope};
 
 /// Everything in scope.
@@ -53,6 +55,10 @@ pub(super) async fn observe(requests: &Requests, scope: &Scope) -> Result<(Obser
         if let Some(value) = sysctl::read(path) {
             observed.net.sysctls.insert(path.clone(), value);
         }
+    }
+    for family in Family::ALL {
+        let setting = format!("net/{}/neigh/default/gc_thresh3", sysctl_name(family));
+        observed.neighbours.set(family, sysctl::read(&setting).and_then(|limit| limit.parse().ok()));
     }
     Ok((observed, known))
 }

@@ -2,7 +2,7 @@
 
 use ipnet::IpNet;
 
-use crate::migrate::{Finding, Seen};
+use crate::migrate::{About, Finding, Seen};
 
 /// How many names a line has.
 const SHOWN: usize = 5;
@@ -12,7 +12,7 @@ pub(super) fn findings(seen: &Seen) -> Vec<Finding> {
     let mut all = Vec::new();
     all.extend(seen.cni.odd.iter().map(|(path, why)| {
         let next = "mend or remove the file; a container kept in it gives no address back";
-        Finding::note("cni", format!("{} cannot be used: {why}", path.display()), next)
+        Finding::note(About::Cni, format!("{} cannot be used: {why}", path.display()), next)
     }));
     all.push(networks(seen));
     all.extend(files(seen));
@@ -21,7 +21,7 @@ pub(super) fn findings(seen: &Seen) -> Vec<Finding> {
     if !seen.cni.lost.is_empty() {
         let cause =
             format!("addresses are taken by containers that no plugin knows: {}", listed(&seen.cni.lost));
-        all.push(Finding::note("cni", cause, "twill-cni releases them when the runtime calls GC"));
+        all.push(Finding::note(About::Cni, cause, "twill-cni releases them when the runtime calls GC"));
     }
     all
 }
@@ -31,9 +31,9 @@ fn networks(seen: &Seen) -> Finding {
     if names.is_empty() {
         let next =
             "nothing, if containers are configured otherwise, from subnet.env; else check --cni-conf-dir";
-        return Finding::note("cni", "no network of flannel's plugin is configured", next);
+        return Finding::note(About::Cni, "no network of flannel's plugin is configured", next);
     }
-    Finding::ok("cni", format!("networks of flannel's plugin: {}", listed(&names)))
+    Finding::ok(About::Cni, format!("networks of flannel's plugin: {}", listed(&names)))
 }
 
 /// Networks whose plugin reads another file than the agent would write.
@@ -44,14 +44,17 @@ fn files(seen: &Seen) -> Vec<Finding> {
         let (file, read) = (network.file.display(), network.subnet_file.display());
         let cause =
             format!("{file} reads {read}, and the agent would write {}", config.subnet_file.display());
-        Finding::note("cni", cause, "nothing, if another agent writes that; else set --subnet-file")
+        Finding::note(About::Cni, cause, "nothing, if another agent writes that; else set --subnet-file")
     };
     other.map(finding).collect()
 }
 
 fn kept(seen: &Seen) -> Finding {
     let count = seen.cni.containers.len();
-    Finding::ok("containers", format!("{count} kept by flannel's plugin; twill-cni deletes them the same"))
+    Finding::ok(
+        About::Containers,
+        format!("{count} kept by flannel's plugin; twill-cni deletes them the same"),
+    )
 }
 
 /// Containers whose addresses are of another subnet than this host's.
@@ -64,7 +67,7 @@ fn elsewhere(seen: &Seen) -> Option<Finding> {
     (!names.is_empty()).then(|| {
         let cause = format!("kept with addresses of another subnet than this host's: {}", listed(&names));
         Finding::note(
-            "containers",
+            About::Containers,
             cause,
             "restart those that still run; they are reached from this host only",
         )

@@ -8,7 +8,7 @@ use twill_backends::network::NetworkConfig;
 
 use super::{former, split};
 use crate::agent::preview::Preview;
-use crate::migrate::{Device, Finding, Seen};
+use crate::migrate::{About, Device, Finding, Seen};
 
 const KEEP: &str = "keep flanneld on this fabric, or give all its hosts a vxlan or host-gw backend at once";
 
@@ -24,7 +24,7 @@ pub(super) fn findings(seen: &Seen) -> Vec<Finding> {
             let (cause, next) = split(text, "see the cause, then check again");
             let prefix = "; is it flanneld's prefix? give its flags after --";
             let next = if cause.starts_with("there is no network") { next + prefix } else { next };
-            all.push(Finding::breaks("store", cause, next));
+            all.push(Finding::breaks(About::Store, cause, next));
         }
         Some(Ok(network)) => all.push(backend(network)),
     }
@@ -33,7 +33,7 @@ pub(super) fn findings(seen: &Seen) -> Vec<Finding> {
         Some(Err(reasons)) => all.extend(reasons.iter().map(|text| {
             let (cause, next) = split(text, "remove what is in the way, then check again");
             let next = if is_flannelds(seen, &cause) { LEAVE.to_owned() } else { next };
-            Finding::breaks("start", cause, next)
+            Finding::breaks(About::Start, cause, next)
         })),
         Some(Ok(preview)) => {
             all.push(lease(seen, preview));
@@ -55,9 +55,9 @@ fn is_flannelds(seen: &Seen, cause: &str) -> bool {
 fn backend(network: &NetworkConfig) -> Finding {
     let kind = network.options().kind();
     match from_config(network) {
-        Err(fault) => Finding::breaks("network", fault.cause, KEEP),
+        Err(fault) => Finding::breaks(About::Network, fault.cause, KEEP),
         Ok(_) if kind.as_deref() == Some("udp") => Finding::breaks(
-            "network",
+            About::Network,
             "flannel's backend udp sends bare packets and Twill's sends VXLAN: hosts on either side of the move \
              would not understand each other",
             KEEP,
@@ -68,7 +68,7 @@ fn backend(network: &NetworkConfig) -> Finding {
                 .iter()
                 .map(|(_, pool)| format!("{} in /{}", pool.network, pool.subnet_len))
                 .collect();
-            Finding::ok("network", format!("{}, {}", pools.join(", "), backend.kind()))
+            Finding::ok(About::Network, format!("{}, {}", pools.join(", "), backend.kind()))
         }
     }
 }
@@ -81,26 +81,26 @@ fn lease(seen: &Seen, preview: &Preview) -> Finding {
     let had = seen.env.as_ref().ok().and_then(Option::as_ref).map(|env| subnets(env.subnets));
     match had {
         Some(had) if had != have => Finding::breaks(
-            "lease",
+            About::Lease,
             format!("containers here are in {}, and this host's subnet would be {}", text(had), text(have)),
             "find out whose the lease is (twill lease list); drain the host if its old subnet is lost",
         ),
         Some(_) if preview.claim => Finding::note(
-            "lease",
+            About::Lease,
             format!(
                 "this host has none; the subnet of subnet.env is free and would be claimed again as {key}"
             ),
             "start the agent soon: another host may claim it first",
         ),
-        Some(_) => Finding::ok("lease", format!("{key} stays; Twill adds its node id to the value")),
+        Some(_) => Finding::ok(About::Lease, format!("{key} stays; Twill adds its node id to the value")),
         None if preview.claim => Finding::note(
-            "lease",
+            About::Lease,
             format!(
                 "this host has none, and no subnet.env says which it had: {key}, or another free one, would be claimed"
             ),
             "nothing, if flanneld never ran here; else check the flags: --etcd-prefix, --subnet-file, --iface",
         ),
-        None => Finding::ok("lease", format!("{key} is this host's by its address, and stays")),
+        None => Finding::ok(About::Lease, format!("{key} is this host's by its address, and stays")),
     }
 }
 
@@ -118,5 +118,5 @@ fn fault(fault: &Fault) -> Finding {
             | Code::StoreDown
             | Code::PeerOffLink
     );
-    if lost { Finding::breaks("fabric", cause, next) } else { Finding::note("fabric", cause, next) }
+    if lost { Finding::breaks(About::Fabric, cause, next) } else { Finding::note(About::Fabric, cause, next) }
 }

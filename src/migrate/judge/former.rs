@@ -6,7 +6,7 @@ use twill_backends::family::Family;
 use twill_backends::network::NetworkConfig;
 
 use crate::cni::fabric::Fabric;
-use crate::migrate::{Device, Finding, Seen};
+use crate::migrate::{About, Device, Finding, Seen};
 
 /// What differs. What is in the way of an agent is then flanneld's, and in use.
 pub(super) fn findings(seen: &Seen) -> Vec<Finding> {
@@ -36,7 +36,7 @@ fn devices(seen: &Seen, network: &NetworkConfig) -> Vec<Finding> {
         );
         let next =
             "put back the Backend.Type and VNI that flanneld started with, or change all hosts at once";
-        Finding::breaks("device", cause, next)
+        Finding::breaks(About::Device, cause, next)
     };
     tunnels(seen).into_iter().filter(|device| !wanted.contains(&device.name)).map(finding).collect()
 }
@@ -60,7 +60,7 @@ fn lengths(env: &Fabric, network: &NetworkConfig) -> Vec<Finding> {
         let cause =
             format!("this host's subnet is {net}, and the configuration has subnets of /{}", pool.subnet_len);
         let next = "put back the SubnetLen that flanneld started with";
-        Some(Finding::breaks("lease", cause, next))
+        Some(Finding::breaks(About::Lease, cause, next))
     });
     other.collect()
 }

@@ -9,7 +9,7 @@ use twill_backends::state::{Link, LinkKind, LinkName};
 use super::former;
 use crate::agent::preview::Preview;
 use crate::cni::fabric::Fabric;
-use crate::migrate::{Device, Finding, Seen};
+use crate::migrate::{About, Device, Finding, Seen};
 
 /// What is found on the host.
 pub(super) fn findings(seen: &Seen) -> Vec<Finding> {
@@ -28,7 +28,11 @@ pub(super) fn findings(seen: &Seen) -> Vec<Finding> {
 fn device(name: LinkName, want: &Link, preview: &Preview) -> Finding {
     let Some(have) = preview.have.links.get(&name) else {
         let cause = format!("{name} is not there and would be made: {}", described(want));
-        return Finding::note("device", cause, "nothing: its containers have no tunnel until Twill starts");
+        return Finding::note(
+            About::Device,
+            cause,
+            "nothing: its containers have no tunnel until Twill starts",
+        );
     };
     if want.replaces(have) {
         let cause = format!(
@@ -37,20 +41,20 @@ fn device(name: LinkName, want: &Link, preview: &Preview) -> Finding {
             described(want)
         );
         let next = "make Backend.VNI, Port and GBP those that flanneld started with, or drain the host";
-        return Finding::breaks("device", cause, next);
+        return Finding::breaks(About::Device, cause, next);
     }
     if want.mac != have.mac {
         let cause = format!(
             "{name} has the Ethernet address {}, its lease says {}: the lease's is set",
             have.mac, want.mac
         );
-        return Finding::note("device", cause, "nothing: peers send to the lease's");
+        return Finding::note(About::Device, cause, "nothing: peers send to the lease's");
     }
     if want.mtu != have.mtu {
         let cause = format!("{name} stays ({}); its MTU becomes {}", described(have), want.mtu);
-        return Finding::note("device", cause, "nothing");
+        return Finding::note(About::Device, cause, "nothing");
     }
-    Finding::ok("device", format!("{name} stays: {}", described(have)))
+    Finding::ok(About::Device, format!("{name} stays: {}", described(have)))
 }
 
 fn described(link: &Link) -> String {
@@ -71,7 +75,7 @@ fn strays(seen: &Seen, preview: &Preview) -> Vec<Finding> {
     };
     let stray = |Device { name, .. }: &Device| {
         let cause = format!("{name} is of another configuration of flanneld, and is left alone");
-        Finding::note("device", cause, format!("if nothing uses it: ip link del {name}"))
+        Finding::note(About::Device, cause, format!("if nothing uses it: ip link del {name}"))
     };
     seen.devices.iter().filter(unused).map(stray).collect()
 }
@@ -86,7 +90,7 @@ fn routes(preview: &Preview) -> Vec<Finding> {
         ops.iter().filter(|op| matches!(op, Op::SetRoute(key, _) if !preview.have.routes.contains_key(key)));
     let (set, new) = (set.count(), new.count());
     all.push(Finding::ok(
-        "routes",
+        About::Routes,
         format!(
             "{} to peers: {set} are tagged in place, {new} are missing and made",
             preview.want.routes.len()
@@ -100,12 +104,12 @@ fn routes(preview: &Preview) -> Vec<Finding> {
             listed(&used)
         );
         let next = "put back the Backend.Type that flanneld started with, or see to these leases first";
-        all.push(Finding::breaks("routes", cause, next));
+        all.push(Finding::breaks(About::Routes, cause, next));
     }
     if !gone.is_empty() {
         let cause =
             format!("flanneld left routes to subnets without a lease, which would go: {}", listed(&gone));
-        all.push(Finding::note("routes", cause, "nothing, if no host has these subnets"));
+        all.push(Finding::note(About::Routes, cause, "nothing, if no host has these subnets"));
     }
     all
 }
@@ -122,16 +126,17 @@ fn listed(nets: &[IpNet]) -> String {
 
 fn firewall(preview: &Preview) -> Finding {
     match preview.rules.len() {
-        0 => Finding::ok("firewall", "its rules stay as they are"),
-        count => {
-            Finding::ok("firewall", format!("transactions to be done, see below: {count}; none leaves a gap"))
-        }
+        0 => Finding::ok(About::Firewall, "its rules stay as they are"),
+        count => Finding::ok(
+            About::Firewall,
+            format!("transactions to be done, see below: {count}; none leaves a gap"),
+        ),
     }
 }
 
 /// Whether containers that come get what those that are there have.
 fn subnet_env(seen: &Seen) -> Vec<Finding> {
-    const ABOUT: &str = "subnet.env";
+    const ABOUT: About = About::SubnetEnv;
     if seen.config.is_err() {
         // Nobody knows which file.
         return Vec::new();
@@ -191,7 +196,7 @@ fn network(seen: &Seen, env: &Fabric) -> Option<Finding> {
         let cause = format!("it does not name the network {}, which the store has", pool.network);
         let next =
             "put back the Network that flanneld started with, or check --etcd-prefix and --subnet-file";
-        Finding::breaks("subnet.env", cause, next)
+        Finding::breaks(About::SubnetEnv, cause, next)
     })
 }
 
@@ -199,13 +204,13 @@ fn masquerade(seen: &Seen, env: &Fabric) -> Option<Finding> {
     let config = seen.config.as_ref().ok()?;
     match (env.masquerade, config.filter.masquerade) {
         (true, false) => Some(Finding::breaks(
-            "subnet.env",
+            About::SubnetEnv,
             "flanneld masquerades (FLANNEL_IPMASQ=true) and --ip-masq is not among the flags: containers that run \
              would lose the way out",
             "give --ip-masq",
         )),
         (false, true) => Some(Finding::note(
-            "subnet.env",
+            About::SubnetEnv,
             "flanneld does not masquerade (FLANNEL_IPMASQ=false), and with --ip-masq Twill would",
             "leave --ip-masq out, unless you want that",
         )),

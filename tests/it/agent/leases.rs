@@ -171,7 +171,7 @@ async fn an_exhausted_pool_is_waited_for() {
     pause(50).await;
     assert_eq!(host.lease().unwrap().key.as_str(), key(101), "at once, not at the next look");
     agent.is_ready().await;
-    agent.is_well().await;
+    agent.shows(&["pool-low"]).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,11 +1,17 @@
 //! Every code that Twill can print, with its explanation. An enum made by [`codes!`](twill_backends::codes) is a line
 //! of `TABLES`; a test holds that each is there, and that the program uses every row of it.
 
+pub mod refusal;
+
 use twill_backends::code::Entry;
 use twill_backends::fault;
 
+use crate::config::BadLine;
+use crate::migrate::About;
+
 /// The enums' tables.
-const TABLES: &[&[Entry]] = &[fault::Code::ENTRIES];
+const TABLES: &[&[Entry]] =
+    &[fault::Code::ENTRIES, refusal::Refusal::ENTRIES, BadLine::ENTRIES, About::ENTRIES];
 
 /// How alike two names have to be for one to be taken for the other misspelt, as in clap.
 const ALIKE: f64 = 0.7;
