@@ -25,6 +25,7 @@ pub mod socket;
 pub mod status;
 mod step;
 mod surroundings;
+pub mod survey;
 mod underlay;
 
 use std::collections::BTreeSet;

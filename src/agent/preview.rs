@@ -2,26 +2,20 @@
 
 use std::collections::BTreeSet;
 use std::error::Error;
-use std::time::Duration;
 
-use futures::StreamExt;
-use twill_backends::allocate::{Choice, Claim, Taken, choose};
-use twill_backends::backend::{Backend, from_config};
+use twill_backends::backend::from_config;
 use twill_backends::diff::{Op, diff};
 use twill_backends::fault::Fault;
 use twill_backends::filter::{Filter, FilterNet};
-use twill_backends::lease::{Attrs, Lease, LeaseKey, Subnets};
+use twill_backends::lease::{Lease, LeaseKey, Subnets};
 use twill_backends::state::NetState;
 
+use super::survey::Survey;
 use super::{Agent, STORE_PATIENCE, World};
 use crate::filter::Firewall;
 use crate::kernel::{Kernel, Scope};
-use crate::store::{LeaseStore, StoreEvent};
 
 type Failure = Box<dyn Error + Send + Sync>;
-
-/// How long the store may take to answer a command.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a start would do on this host.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,41 +50,21 @@ impl Preview {
     }
 }
 
+impl From<Survey> for Preview {
+    fn from(survey: Survey) -> Self {
+        let Survey { lease: Lease { key, subnets, .. }, claim, plan, observed, rules, faults, .. } = survey;
+        let (want, mtu) = (plan.want().clone(), plan.backend().mtu(plan.host()));
+        Self { key, claim, subnets, mtu, want, have: observed.net, rules, faults }
+    }
+}
+
 impl<W: World> Agent<W> {
     /// What a start would do. Nothing is written, nowhere.
     ///
     /// # Errors
     /// What would keep the agent from starting.
-    pub async fn preview(mut self) -> Result<Preview, Failure> {
-        self.listen_once(PATIENCE).await;
-        let network = self.network.clone().ok_or_else(|| self.no_network())?;
-        let backend = from_config(&network).map_err(|fault| fault.to_string())?;
-        self.find_underlay(crate::now()).await;
-        if let Some(fault) = &self.found.fault {
-            return Err(fault.to_string().into());
-        }
-        let held = self.lease_of_this_node().cloned();
-        let claim = held.is_none();
-        let lease = match held {
-            Some(lease) => lease,
-            None => self.lease_to_claim(&*backend).await?,
-        };
-        // As an agent does it: the host is looked at before anything is claimed.
-        self.prepare().await?;
-        self.tenure.remember(lease.clone(), None);
-        self.prepare().await?;
-        let faults = self.faults();
-        let plan = self.plan.as_ref().ok_or_else(|| {
-            faults.first().map_or("this host could not be looked at".to_owned(), ToString::to_string)
-        })?;
-        let have = self.world.kernel().observe(&self.scope).await?.net;
-        let rules = match &self.firewall {
-            Some(firewall) => firewall.describe(plan.filter(), plan.guard()).await?,
-            None => Vec::new(),
-        };
-        let (want, mtu) = (plan.want().clone(), plan.backend().mtu(plan.host()));
-        let Lease { key, subnets, .. } = lease;
-        Ok(Preview { key, claim, subnets, mtu, want, have, rules, faults })
+    pub async fn preview(self) -> Result<Preview, Failure> {
+        self.survey().await.map(Preview::from)
     }
 
     /// Removes what is ours from the host, and says what that was.
@@ -131,54 +105,6 @@ impl<W: World> Agent<W> {
             lines.extend(removed.warnings.into_iter().map(|warning| format!("# {warning}")));
         }
         Ok(lines)
-    }
-
-    /// Takes in what the store says, until its first snapshot. One that does not answer leaves the last run's memory.
-    async fn listen_once(&mut self, patience: Duration) {
-        let store = self.world.store();
-        let mut events = std::pin::pin!(store.watch());
-        let listen = async {
-            while let Some(event) = events.next().await {
-                let last = matches!(event, StoreEvent::Snapshot { .. });
-                self.hear_store(event);
-                if last {
-                    break;
-                }
-            }
-        };
-        if tokio::time::timeout(patience, listen).await.is_err() {
-            tracing::warn!("the store does not answer");
-        }
-    }
-
-    fn no_network(&self) -> Failure {
-        match (&self.config_fault, &self.store.error) {
-            (Some(fault), _) => fault.to_string().into(),
-            (None, Some(error)) => error.clone().into(),
-            (None, None) => "the store did not answer in time; next: check that it runs".into(),
-        }
-    }
-
-    /// The lease that a claim would most likely get: the first free subnet, where chance would decide.
-    async fn lease_to_claim(&self, backend: &dyn Backend) -> Result<Lease, Failure> {
-        let network = self.network.as_ref().ok_or_else(|| self.no_network())?;
-        let host = self.host(backend).await.ok_or("there is no underlay")?;
-        let attrs = Attrs { node_id: Some(self.identity.node.to_string()), ..backend.attrs(&host) };
-        let taken = |lease: &Lease| Taken {
-            key: lease.key.clone(),
-            subnets: lease.subnets,
-            lease: Some(lease.clone()),
-            permanent: false,
-            created: 0,
-        };
-        let taken: Vec<Taken> = self.leases.iter().map(taken).collect();
-        let evidence = self.evidence(backend).await;
-        let claim = Claim { attrs: attrs.clone(), previous: self.tenure.had(), pinned: false, evidence };
-        let key = match choose(&claim, network, &taken, &mut |_| 0)? {
-            Choice::Rewrite(key) | Choice::Yield(key) => key,
-            Choice::Create(subnets) => LeaseKey::of(&subnets),
-        };
-        Ok(Lease { subnets: key.subnets().map_err(|fault| fault.to_string())?, key, attrs })
     }
 
     /// What is ours whatever the configuration says, with what it says where it is known.

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::bench::BenchArgs;
 use super::generate::CompletionShell;
 use super::go;
+use super::looks::VerifyArgs;
 use super::migrate::MigrateVerb;
 use crate::config::Secret;
 
@@ -32,6 +33,8 @@ pub(super) enum Verb {
     Agent(AgentArgs),
     /// Print what the agent would change on this host, and why, without changing it
     Plan(AgentArgs),
+    /// Compare this host's kernel and firewall with what every lease wants of them
+    Verify(VerifyArgs),
     /// Remove from this host every object of ours
     Cleanup {
         #[command(flatten)]

@@ -17,6 +17,15 @@ pub enum Command {
     Agent(Config),
     /// Print the operations the agent would do.
     Plan(Config),
+    /// Compare the host with its leases.
+    Verify {
+        /// Whose.
+        config: Config,
+        /// Whether flags of the agent were given: else those of the running agent count.
+        typed: bool,
+        /// One JSON object, else text.
+        json: bool,
+    },
     /// Remove what is ours.
     Cleanup {
         /// Which agent's.

@@ -11,6 +11,7 @@ mod command;
 mod flanneld;
 mod generate;
 mod go;
+mod looks;
 mod migrate;
 mod resolve;
 mod table;

@@ -5,13 +5,14 @@
 
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
-use clap::{Arg, ArgMatches, CommandFactory, FromArgMatches};
+use clap::{Arg, ArgMatches, Args, CommandFactory, FromArgMatches};
 use ipnet::IpNet;
 
 use super::args::{
     AgentArgs, Cli, ConfigVerb, DemoArgs, DemoBackendArg, DemoStoreArg, GenerateVerb, LeaseVerb, OwnerArgs,
-    ReleaseArgs, Verb,
+    ReleaseArgs, SiteArgs, Verb,
 };
+use super::looks::VerifyArgs;
 use super::migrate::MigrateVerb;
 use super::table::{self, FLANNELD_FLAGS, Fate, FlagRow, Kind};
 use super::{Command, Env, Exit, Generate, Owner, Release, resolve};
@@ -21,15 +22,23 @@ const PREFIX: &str = "TWILL";
 
 /// Subcommands that take every flag of the agent; those without effect included, so that a unit's line can
 /// be pasted.
-const AGENT_LIKE: [&str; 3] = ["agent", "plan", "cleanup"];
+const AGENT_LIKE: [&str; 4] = ["agent", "plan", "verify", "cleanup"];
+
+/// What is to be known of the flags besides their values.
+struct Flags {
+    /// A warning for each that has no effect.
+    ignored: Vec<String>,
+    /// See [`typed`].
+    typed: bool,
+}
 
 /// Reads `args`, without the program's name.
 pub(super) fn parse(args: &[String], env: &Env) -> Result<Command, Exit> {
     let matches = matches(args, env).map_err(|error| clap_exit(&error))?;
     check_variables(leaf(&matches), env)?;
-    let warnings = ignored(leaf(&matches));
+    let flags = Flags { ignored: ignored(leaf(&matches)), typed: typed(leaf(&matches)) };
     let cli = Cli::from_arg_matches(&matches).map_err(|error| clap_exit(&error))?;
-    command(cli.verb, warnings, env)
+    command(cli.verb, flags, env)
 }
 
 /// Flags in clap's spelling, as the agent's arguments, and a warning for each that has no effect.
@@ -143,12 +152,26 @@ fn ignored(matches: &ArgMatches) -> Vec<String> {
         .collect()
 }
 
-fn command(verb: Verb, ignored: Vec<String>, env: &Env) -> Result<Command, Exit> {
+/// Whether a flag of the agent was given that does not only say which fabric is meant.
+fn typed(matches: &ArgMatches) -> bool {
+    let given = |row: &FlagRow| {
+        matches.try_contains_id(&row.id()).is_ok()
+            && matches.value_source(&row.id()) == Some(ValueSource::CommandLine)
+    };
+    let site = SiteArgs::augment_args(clap::Command::default());
+    table::rows().any(|row| given(row) && site.get_arguments().all(|arg| arg.get_id() != row.id().as_str()))
+}
+
+fn command(verb: Verb, flags: Flags, env: &Env) -> Result<Command, Exit> {
+    let Flags { ignored, typed } = flags;
     let done = match verb {
         Verb::Agent(agent) => resolve::config(agent, ignored).map(Command::Agent),
         Verb::Plan(agent) => resolve::config(agent, ignored).map(Command::Plan),
         Verb::Cleanup { agent, firewall_only } => {
             resolve::config(agent, ignored).map(|config| Command::Cleanup { config, firewall_only })
+        }
+        Verb::Verify(VerifyArgs { agent, json }) => {
+            resolve::config(agent, ignored).map(|config| Command::Verify { config, typed, json })
         }
         Verb::Status { site, json } => resolve::site(site).map(|site| Command::Status { site, json }),
         Verb::Config(ConfigVerb::Set { site, json }) => {
@@ -268,6 +291,7 @@ mod tests {
             | Command::LeaseRelease { site, .. } => site.clone(),
             Command::Agent(_)
             | Command::Plan(_)
+            | Command::Verify { .. }
             | Command::Cleanup { .. }
             | Command::Demo(_)
             | Command::Bench(_)
@@ -330,6 +354,12 @@ mod tests {
                 &["cleanup", "--vmodule=x=1"],
                 |c| matches!(c, Command::Cleanup { config, .. } if config.site.warnings.len() == 1),
             ),
+            (&["verify", "--json"], |c| matches!(c, Command::Verify { typed: false, json: true, .. })),
+            (
+                &["verify", "--store=file:/x", "--iface=eth1"],
+                |c| matches!(c, Command::Verify { typed: true, config, .. } if config.interface.names == ["eth1"]),
+            ),
+            (&["verify", "--store=file:/x"], |c| matches!(c, Command::Verify { typed: false, .. })),
             (&["status"], |c| matches!(c, Command::Status { json: false, .. })),
             (&["status", "--json"], |c| matches!(c, Command::Status { json: true, .. })),
             (&["config", "set", "{}"], |c| matches!(c, Command::ConfigSet { json, .. } if json == "{}")),

@@ -6,18 +6,16 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
 
-use tokio::sync::watch;
 use twill_backends::backend::from_config;
 use twill_backends::network::NetworkConfig;
 
+use super::preview::survey;
 use super::with_store;
-use super::world::Real;
+use crate::agent::AgentError;
 use crate::agent::flanneld::{self, Flanneld};
-use crate::agent::identity::Identity;
 use crate::agent::preview::Preview;
 use crate::agent::privilege::may_change_network;
 use crate::agent::socket::{Ask, ask};
-use crate::agent::{Agent, AgentError};
 use crate::cli::{Command, Exit, Stream, parse};
 use crate::cni::fabric::{Fabric, FabricError};
 use crate::config::{Config, MigrateConfig};
@@ -143,11 +141,7 @@ async fn preview(config: &Config) -> Result<Preview, Vec<String>> {
 }
 
 async fn ahead(config: &Config) -> Result<Preview, Failure> {
-    let identity = Identity::peek(&config.site.state_dir());
-    let (ready, _) = watch::channel(false);
-    with_store!(&config.site.store, |store| {
-        Agent::new(Real::open(store, config)?, config.clone(), identity, ready).preview().await
-    })
+    survey(config).await.map(Preview::from)
 }
 
 /// subnet.env, as strictly as the CNI plugin reads it.

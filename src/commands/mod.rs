@@ -8,8 +8,10 @@ mod migrate;
 mod network;
 mod preview;
 mod refusal;
+mod running;
 mod status;
 mod successor;
+mod verify;
 mod world;
 
 use std::error::Error;
@@ -55,6 +57,9 @@ pub fn run(command: Command) -> Exit {
         }
         Command::Agent(config) => outcome(blocking(agent::run(config))),
         Command::Plan(config) => outcome(blocking(preview::plan(config))),
+        Command::Verify { config, typed, json } => {
+            blocking(verify::run(config, typed, json)).unwrap_or_else(|error| failed(&error))
+        }
         Command::Cleanup { config, firewall_only } => {
             outcome(blocking(preview::clean_up(config, firewall_only)))
         }

@@ -1,5 +1,7 @@
 //! `twill plan` and `twill cleanup`: what an agent would do, and the undoing of what one did.
 
+use std::error::Error;
+
 use tokio::sync::watch;
 
 use super::world::Real;
@@ -7,28 +9,31 @@ use super::{Outcome, with_store};
 use crate::agent::Agent;
 use crate::agent::identity::Identity;
 use crate::agent::lock::Lock;
+use crate::agent::preview::Preview;
 use crate::agent::privilege::may_change_network;
+use crate::agent::survey::Survey;
 use crate::config::Config;
 use crate::telemetry;
+
+type Failure = Box<dyn Error + Send + Sync>;
 
 /// Prints the operations that an agent would do, each with its reason. Nothing is written.
 pub(super) async fn plan(config: Config) -> Outcome {
     telemetry::warnings_to_stderr(config.verbosity);
-    let identity = Identity::peek(&config.site.state_dir());
-    let (ready, _) = watch::channel(false);
-    let lines = with_store!(&config.site.store, |store| Agent::new(
-        Real::open(store, &config)?,
-        config.clone(),
-        identity,
-        ready
-    )
-    .preview()
-    .await?)
-    .lines();
+    let lines = Preview::from(survey(&config).await?).lines();
     if lines.is_empty() {
         return Ok("nothing to do: this host is as it should be\n".to_owned());
     }
     Ok(lines.join("\n") + "\n")
+}
+
+/// Looks at the leases and at this host.
+pub(super) async fn survey(config: &Config) -> Result<Survey, Failure> {
+    let identity = Identity::peek(&config.site.state_dir());
+    let (ready, _) = watch::channel(false);
+    with_store!(&config.site.store, |store| {
+        Agent::new(Real::open(store, config)?, config.clone(), identity, ready).survey().await
+    })
 }
 
 /// Removes what is ours from this host. The lease stays, so that an agent that starts again has the same subnet.

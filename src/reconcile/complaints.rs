@@ -25,7 +25,8 @@ pub(super) fn never_settles(name: &LinkName, want: &Link, have: &Link) -> Fault 
 }
 
 /// Routes of others that take packets away from wanted ones.
-pub(super) fn shadows(want: &NetState, foreign: &[ForeignRoute]) -> Vec<Fault> {
+#[must_use]
+pub fn shadows(want: &NetState, foreign: &[ForeignRoute]) -> Vec<Fault> {
     let shadowed = |f: &&ForeignRoute| {
         want.routes.iter().any(|(key, _)| {
             key.dst.contains(&f.dst) && (key.dst.prefix_len() < f.dst.prefix_len() || f.metric <= key.metric)

@@ -15,7 +15,8 @@ use twill_backends::family::PerFamily;
 use twill_backends::fault::{Code, Fault};
 use twill_backends::state::{Link, LinkName, NetState};
 
-use self::complaints::{never_settles, shadows};
+use self::complaints::never_settles;
+pub use self::complaints::shadows;
 #[cfg(test)]
 pub(crate) use self::pace::HURRIED;
 pub(crate) use self::pace::{Pace, Retry, backoff};

@@ -19,6 +19,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// The answers that tell that a stream runs.
 const RUNS: u64 = 10;
 
+/// The commands that need no flags of the agent.
+const LOOKING: [&str; 2] = ["status", "verify"];
+
 /// Says why, and gives up, where network namespaces cannot be made.
 macro_rules! need_namespaces {
     () => {
@@ -184,7 +187,8 @@ pub(crate) fn twill(host: &Host, agent: &AgentProcess, store: &StoreAt, words: &
     let mut run = Command::new(TWILL);
     run.args(words).args(store.flags());
     run.arg("--state-dir").arg(&agent.files.state).arg("--run-dir").arg(&agent.files.run);
-    if !words.contains(&"status") {
+    // Those that look take what the running agent was told.
+    if words.first().is_none_or(|verb| !LOOKING.contains(verb)) {
         run.arg("--subnet-file").arg(&agent.files.subnet);
     }
     host.net.run(|| run.output()).unwrap().unwrap()

@@ -20,6 +20,7 @@ mod guard;
 mod handover;
 mod healing;
 mod life;
+mod looks;
 mod migrate;
 mod queues;
 mod relay;

@@ -1,0 +1,152 @@
+//! The outcome of looking at one host: what `twill verify` says.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::Difference;
+
+/// One host, compared with what its leases want of it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Report {
+    /// The key of the host's lease; `None` if it has none.
+    pub lease: Option<String>,
+    /// How many leases there are.
+    pub leases: usize,
+    /// Whether the store did not answer, so that the leases are those of the agent's last snapshot.
+    pub remembered: bool,
+    /// How many entries the host's kernel should have.
+    pub entries: usize,
+    /// Those that are not as wanted.
+    pub differences: Vec<Difference>,
+    /// What would be loaded into the firewall, and removed from it.
+    pub firewall: Vec<String>,
+    /// Leases that are left out, and what is in the way of the others: code and text.
+    pub faults: Vec<(String, String)>,
+}
+
+impl Report {
+    /// Whether the host is as its leases want it.
+    #[must_use]
+    pub fn is_same(&self) -> bool {
+        self.lease.is_some()
+            && self.differences.is_empty()
+            && self.firewall.is_empty()
+            && self.faults.is_empty()
+    }
+
+    fn heading(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(lease) = &self.lease else {
+            return writeln!(
+                f,
+                "this host has no lease; next: start its agent (twill agent), or see twill status"
+            );
+        };
+        let (count, all) = (self.differences.len(), self.entries);
+        let leases = self.leases;
+        let counted = match count {
+            0 => format!("{all} entries are as {leases} leases want them"),
+            1 => format!("1 difference in {all} entries that {leases} leases want"),
+            more => format!("{more} differences in {all} entries that {leases} leases want"),
+        };
+        let rest = match (self.firewall.len(), self.faults.len()) {
+            (0, 0) => String::new(),
+            (rules, 0) => format!("; firewall: {rules} to do"),
+            (0, faults) => format!("; {faults} faults"),
+            (rules, faults) => format!("; firewall: {rules} to do; {faults} faults"),
+        };
+        writeln!(f, "{lease}: {counted}{rest}")
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.heading(f)?;
+        if self.remembered {
+            writeln!(f, "the store does not answer: these are the leases of the agent's last snapshot")?;
+        }
+        for one in &self.differences {
+            match &one.peer {
+                Some(peer) => writeln!(f, "\n{}, for {peer}", one.entry)?,
+                None => writeln!(f, "\n{}", one.entry)?,
+            }
+            let or_nothing = |text: &Option<String>| text.clone().unwrap_or_else(|| "nothing".to_owned());
+            writeln!(f, "  wanted  {}", or_nothing(&one.wanted))?;
+            writeln!(f, "  found   {}", or_nothing(&one.found))?;
+            writeln!(f, "  fix     {}", one.fix)?;
+        }
+        if !self.firewall.is_empty() {
+            writeln!(f, "\nfirewall")?;
+            self.firewall.iter().try_for_each(|line| writeln!(f, "  to do   {line}"))?;
+        }
+        for (code, text) in &self.faults {
+            writeln!(f, "\nfault {code}\n  {text}")?;
+        }
+        if self.lease.is_some() && !self.is_same() {
+            writeln!(
+                f,
+                "\nnext: a running agent repairs its entries within a second; twill status says what keeps it"
+            )?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verify::Peer;
+
+    fn same() -> Report {
+        Report { lease: Some("10.5.1.0-24".to_owned()), leases: 3, entries: 9, ..Report::default() }
+    }
+
+    #[test]
+    fn a_host_as_wanted_takes_one_line() {
+        assert_eq!(same().to_string(), "10.5.1.0-24: 9 entries are as 3 leases want them\n");
+        assert!(same().is_same());
+    }
+
+    #[test]
+    fn a_host_without_lease_is_not_as_wanted() {
+        let report = Report { lease: None, ..same() };
+        assert!(!report.is_same() && report.to_string().contains("next: start its agent"), "{report}");
+    }
+
+    #[test]
+    fn each_difference_has_its_entry_both_values_and_a_fix() {
+        let peer = Peer { key: "10.5.2.0-24".to_owned(), public: "192.0.2.2".parse().ok() };
+        let route = Difference {
+            entry: "route 10.5.2.0/24".to_owned(),
+            peer: Some(peer),
+            wanted: Some("via 10.5.2.0 dev flannel.1".to_owned()),
+            found: None,
+            fix: "ip route replace 10.5.2.0/24".to_owned(),
+        };
+        let report = Report {
+            differences: vec![route],
+            firewall: vec!["nft -f: load table  # missing".to_owned()],
+            faults: vec![("foreign-route".to_owned(), "10.5.3.0/24: a route".to_owned())],
+            remembered: true,
+            ..same()
+        };
+        let text = "\
+10.5.1.0-24: 1 difference in 9 entries that 3 leases want; firewall: 1 to do; 1 faults
+the store does not answer: these are the leases of the agent's last snapshot
+
+route 10.5.2.0/24, for 10.5.2.0-24 at 192.0.2.2
+  wanted  via 10.5.2.0 dev flannel.1
+  found   nothing
+  fix     ip route replace 10.5.2.0/24
+
+firewall
+  to do   nft -f: load table  # missing
+
+fault foreign-route
+  10.5.3.0/24: a route
+
+next: a running agent repairs its entries within a second; twill status says what keeps it
+";
+        assert_eq!(report.to_string(), text);
+    }
+}
