@@ -34,6 +34,7 @@ pub mod store;
 pub mod style;
 pub mod subnet_env;
 pub mod telemetry;
+pub mod trace;
 pub mod verify;
 
 use std::error::Error;

@@ -1,5 +1,6 @@
 //! What this host is and what its leases want of it: for commands that look and change nothing.
 
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use futures::StreamExt;
 use twill_backends::allocate::{Choice, Claim, Taken, choose};
 use twill_backends::backend::{Backend, from_config};
 use twill_backends::fault::Fault;
+use twill_backends::guard::Element;
 use twill_backends::lease::{Attrs, Lease, LeaseKey};
 use twill_backends::plan::Plan;
 
@@ -38,6 +40,8 @@ pub struct Survey {
     pub observed: Observed,
     /// What would be loaded into the firewall, and removed from it: a line for each transaction, with its reason.
     pub rules: Vec<String>,
+    /// Who should be able to send to the tunnel's port, and is not.
+    pub shut_out: BTreeSet<Element>,
     /// What of the firewall drops packets of the fabric, and is not ours to change.
     pub drops: Vec<PolicyDrop>,
     /// What is wrong with the leases, or in the way of what they want.
@@ -75,15 +79,17 @@ impl<W: World> Agent<W> {
         })?;
         let observed = self.world.kernel().observe(&self.scope).await?;
         faults.extend(shadows(plan.want(), &observed.foreign));
-        let (rules, drops) = match &self.firewall {
-            Some(firewall) => (
-                firewall.describe(plan.filter(), plan.guard()).await?,
-                firewall.obstacles(plan.filter()).await,
-            ),
-            None => (Vec::new(), Vec::new()),
-        };
+        let (mut rules, mut drops, mut shut_out) = (Vec::new(), Vec::new(), BTreeSet::new());
+        if let Some(firewall) = &self.firewall {
+            rules = firewall.describe(plan.filter(), plan.guard()).await?;
+            drops = firewall.obstacles(plan.filter()).await;
+            if let Some(guard) = plan.guard() {
+                // Where it cannot be read the rules say so.
+                shut_out = firewall.shut_out(guard).await.unwrap_or_default();
+            }
+        }
         let leases = self.leases.iter().cloned().collect();
-        Ok(Survey { lease, claim, leases, remembered, plan, observed, rules, drops, faults })
+        Ok(Survey { lease, claim, leases, remembered, plan, observed, rules, shut_out, drops, faults })
     }
 
     /// Takes the last run's memory for known if the store said nothing, as a start does. Returns whether it did.

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::bench::BenchArgs;
 use super::generate::CompletionShell;
 use super::go;
-use super::looks::VerifyArgs;
+use super::looks::{TraceArgs, VerifyArgs};
 use super::migrate::MigrateVerb;
 use crate::config::Secret;
 
@@ -35,6 +35,8 @@ pub(super) enum Verb {
     Plan(AgentArgs),
     /// Compare this host's kernel and firewall with what every lease wants of them
     Verify(VerifyArgs),
+    /// Name the hops a packet takes between two addresses of the fabric, and where it stops
+    Trace(TraceArgs),
     /// Remove from this host every object of ours
     Cleanup {
         #[command(flatten)]

@@ -26,6 +26,19 @@ pub enum Command {
         /// One JSON object, else text.
         json: bool,
     },
+    /// Name the hops between two addresses.
+    Trace {
+        /// Which host's.
+        config: Config,
+        /// Whether flags of the agent were given: else those of the running agent count.
+        typed: bool,
+        /// Where packets come from.
+        src: IpAddr,
+        /// Where they go.
+        dst: IpAddr,
+        /// One JSON object, else text.
+        json: bool,
+    },
     /// Remove what is ours.
     Cleanup {
         /// Which agent's.

@@ -12,7 +12,7 @@ use super::args::{
     AgentArgs, Cli, ConfigVerb, DemoArgs, DemoBackendArg, DemoStoreArg, GenerateVerb, LeaseVerb, OwnerArgs,
     ReleaseArgs, SiteArgs, Verb,
 };
-use super::looks::VerifyArgs;
+use super::looks::{TraceArgs, VerifyArgs};
 use super::migrate::MigrateVerb;
 use super::table::{self, FLANNELD_FLAGS, Fate, FlagRow, Kind};
 use super::{Command, Env, Exit, Generate, Owner, Release, resolve};
@@ -22,7 +22,7 @@ const PREFIX: &str = "TWILL";
 
 /// Subcommands that take every flag of the agent; those without effect included, so that a unit's line can
 /// be pasted.
-const AGENT_LIKE: [&str; 4] = ["agent", "plan", "verify", "cleanup"];
+const AGENT_LIKE: [&str; 5] = ["agent", "plan", "verify", "trace", "cleanup"];
 
 /// What is to be known of the flags besides their values.
 struct Flags {
@@ -173,6 +173,9 @@ fn command(verb: Verb, flags: Flags, env: &Env) -> Result<Command, Exit> {
         Verb::Verify(VerifyArgs { agent, json }) => {
             resolve::config(agent, ignored).map(|config| Command::Verify { config, typed, json })
         }
+        Verb::Trace(TraceArgs { src, dst, json, agent }) => {
+            resolve::config(agent, ignored).map(|config| Command::Trace { config, typed, src, dst, json })
+        }
         Verb::Status { site, json } => resolve::site(site).map(|site| Command::Status { site, json }),
         Verb::Config(ConfigVerb::Set { site, json }) => {
             resolve::site(site).map(|site| Command::ConfigSet { site, json })
@@ -292,6 +295,7 @@ mod tests {
             Command::Agent(_)
             | Command::Plan(_)
             | Command::Verify { .. }
+            | Command::Trace { .. }
             | Command::Cleanup { .. }
             | Command::Demo(_)
             | Command::Bench(_)
@@ -358,6 +362,10 @@ mod tests {
             (
                 &["verify", "--store=file:/x", "--iface=eth1"],
                 |c| matches!(c, Command::Verify { typed: true, config, .. } if config.interface.names == ["eth1"]),
+            ),
+            (
+                &["trace", "10.1.0.1", "fd00::1", "--json"],
+                |c| matches!(c, Command::Trace { typed: false, src, dst, json: true, .. } if src.is_ipv4() && dst.is_ipv6()),
             ),
             (&["verify", "--store=file:/x"], |c| matches!(c, Command::Verify { typed: false, .. })),
             (&["status"], |c| matches!(c, Command::Status { json: false, .. })),
@@ -489,6 +497,14 @@ mod tests {
             assert_eq!((exit.code, exit.stream), (Exit::USAGE, Stream::Stderr), "{args:?}");
             assert!(exit.text.contains(want), "{args:?}: {}", exit.text);
             assert!(exit.text.ends_with('\n'), "{args:?}");
+        }
+    }
+
+    #[test]
+    fn a_trace_is_between_two_addresses() {
+        for (args, want) in [(&["trace", "10.1.0.1"][..], "<DST>"), (&["trace", "10.1.0.1", "n2"], "n2")] {
+            let exit = line(args, &[]).unwrap_err();
+            assert!(exit.code == Exit::USAGE && exit.text.contains(want), "{args:?}: {}", exit.text);
         }
     }
 

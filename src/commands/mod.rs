@@ -11,6 +11,7 @@ mod refusal;
 mod running;
 mod status;
 mod successor;
+mod trace;
 mod verify;
 mod world;
 
@@ -59,6 +60,10 @@ pub fn run(command: Command) -> Exit {
         Command::Plan(config) => outcome(blocking(preview::plan(config))),
         Command::Verify { config, typed, json } => {
             blocking(verify::run(config, typed, json)).unwrap_or_else(|error| failed(&error))
+        }
+        Command::Trace { config, typed, src, dst, json } => {
+            let request = trace::Request { src, dst, json };
+            blocking(trace::run(config, typed, request)).unwrap_or_else(|error| failed(&error))
         }
         Command::Cleanup { config, firewall_only } => {
             outcome(blocking(preview::clean_up(config, firewall_only)))

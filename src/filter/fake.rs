@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 use twill_backends::filter::Filter;
-use twill_backends::guard::Guard;
+use twill_backends::guard::{Element, Guard};
 
 use super::{Applied, Engine, FilterError, Firewall, Heard, PolicyDrop};
 
@@ -132,6 +132,10 @@ impl Firewall for FakeFirewall {
 
     async fn describe(&self, want: &Filter, _: Option<&Guard>) -> Result<Vec<String>, FilterError> {
         Ok(if self.state().have == *want { vec![] } else { vec!["load fake: it differs".into()] })
+    }
+
+    async fn shut_out(&self, want: &Guard) -> Result<BTreeSet<Element>, FilterError> {
+        Ok(self.state().guard.iter().flat_map(|have| &want.elements() - &have.elements()).collect())
     }
 
     async fn changed(&self) -> Heard {

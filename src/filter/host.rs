@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use tokio::sync::Mutex;
 use twill_backends::filter::Filter;
-use twill_backends::guard::Guard;
+use twill_backends::guard::{Element, Guard};
 
 use super::guard::GuardTable;
 use super::iptables::{Flavour, Iptables};
@@ -250,6 +250,10 @@ impl Firewall for HostFirewall {
         // Without its tool an agent reports the guard as a fault.
         let guard = self.guard.describe(guard).await.unwrap_or_else(|error| vec![format!("# {error}")]);
         Ok(steps.chain(guard).collect())
+    }
+
+    async fn shut_out(&self, guard: &Guard) -> Result<BTreeSet<Element>, FilterError> {
+        self.guard.shut_out(guard).await
     }
 
     async fn changed(&self) -> Heard {

@@ -31,11 +31,14 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use twill_backends::filter::Filter;
-use twill_backends::guard::Guard;
+use twill_backends::guard::{Element, Guard};
 
 use crate::config::FirewallMode;
 
 pub use host::HostFirewall;
+
+/// How the name of the guard's table begins.
+pub const GUARD_TABLE: &str = "twill-guard-";
 
 /// This host's firewall, as far as Twill owns it.
 pub trait Firewall: Send + Sync {
@@ -75,6 +78,12 @@ pub trait Firewall: Send + Sync {
         want: &Filter,
         guard: Option<&Guard>,
     ) -> impl Future<Output = Result<Vec<String>, FilterError>> + Send;
+
+    /// Who should be able to send, and is shut out by the guard as it is.
+    ///
+    /// # Errors
+    /// When the guard could not be read.
+    fn shut_out(&self, guard: &Guard) -> impl Future<Output = Result<BTreeSet<Element>, FilterError>> + Send;
 
     /// Resolves when something of ours may have changed, or when it is time to look. Cancel-safe: what was
     /// heard is kept for the next call. Bursts are coalesced; our own writes of rules are heard as well, so `apply` and

@@ -41,6 +41,8 @@ pub struct LinkFact {
     pub mtu: u32,
     /// Its `IFLA_IFALIAS`, empty if it has none.
     pub alias: String,
+    /// Whether it is up and has a carrier.
+    pub running: bool,
 }
 
 /// An address of a link.
@@ -65,8 +67,12 @@ pub struct AddrFact {
 pub struct Reach {
     /// The index of the link it is reached through.
     pub index: u32,
+    /// The gateway, if there is one.
+    pub via: Option<IpAddr>,
     /// The source address the kernel prefers.
     pub source: Option<IpAddr>,
+    /// The largest packet in bytes, where the kernel knows of less than the link carries.
+    pub mtu: Option<u32>,
 }
 
 /// A route, with everything that tells whose it is. It displays as `ip route` prints it.
@@ -199,7 +205,14 @@ pub(crate) mod tests {
 
     /// A link without an Ethernet address.
     pub(crate) fn link(index: u32, name: &str) -> LinkFact {
-        LinkFact { index, name: name.try_into().unwrap(), mac: None, mtu: 1500, alias: String::new() }
+        LinkFact {
+            index,
+            name: name.try_into().unwrap(),
+            mac: None,
+            mtu: 1500,
+            alias: String::new(),
+            running: true,
+        }
     }
 
     /// An address that is there to stay.

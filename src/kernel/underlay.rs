@@ -346,7 +346,7 @@ mod tests {
     fn can_reach_takes_what_the_kernel_would() {
         let choice = UnderlayChoice { can_reach: "192.168.77.2".parse().ok(), ..wish(V4) };
         assert!(refusal(&choice).contains("there is no route"));
-        let reach = Some(Reach { index: 3, source: "192.168.77.1".parse().ok() });
+        let reach = Some(Reach { index: 3, via: None, source: "192.168.77.1".parse().ok(), mtu: None });
         let underlay = choose(&HostFacts { reach, ..host() }, &choice).unwrap().underlay;
         assert_eq!((underlay.name.as_str(), underlay.addrs.v4), ("eth1", "192.168.77.1".parse().ok()));
     }

@@ -92,3 +92,170 @@ fn verify_works_without_agent_and_without_store() {
     let told = said(&fabric, &["verify", FLAGS[0], FLAGS[1]], 1);
     assert!(told.contains("found   via 192.168.77.3 dev eth0"), "{told}");
 }
+
+/// Between the first pods of two hosts, in one family.
+fn ends(fabric: &Fabric, from: usize, to: usize, v6: bool) -> [String; 2] {
+    [from, to].map(|index| {
+        let pod = fabric.pods[index].addresses.iter().find(|addr| addr.is_ipv6() == v6);
+        pod.unwrap().to_string()
+    })
+}
+
+fn traced(fabric: &Fabric, ends: &[String; 2], code: i32) -> String {
+    said(fabric, &["trace", &ends[0], &ends[1]], code)
+}
+
+/// What is done to a host, which entry the trace then names, and with which words.
+struct Damage<'a> {
+    does: String,
+    undoes: String,
+    code: i32,
+    names: String,
+    because: &'a str,
+}
+
+fn each_is_named(fabric: &Fabric, v6: bool, rows: &[Damage<'_>]) {
+    let (net, ends) = (&fabric.lab.hosts[0].net, ends(fabric, 0, 1, v6));
+    for row in rows {
+        dump::sh(net, &row.does);
+        let told = traced(fabric, &ends, row.code);
+        let first = told.lines().next().unwrap();
+        assert!(first.contains(&row.names) && first.contains(row.because), "{}\n{told}", row.does);
+        assert!(first.contains("; next: "), "{told}");
+        dump::sh(net, &row.undoes);
+        traced(fabric, &ends, 0);
+    }
+}
+
+/// One that stops packets.
+fn damage<'a>(does: &str, undoes: &str, names: String, because: &'a str) -> Damage<'a> {
+    Damage { does: does.to_owned(), undoes: undoes.to_owned(), code: 2, names, because }
+}
+
+/// Each entry for the second host, missing and altered.
+fn entries(fabric: &Fabric, v6: bool) -> Vec<Damage<'static>> {
+    let (ip, dev, mtu) = if v6 { ("ip -6", "flannel-v6.1", 1430) } else { ("ip", "flannel.1", 1450) };
+    let peer = fabric.subnet(1, v6);
+    let gateway = peer.addr();
+    let public = fabric.lab.hosts[1].addresses.iter().find(|addr| addr.is_ipv6() == v6).unwrap();
+    let shown = dump::run(&fabric.lab.hosts[0].net, &format!("{ip} neigh show {gateway} dev {dev}"));
+    let mac = shown.split_whitespace().skip_while(|word| *word != "lladdr").nth(1).unwrap().to_owned();
+    let route = format!("{ip} route replace {peer} via {gateway} dev {dev} proto 70 onlink");
+    let neigh = format!("{ip} neigh replace {gateway} lladdr {mac} dev {dev} nud permanent");
+    let fdb = format!("bridge fdb replace {mac} dev {dev} dst {public} self permanent");
+    let (named, strange) =
+        (format!("neighbour {gateway} on {dev}"), neigh.replace(&mac, "0a:00:00:00:00:09"));
+    let link = |mtu: u32| format!("ip link set {dev} mtu {mtu}");
+    vec![
+        damage(&format!("{ip} route del {peer}"), &route, format!("route {peer}"), "the route is missing"),
+        damage(
+            &format!("{ip} neigh del {gateway} dev {dev}"),
+            &neigh,
+            named.clone(),
+            "the neighbour is missing",
+        ),
+        damage(&strange, &neigh, named, "frames go to 0a:00:00:00:00:09"),
+        damage(
+            &format!("bridge fdb del {mac} dev {dev} dst {public} self"),
+            &fdb,
+            format!("FDB entry {mac} on {dev}"),
+            "the FDB entry is missing",
+        ),
+        Damage { code: 1, ..damage(&link(1350), &link(mtu), format!("device {dev}"), "mtu 1350") },
+    ]
+}
+
+/// What else stops IPv4 packets to the second host.
+fn around(fabric: &Fabric) -> Vec<Damage<'static>> {
+    let peer = fabric.subnet(1, false);
+    let forward = |to: u8| format!("echo {to} > /proc/sys/net/ipv4/ip_forward");
+    let inside = format!("{}/25", peer.addr());
+    let element = |verb: &str| {
+        let table = "$(nft list tables inet | grep -o 'twill-guard-[0-9a-f]*$')";
+        format!("nft {verb} element inet {table} from4 '{{ 192.168.77.2 }}'")
+    };
+    let chain = "{ type filter hook forward priority 0; policy drop; }";
+    vec![
+        damage(&forward(0), &forward(1), "setting net.ipv4.ip_forward".to_owned(), "does not forward"),
+        damage(
+            &format!("ip route add {inside} via 192.168.77.254 proto static"),
+            &format!("ip route del {inside}"),
+            format!("route {peer}"),
+            "goes first",
+        ),
+        damage(
+            &format!("nft add table ip theirs; nft add chain ip theirs f '{chain}'"),
+            "nft delete table ip theirs",
+            "firewall".to_owned(),
+            "drops what is forwarded",
+        ),
+        damage(
+            &element("delete"),
+            &element("add"),
+            "guard of UDP 8472".to_owned(),
+            "frames from 192.168.77.2 are dropped",
+        ),
+    ]
+}
+
+#[test]
+fn a_trace_through_kernel_vxlan_names_what_is_broken() {
+    need_namespaces!();
+    let fabric = unattended(Families::Dual, VXLAN, &FLAGS);
+    let net = &fabric.lab.hosts[0].net;
+    for v6 in [false, true] {
+        for (from, to) in [(0, 1), (1, 0), (1, 2)] {
+            let told = traced(&fabric, &ends(&fabric, from, to, v6), 0);
+            assert!(told.starts_with("goes through: "), "{told}");
+        }
+        each_is_named(&fabric, v6, &entries(&fabric, v6));
+    }
+    each_is_named(&fabric, false, &around(&fabric));
+    let ends = ends(&fabric, 0, 1, false);
+    let free = said(&fabric, &["trace", &ends[0], "10.244.255.250"], 2);
+    assert!(free.contains("no host has a lease with 10.244.255.250"), "{free}");
+    let json: Value =
+        serde_json::from_str(&said(&fabric, &["trace", "--json", &ends[0], &ends[1]], 0)).unwrap();
+    assert_eq!((&json["mtu"], &json["trace"]["hops"][0]["verdict"]), (&1430.into(), &"passes".into()));
+    dump::run(net, "ip link del flannel.1");
+    let told = traced(&fabric, &ends, 2);
+    assert!(told.contains("(here, device flannel.1): the device is missing"), "{told}");
+    dump::run(net, "ip link set eth0 down");
+    let told = said(&fabric, &["trace", "192.168.77.1", "192.168.77.2"], 2);
+    assert!(told.contains("underlay"), "{told}");
+}
+
+#[test]
+fn a_trace_through_routes_alone_names_what_is_broken() {
+    need_namespaces!();
+    let fabric = unattended(Families::V4, HOST_GW, &FLAGS);
+    let peer = fabric.subnet(1, false);
+    let route = format!("ip route replace {peer} via 192.168.77.2 dev eth0 proto 70");
+    let row = |does: String, because| Damage {
+        does,
+        undoes: route.clone(),
+        code: 2,
+        names: format!("route {peer}"),
+        because,
+    };
+    each_is_named(
+        &fabric,
+        false,
+        &[
+            row(format!("ip route del {peer}"), "the route is missing"),
+            row(format!("ip route replace {peer} via 192.168.77.3 dev eth0 proto 70"), "leads elsewhere"),
+        ],
+    );
+}
+
+#[test]
+fn a_trace_through_the_userspace_datapath_misses_an_agent_that_hangs() {
+    need_namespaces!();
+    let mut fabric = Fabric::new(Families::V4, VXLAN, &[FLAGS[0], FLAGS[1], "--datapath=userspace"]);
+    let ends = ends(&fabric, 0, 1, false);
+    let told = traced(&fabric, &ends, 0);
+    assert!(told.contains("the agent carries the frames of flannel.1"), "{told}");
+    fabric.agents[0].signal(Signal::SIGSTOP).unwrap();
+    let told = traced(&fabric, &ends, 2);
+    assert!(told.contains("(here, datapath): the agent carries the frames, and does not answer"), "{told}");
+}

@@ -38,7 +38,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("crate::agent", &["src/agent/", "src/commands/", "src/lab/", "src/migrate/"]),
     ("crate::reconcile", &["src/reconcile/", "src/agent/"]),
     ("crate::telemetry", &["src/telemetry/", "src/commands/"]),
-    ("crate::kernel", &["src/kernel/", "src/reconcile/", "src/agent/", "src/commands/", "src/lab/"]),
+    (
+        "crate::kernel",
+        &["src/kernel/", "src/reconcile/", "src/agent/", "src/commands/", "src/lab/", "src/trace/"],
+    ),
 ];
 
 /// The only files with `unsafe` in them.

@@ -31,7 +31,7 @@ use self::read::{Found, counted, from_keys};
 use self::render::{Counts, load, printed};
 use super::news::Announced;
 use super::nft::{Nft, canonical, difference};
-use super::{Applied, FilterError};
+use super::{Applied, FilterError, GUARD_TABLE};
 
 /// The guard's table on this host.
 #[derive(Debug)]
@@ -65,7 +65,7 @@ enum Belief {
 
 impl GuardTable {
     pub(super) fn new(nft: Nft, instance: &str) -> Self {
-        Self { nft, table: format!("twill-guard-{instance}"), memory: Mutex::default() }
+        Self { nft, table: format!("{GUARD_TABLE}{instance}"), memory: Mutex::default() }
     }
 
     pub(super) fn table(&self) -> &str {
@@ -126,6 +126,12 @@ impl GuardTable {
                 .then(|| format!("{verb} {} elements of nftables table inet {}", change.len(), self.table))
         };
         Ok(verb("add", &wanted - &have).into_iter().chain(verb("delete", &have - &wanted)).collect())
+    }
+
+    /// Who of these is shut out: nobody, where there is no table.
+    pub(super) async fn shut_out(&self, want: &Guard) -> Result<BTreeSet<Element>, FilterError> {
+        let have = self.read().await?.map(|found| found.elements.unwrap_or_default());
+        Ok(have.map(|have| &self.sighted(want).elements() - &have).unwrap_or_default())
     }
 
     /// How many packets were dropped, by reason; nothing where the table is not loaded.

@@ -249,6 +249,7 @@ impl Kernel for FakeKernel {
                 mac: Some(link.mac),
                 mtu: link.mtu,
                 alias: link.alias.clone(),
+                running: link.up,
             });
         }
         Ok(facts)

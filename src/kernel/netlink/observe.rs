@@ -79,6 +79,7 @@ pub(super) async fn facts(requests: &Requests, reach: Option<IpAddr>) -> Result<
         mac: seen.ethernet.then_some(seen.link.mac),
         mtu: seen.link.mtu,
         alias: seen.link.alias,
+        running: seen.link.up && seen.running,
     });
     Ok(HostFacts { links: links.collect(), addrs, routes, reach })
 }
@@ -189,13 +190,15 @@ async fn route_to(requests: &Requests, ip: IpAddr) -> Result<Option<Reach>, Kern
         }
     };
     let Some(RouteNetlinkMessage::NewRoute(route)) = answers.first() else { return Ok(None) };
-    let index = route.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Oif(index) => Some(*index),
-        _ => None,
-    });
-    let source = route.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::PrefSource(source) => parse::ip(source),
-        _ => None,
-    });
-    Ok(index.map(|index| Reach { index, source }))
+    let mut reach = Reach { index: 0, via: None, source: None, mtu: None };
+    for attribute in &route.attributes {
+        match attribute {
+            RouteAttribute::Oif(index) => reach.index = *index,
+            RouteAttribute::Gateway(to) => reach.via = parse::ip(to),
+            RouteAttribute::PrefSource(from) => reach.source = parse::ip(from),
+            RouteAttribute::Metrics(metrics) => reach.mtu = metrics.iter().find_map(parse::mtu),
+            _ => {}
+        }
+    }
+    Ok((reach.index != 0).then_some(reach))
 }

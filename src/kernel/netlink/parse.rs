@@ -221,7 +221,7 @@ pub(super) fn route(message: &RouteMessage, name_of: impl Fn(u32) -> Option<Link
     Some(fact)
 }
 
-const fn mtu(metric: &RouteMetric) -> Option<u32> {
+pub(super) const fn mtu(metric: &RouteMetric) -> Option<u32> {
     match metric {
         RouteMetric::Mtu(mtu) => Some(*mtu),
         _ => None,

@@ -185,7 +185,14 @@ impl Host {
     fn add_bridge(&self, subnet: &str) {
         let mut facts = self.kernel.host_facts();
         let name = "cni0".try_into().unwrap();
-        facts.links.push(LinkFact { index: 50, name, mac: None, mtu: 1450, alias: String::new() });
+        facts.links.push(LinkFact {
+            index: 50,
+            name,
+            mac: None,
+            mtu: 1450,
+            alias: String::new(),
+            running: true,
+        });
         facts.addrs.push(AddrFact { index: 50, net: subnet.parse().unwrap(), ..facts.addrs[0].clone() });
         self.kernel.set_facts(facts);
     }

@@ -1,0 +1,132 @@
+//! One hop, and what a chain of them amounts to.
+
+use serde::Serialize;
+use twill_backends::lease::Lease;
+
+use super::Trace;
+
+/// One thing on a packet's way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Hop {
+    /// The key of the host's lease; `here` for this host.
+    pub host: String,
+    /// The entry, device or rule.
+    pub what: String,
+    /// What it must be.
+    pub wanted: Option<String>,
+    /// What it is; of another host nothing can be found.
+    pub found: Option<String>,
+    /// The largest packet in bytes, less the tunnel's overhead.
+    pub mtu: Option<u32>,
+    /// What becomes of the packet.
+    #[serde(flatten)]
+    pub verdict: Verdict,
+}
+
+/// What becomes of a packet at a hop.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "verdict", rename_all = "lowercase")]
+pub enum Verdict {
+    /// It passes.
+    Passes,
+    /// It should pass: what is known of it was told, not seen.
+    Told,
+    /// It passes, though not everything is as wanted.
+    Differs(Cause),
+    /// It does not pass.
+    Stops(Cause),
+}
+
+/// Why not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Cause {
+    /// The cause.
+    pub cause: String,
+    /// What to do about it.
+    pub next: String,
+}
+
+/// What all hops amount to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer<'t> {
+    /// Packets go through.
+    Through,
+    /// They do, though something is not as wanted at this hop, counted from 1.
+    But(usize, &'t Hop, &'t Cause),
+    /// They do not get past this hop.
+    Stops(usize, &'t Hop, &'t Cause),
+}
+
+impl Hop {
+    /// A hop on this host.
+    pub(super) fn here(what: impl Into<String>) -> Self {
+        let (host, what) = ("here".to_owned(), what.into());
+        Self { host, what, wanted: None, found: None, mtu: None, verdict: Verdict::Passes }
+    }
+
+    /// A hop on another host.
+    pub(super) fn at(lease: &Lease, what: impl Into<String>) -> Self {
+        Self { host: lease.key.to_string(), verdict: Verdict::Told, ..Self::here(what) }
+    }
+
+    pub(super) fn wants(self, wanted: impl Into<String>) -> Self {
+        Self { wanted: Some(wanted.into()), ..self }
+    }
+
+    pub(super) fn finds(self, found: impl Into<String>) -> Self {
+        Self { found: Some(found.into()), ..self }
+    }
+
+    pub(super) fn carries(self, mtu: Option<u32>) -> Self {
+        Self { mtu, ..self }
+    }
+
+    pub(super) fn told(self, wanted: impl Into<String>) -> Self {
+        Self { verdict: Verdict::Told, ..self.wants(wanted) }
+    }
+
+    pub(super) fn differs(self, cause: impl Into<String>, next: impl Into<String>) -> Self {
+        Self { verdict: Verdict::Differs(Cause { cause: cause.into(), next: next.into() }), ..self }
+    }
+
+    pub(super) fn stops(self, cause: impl Into<String>, next: impl Into<String>) -> Self {
+        Self { verdict: Verdict::Stops(Cause { cause: cause.into(), next: next.into() }), ..self }
+    }
+}
+
+impl Trace {
+    /// What becomes of packets.
+    #[must_use]
+    pub fn answer(&self) -> Answer<'_> {
+        let hops = || (1..).zip(&self.hops);
+        let stops = hops().find_map(|(at, hop)| match &hop.verdict {
+            Verdict::Stops(cause) => Some(Answer::Stops(at, hop, cause)),
+            Verdict::Passes | Verdict::Told | Verdict::Differs(_) => None,
+        });
+        let but = || {
+            hops().find_map(|(at, hop)| match &hop.verdict {
+                Verdict::Differs(cause) => Some(Answer::But(at, hop, cause)),
+                Verdict::Passes | Verdict::Told | Verdict::Stops(_) => None,
+            })
+        };
+        stops.or_else(but).unwrap_or(Answer::Through)
+    }
+
+    /// The largest packet in bytes that gets through.
+    #[must_use]
+    pub fn mtu(&self) -> Option<u32> {
+        self.hops.iter().filter_map(|hop| hop.mtu).min()
+    }
+}
+
+impl Answer<'_> {
+    /// The exit code that says it.
+    #[must_use]
+    pub const fn code(&self) -> u8 {
+        match self {
+            Self::Through => 0,
+            Self::But(..) => 1,
+            Self::Stops(..) => 2,
+        }
+    }
+}
