@@ -33,12 +33,13 @@ CNI_NAMES ?= flannel twill
 PLACES = DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" BINDIR="$(BINDIR)" CNIDIR="$(CNIDIR)" CNI_NAMES="$(CNI_NAMES)"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit bench static install uninstall needs-demo needs-test needs-static
+.PHONY: help demo test lint unit bench faults static install uninstall needs-demo needs-test needs-static
 
 help:
 	@echo "make demo   three hosts on this machine: vxlan and host-gw, IPv4 and dual-stack"
 	@echo "make test   formatting, lints, documentation, every test, every benchmark once"
 	@echo "make bench  the benchmarks, measured; see benches/README.md"
+	@echo "make faults every fault of the field on this machine, an hour long; writes benches/faults.md"
 	@echo "make static     twill and twill-cni as static programs, in $(DIST)"
 	@echo "make install    them, units, CNI configuration, completions, manual pages; with DESTDIR=, PREFIX= and others"
 	@echo "make uninstall  removes what that installed"
@@ -64,6 +65,12 @@ unit:
 
 bench: needs-test
 	$(CARGO) bench --workspace
+
+# One scenario at a time: what is measured is the fault, not its neighbours. ONLY=deletions::vxlan runs a part.
+RECORD ?= benches/faults.md
+faults: needs-test
+	TWILL_LONG=1 TWILL_RECORD=$(RECORD) $(CARGO) test --test faults -- --test-threads=1 $(ONLY); \
+		status=$$?; sed -n '/^| scenario/,$$p' $(RECORD); exit $$status
 
 # The plugin by itself and for size: its features would be united with the agent's otherwise, and its profile is its own.
 static: needs-static

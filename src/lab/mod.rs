@@ -16,6 +16,7 @@
 //! needed. All calls block; none needs a runtime or minds one.
 
 mod agent;
+mod ask;
 pub mod bench;
 mod command;
 pub mod demo;

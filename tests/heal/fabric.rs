@@ -83,6 +83,7 @@ pub(crate) struct Fabric {
     pub(crate) pods: Vec<Pod>,
     pub(crate) lab: Lab,
     pub(crate) families: Families,
+    pub(crate) store: StoreAt,
 }
 
 impl Fabric {
@@ -99,10 +100,21 @@ impl Fabric {
     /// [`Fabric::mixed`] on hosts that are there.
     pub(crate) fn on(lab: Lab, families: Families, backend: &str, flags: [&[&str]; 3]) -> Self {
         let store = files(&lab);
+        Self::over(store, lab, families, backend, flags)
+    }
+
+    /// [`Fabric::on`] with the leases in another place.
+    pub(crate) fn over(
+        store: StoreAt,
+        lab: Lab,
+        families: Families,
+        backend: &str,
+        flags: [&[&str]; 3],
+    ) -> Self {
         write_config(&lab, &store, &families.config(backend));
         let start = |(host, flags): (&Host, &[&str])| host.agent(&options(store.clone(), flags)).unwrap();
         let agents: Vec<AgentProcess> = lab.hosts.iter().zip(flags).map(start).collect();
-        let mut fabric = Self { agents, pods: Vec::new(), lab, families };
+        let mut fabric = Self { agents, pods: Vec::new(), lab, families, store };
         fabric.wait_ready();
         fabric.add_pods();
         fabric.wait_reachable();
@@ -153,12 +165,12 @@ impl Fabric {
 
     /// Runs a `twill` command about a host's agent there.
     pub(crate) fn twill(&self, index: usize, words: &[&str]) -> Output {
-        twill(&self.lab.hosts[index], &self.agents[index], &files(&self.lab), words)
+        twill(&self.lab.hosts[index], &self.agents[index], &self.store, words)
     }
 
     /// What an agent says of itself; nothing while it says nothing.
     pub(crate) fn status(&self, index: usize) -> Value {
-        serde_json::from_slice(&self.twill(index, &["status", "--json"]).stdout).unwrap_or_default()
+        self.agents[index].status().unwrap_or_default()
     }
 
     /// The subnet of a host in the family of `like`.

@@ -1,4 +1,4 @@
-//! What can be broken under an agent, each as a line of shell on the first host.
+//! What can be broken under an agent, each as a line of shell on one of three hosts.
 
 use twill::lab::UPLINK;
 
@@ -6,14 +6,14 @@ use crate::dump;
 use crate::fabric::Fabric;
 
 /// A fault: a name for the table, and what makes it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Fault {
     pub(crate) name: &'static str,
     pub(crate) how: How,
 }
 
 /// What makes a fault.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum How {
     /// A line of shell in the host's namespace.
     Shell(String),
@@ -28,12 +28,12 @@ impl Fault {
         Self { name, how: How::Shell(line.into()) }
     }
 
-    /// Breaks it, on the first host.
-    pub(crate) fn inject(&self, fabric: &Fabric) {
-        let host = &fabric.lab.hosts[0];
+    /// Breaks it, on the host that it was made for.
+    pub(crate) fn inject(&self, fabric: &Fabric, at: usize) {
+        let host = &fabric.lab.hosts[at];
         match &self.how {
             How::Shell(line) => drop(dump::sh(&host.net, line)),
-            How::UplinkDownUp => fabric.lab.readdress(0).unwrap(),
+            How::UplinkDownUp => fabric.lab.readdress(at).unwrap(),
             How::UplinkReplaced => {
                 // Neighbours go on using the Ethernet address they know, as when a driver is loaded again.
                 let mac = dump::mac_of(&host.net, UPLINK);
@@ -47,7 +47,7 @@ impl Fault {
                 if fabric.families.ipv6() {
                     host.net.set_sysctl(&format!("net/ipv6/conf/{UPLINK}/accept_dad"), "0").unwrap();
                 }
-                fabric.lab.readdress(0).unwrap();
+                fabric.lab.readdress(at).unwrap();
             }
         }
     }
@@ -57,10 +57,10 @@ impl Fault {
 struct Words {
     ip: &'static str,
     dev: &'static str,
-    /// The first host's subnet without length, and the length of an address.
+    /// The host's own subnet without length, and the length of an address.
     base: String,
     full: &'static str,
-    /// The second host's subnet with and without length, and its address; a third host's address.
+    /// The next host's subnet with and without length, and its address; a third host's address.
     peer: String,
     peer_base: String,
     public: String,
@@ -68,12 +68,13 @@ struct Words {
 }
 
 impl Words {
-    fn new(fabric: &Fabric, v6: bool) -> Self {
+    fn new(fabric: &Fabric, at: usize, v6: bool) -> Self {
+        let (next, third) = ((at + 1) % 3, (at + 2) % 3);
         let address = |index: usize| {
             let all = &fabric.lab.hosts[index].addresses;
             all.iter().find(|address| address.is_ipv6() == v6).unwrap().to_string()
         };
-        let (own, peer) = (fabric.subnet(0, v6), fabric.subnet(1, v6));
+        let (own, peer) = (fabric.subnet(at, v6), fabric.subnet(next, v6));
         Self {
             ip: if v6 { "ip -6" } else { "ip -4" },
             dev: if v6 { "flannel-v6.1" } else { "flannel.1" },
@@ -81,16 +82,16 @@ impl Words {
             full: if v6 { "128" } else { "32" },
             peer: peer.to_string(),
             peer_base: peer.addr().to_string(),
-            public: address(1),
-            other: address(2),
+            public: address(next),
+            other: address(third),
         }
     }
 }
 
 /// What can be broken of a tunnel, and of what hangs on it.
-pub(crate) fn tunnel(fabric: &Fabric, v6: bool) -> Vec<Fault> {
-    let Words { ip, dev, base, full, peer, peer_base, public, other } = Words::new(fabric, v6);
-    let vtep = dump::mac_of(&fabric.lab.hosts[1].net, dev);
+pub(crate) fn tunnel(fabric: &Fabric, at: usize, v6: bool) -> Vec<Fault> {
+    let Words { ip, dev, base, full, peer, peer_base, public, other } = Words::new(fabric, at, v6);
+    let vtep = dump::mac_of(&fabric.lab.hosts[(at + 1) % 3].net, dev);
     let fake = "0a:00:00:00:00:01";
     let foreign = if v6 { "fd99::9/128" } else { "10.99.0.9/32" };
     let elsewhere = if v6 { "fd00:244:0:ffff::9/128" } else { "10.244.255.9/32" };
@@ -136,8 +137,8 @@ pub(crate) fn another_kind(v6: bool) -> Fault {
 }
 
 /// What can be broken of direct routes.
-pub(crate) fn direct(fabric: &Fabric, v6: bool) -> Vec<Fault> {
-    let Words { ip, peer, public, other, .. } = Words::new(fabric, v6);
+pub(crate) fn direct(fabric: &Fabric, at: usize, v6: bool) -> Vec<Fault> {
+    let Words { ip, peer, public, other, .. } = Words::new(fabric, at, v6);
     vec![
         Fault::sh("route-deleted", format!("{ip} route del {peer}")),
         Fault::sh("route-rerouted", format!("{ip} route replace {peer} via {other} dev eth0 proto 70")),
@@ -149,8 +150,8 @@ pub(crate) fn direct(fabric: &Fabric, v6: bool) -> Vec<Fault> {
 }
 
 /// What can be broken of the host under any backend.
-pub(crate) fn host(fabric: &Fabric) -> Vec<Fault> {
-    let env = fabric.agents[0].files.subnet.display().to_string();
+pub(crate) fn host(fabric: &Fabric, at: usize) -> Vec<Fault> {
+    let env = fabric.agents[at].files.subnet.display().to_string();
     let mut faults = vec![
         Fault { name: "uplink-down-up", how: How::UplinkDownUp },
         Fault { name: "uplink-replaced", how: How::UplinkReplaced },
@@ -167,12 +168,12 @@ pub(crate) fn host(fabric: &Fabric) -> Vec<Fault> {
 }
 
 /// What can be broken of our table.
-pub(crate) fn nftables(fabric: &Fabric) -> Vec<Fault> {
-    let tables = dump::run(&fabric.lab.hosts[0].net, "nft list tables");
+pub(crate) fn nftables(fabric: &Fabric, at: usize) -> Vec<Fault> {
+    let tables = dump::run(&fabric.lab.hosts[at].net, "nft list tables");
     let ours = tables.lines().filter_map(|line| line.strip_prefix("table ").filter(|t| t.contains("twill-")));
     let (guard, rules): (Vec<&str>, Vec<&str>) = ours.partition(|table| table.contains("guard"));
     let table = rules.first().unwrap_or_else(|| panic!("no table of ours in {tables}"));
-    let mut faults: Vec<Fault> = guard.iter().flat_map(|guard| self::guard(fabric, guard)).collect();
+    let mut faults: Vec<Fault> = guard.iter().flat_map(|guard| self::guard(fabric, at, guard)).collect();
     faults.extend([
 
         Fault::sh("table-flushed", format!("nft flush table {table}")),
@@ -189,10 +190,10 @@ pub(crate) fn nftables(fabric: &Fabric) -> Vec<Fault> {
 }
 
 /// What can be broken of the guard's table: what shuts peers out, and what lets strangers in.
-fn guard(fabric: &Fabric, table: &str) -> Vec<Fault> {
+fn guard(fabric: &Fabric, at: usize, table: &str) -> Vec<Fault> {
     let v6 = !fabric.families.ipv4();
     let (from, carries) = if v6 { ("from6", "carries6") } else { ("from4", "carries4") };
-    let Words { public, .. } = Words::new(fabric, v6);
+    let Words { public, .. } = Words::new(fabric, at, v6);
     let stranger = if v6 { "2001:db8::9" } else { "198.51.100.9" };
     vec![
         Fault::sh("guard-deleted", format!("nft delete table {table}")),

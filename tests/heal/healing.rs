@@ -11,7 +11,7 @@ fn heal(fabric: &Fabric, backend: &str, faults: &[Fault]) {
     let before = fabric.state(0);
     for fault in faults {
         let streams = fabric.streams(100);
-        fault.inject(fabric);
+        fault.inject(fabric, 0);
         wait_for(fault.name, || {
             let differs = difference(&before, &fabric.state(0));
             if differs.is_empty() { Ok(()) } else { Err(differs) }
@@ -25,10 +25,10 @@ fn heal(fabric: &Fabric, backend: &str, faults: &[Fault]) {
 
 fn vxlan(families: Families) {
     let fabric = Fabric::new(families, r#"{"Type":"vxlan"}"#, &["--ip-masq", "--firewall=nftables"]);
-    let mut faults = faults::host(&fabric);
-    faults.extend(faults::nftables(&fabric));
-    faults.extend(families.ipv4().then(|| faults::tunnel(&fabric, false)).into_iter().flatten());
-    faults.extend(families.ipv6().then(|| faults::tunnel(&fabric, true)).into_iter().flatten());
+    let mut faults = faults::host(&fabric, 0);
+    faults.extend(faults::nftables(&fabric, 0));
+    faults.extend(families.ipv4().then(|| faults::tunnel(&fabric, 0, false)).into_iter().flatten());
+    faults.extend(families.ipv6().then(|| faults::tunnel(&fabric, 0, true)).into_iter().flatten());
     // What hangs on a device is of one family; both together are put to the test by what moves devices.
     let moves = |name: &str| ["device", "uplink", "forwarding"].iter().any(|kind| name.starts_with(kind));
     faults.retain(|fault| families != Families::Dual || moves(fault.name));
@@ -37,10 +37,10 @@ fn vxlan(families: Families) {
 
 fn host_gw(families: Families) {
     let fabric = Fabric::new(families, r#"{"Type":"host-gw"}"#, &["--ip-masq", "--firewall=nftables"]);
-    let mut faults = faults::host(&fabric);
-    faults.extend(faults::nftables(&fabric));
-    faults.extend(families.ipv4().then(|| faults::direct(&fabric, false)).into_iter().flatten());
-    faults.extend(families.ipv6().then(|| faults::direct(&fabric, true)).into_iter().flatten());
+    let mut faults = faults::host(&fabric, 0);
+    faults.extend(faults::nftables(&fabric, 0));
+    faults.extend(families.ipv4().then(|| faults::direct(&fabric, 0, false)).into_iter().flatten());
+    faults.extend(families.ipv6().then(|| faults::direct(&fabric, 0, true)).into_iter().flatten());
     heal(&fabric, "host-gw", &faults);
 }
 
@@ -140,17 +140,21 @@ fn what_broke_while_no_agent_ran() {
     for (backend, tunnel) in [(r#"{"Type":"vxlan"}"#, true), (r#"{"Type":"host-gw"}"#, false)] {
         let mut fabric = Fabric::new(Families::Dual, backend, &["--ip-masq", "--firewall=nftables"]);
         let before = fabric.state(0);
-        let mut faults = if tunnel { faults::host(&fabric) } else { Vec::new() };
-        faults.extend(tunnel.then(|| faults::nftables(&fabric)).into_iter().flatten());
+        let mut faults = if tunnel { faults::host(&fabric, 0) } else { Vec::new() };
+        faults.extend(tunnel.then(|| faults::nftables(&fabric, 0)).into_iter().flatten());
         for v6 in [false, true] {
-            faults.extend(if tunnel { faults::tunnel(&fabric, v6) } else { faults::direct(&fabric, v6) });
+            faults.extend(if tunnel {
+                faults::tunnel(&fabric, 0, v6)
+            } else {
+                faults::direct(&fabric, 0, v6)
+            });
             faults.extend(tunnel.then(|| faults::another_kind(v6)));
         }
         // Untagged routes are somebody else's to an agent that starts: it would refuse.
         faults.retain(|f| !matches!(f.name, "route-altered" | "route-retagged" | "route-blackhole"));
         for fault in faults {
             fabric.agents[0].kill(Signal::SIGKILL).unwrap();
-            fault.inject(&fabric);
+            fault.inject(&fabric, 0);
             let broken = difference(&before, &fabric.state(0));
             // Tunnels do not feel what happens to the uplink.
             let felt = !(tunnel && matches!(fault.how, How::UplinkDownUp | How::UplinkReplaced));

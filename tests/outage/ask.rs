@@ -1,7 +1,5 @@
 //! What tests ask of agents and of etcd, and how they wait for it.
 
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -25,30 +23,9 @@ pub(crate) fn throughout(time: Duration, mut look: impl FnMut()) {
     }
 }
 
-/// What `twill status --json` prints, asked for without a process: tests look often.
+/// What `twill status --json` prints.
 pub(crate) fn ask_status(agent: &AgentProcess) -> Result<Value, String> {
-    let answer = ask_socket(agent, b"{\"version\":1,\"request\":\"status\"}\n")?;
-    let mut answer: Value = serde_json::from_str(&answer).map_err(|error| format!("{error}: {answer}"))?;
-    Ok(answer["ok"].take())
-}
-
-/// Writes bytes to an agent's socket and reads one line.
-pub(crate) fn ask_socket(agent: &AgentProcess, bytes: &[u8]) -> Result<String, String> {
-    let exchange = || -> std::io::Result<String> {
-        let mut stream = UnixStream::connect(socket(agent))?;
-        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-        stream.write_all(bytes)?;
-        let mut answer = String::new();
-        BufReader::new(stream).read_line(&mut answer)?;
-        Ok(answer)
-    };
-    exchange().map_err(|error| format!("the agent's socket: {error}"))
-}
-
-/// Where an agent's socket is: there is one instance in each run directory.
-pub(crate) fn socket(agent: &AgentProcess) -> PathBuf {
-    let instance = std::fs::read_dir(&agent.files.run).into_iter().flatten().flatten().next();
-    instance.map(|dir| dir.path().join("agent.sock")).unwrap_or_default()
+    agent.status().map_err(|error| error.to_string())
 }
 
 /// The state directory of an agent's instance.

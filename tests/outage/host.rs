@@ -10,9 +10,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::signal::Signal;
 use twill::lab::AgentOptions;
 
-use crate::ask::{
-    ask_socket, faults, socket, state, status, throughout, wait, wait_fault, wait_ok, wait_status,
-};
+use crate::ask::{faults, state, status, throughout, wait, wait_fault, wait_ok, wait_status};
 use crate::fabric::{Fabric, SOON, TWILL, VXLAN, fabric, flannels, key, nothing_lost, subnet};
 
 /// The same VNI and port under another name: the kernel refuses to make ours.
@@ -118,7 +116,7 @@ fn garbage_on_the_socket() {
     fabric.start_all();
     let agent = &fabric.agents[0];
     wait_ok(agent);
-    let silent: Vec<UnixStream> = (0..50).map(|_| UnixStream::connect(socket(agent)).unwrap()).collect();
+    let silent: Vec<UnixStream> = (0..50).map(|_| UnixStream::connect(agent.socket()).unwrap()).collect();
     for (i, mut stream) in silent.iter().enumerate() {
         stream.write_all(&b"{\"version\":"[..i % 11]).unwrap();
     }
@@ -133,11 +131,11 @@ fn garbage_on_the_socket() {
         b"GET / HTTP/1.1\n",
     ];
     for bytes in garbage {
-        let answer = ask_socket(agent, bytes).unwrap();
+        let answer = agent.ask(bytes).unwrap();
         assert!(answer.contains("\"error\""), "{answer}");
     }
-    drop(ask_socket(agent, &b"x".repeat(1 << 20)));
-    drop(ask_socket(agent, &b"[".repeat(1 << 20)));
+    drop(agent.ask(&b"x".repeat(1 << 20)));
+    drop(agent.ask(&b"[".repeat(1 << 20)));
     wait_ok(agent);
     drop(silent);
     assert_eq!(status(agent)["state"], "ok");

@@ -1,0 +1,139 @@
+//! A scenario: what is done, and what may be lost over it; and how all of a family are run.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+use crate::record::{self, Outcome, Verdict};
+use crate::traffic::{Measured, Traffic};
+use crate::world::World;
+
+/// The most lines that all agents together may log about one scenario that does not last.
+const LINES: usize = 150;
+
+/// How much pods may feel of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Allowed {
+    /// Not a packet is lost.
+    Nothing,
+    /// Packets are lost for at most this long.
+    Gap(Duration),
+    /// The fault is that packets cannot pass; what counts is what comes after.
+    WhileItLasts,
+}
+
+/// What the table of issue 5 allows any single deletion or alteration, and one of firewall rules.
+pub(crate) const SECOND: Allowed = Allowed::Gap(Duration::from_secs(1));
+pub(crate) const FIREWALL: Allowed = Allowed::Gap(Duration::from_millis(200));
+
+/// One thing that goes wrong.
+pub(crate) struct Scenario {
+    pub(crate) name: String,
+    /// The rows of field-problems that it stands for.
+    pub(crate) rows: &'static [u8],
+    pub(crate) allowed: Allowed,
+    /// Whether hosts that have no part in it may lose packets, too.
+    pub(crate) everybody: bool,
+    /// Does it, and waits for what has to hold. Whatever it changed for good it takes back: all hosts are to be as they
+    /// were before.
+    pub(crate) run: Box<dyn FnOnce(&mut World)>,
+}
+
+impl Scenario {
+    pub(crate) fn new(
+        name: impl Into<String>,
+        rows: &'static [u8],
+        allowed: Allowed,
+        run: impl FnOnce(&mut World) + 'static,
+    ) -> Self {
+        Self { name: name.into(), rows, allowed, everybody: false, run: Box::new(run) }
+    }
+
+    /// It happens to all hosts.
+    pub(crate) fn everybody(mut self) -> Self {
+        self.everybody = true;
+        self
+    }
+
+    /// Runs it under traffic.
+    fn play(self, world: &mut World) -> Outcome {
+        let (name, rows, backend) = (self.name, self.rows, world.backend.name());
+        let (allowed, everybody, run) = (self.allowed, self.everybody, self.run);
+        let begin = Instant::now();
+        let played = catch_unwind(AssertUnwindSafe(|| {
+            let before = world.state();
+            let logged = world.logged();
+            let traffic = Traffic::start(world);
+            run(world);
+            world.wait_as(&before);
+            traffic.wait_flowing();
+            (traffic.stop(), world.logged() - logged)
+        }));
+        let took = begin.elapsed();
+        let outcome = Outcome::new(name, rows, backend, took);
+        match played {
+            Err(panic) => outcome.judged(Verdict::Broken(said(&*panic))),
+            Ok((measured, lines)) => {
+                let verdict = verdict(&measured, allowed, everybody, took);
+                let verdict = if lines > LINES + took.as_secs() as usize * 10 && verdict == Verdict::Held {
+                    Verdict::Late(format!("{lines} lines logged"))
+                } else {
+                    verdict
+                };
+                outcome.measured(&measured, lines).judged(verdict)
+            }
+        }
+    }
+}
+
+fn verdict(measured: &Measured, allowed: Allowed, everybody: bool, took: Duration) -> Verdict {
+    let (lost, others) = (measured.main.lost(), measured.others.lost());
+    let gap = measured.main.longest_gap.max(measured.outside);
+    if let Some(reason) = &measured.talk.broken
+        && allowed != Allowed::WhileItLasts
+    {
+        return Verdict::Broken(format!("the TCP connection broke: {reason}"));
+    }
+    if others > 0 && !everybody {
+        return Verdict::Broken(format!("{others} packets between other hosts were lost"));
+    }
+    match allowed {
+        Allowed::Nothing if lost > 0 => Verdict::Broken(format!("{lost} packets were lost")),
+        Allowed::Nothing if !measured.outside.is_zero() => {
+            Verdict::Broken(format!("for {} ms the outside did not answer", measured.outside.as_millis()))
+        }
+        Allowed::Gap(limit) if gap > limit => Verdict::Late(format!("allowed are {} ms", limit.as_millis())),
+        Allowed::WhileItLasts if gap >= took => Verdict::Broken("nothing passed afterwards".into()),
+        Allowed::Nothing | Allowed::Gap(_) | Allowed::WhileItLasts => Verdict::Held,
+    }
+}
+
+fn said(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without words").to_owned()
+}
+
+/// Runs scenarios one after the other on a world that `build` makes; one that broke gets the next a new world. Fails
+/// at the end with all that went wrong.
+pub(crate) fn play(build: impl Fn() -> Result<World, String>, scenarios: impl Fn(&World) -> Vec<Scenario>) {
+    let mut world = match build() {
+        Ok(world) => world,
+        Err(reason) => return println!("SKIP: {reason}"),
+    };
+    let (mut failed, mut left) = (Vec::new(), scenarios(&world).into_iter());
+    while let Some(scenario) = left.next() {
+        let outcome = scenario.play(&mut world);
+        println!("FAULT {outcome}");
+        if let Some(why) = outcome.failure() {
+            failed.push(format!("{} on {}: {why}", outcome.name, outcome.backend));
+        }
+        if matches!(outcome.verdict, Verdict::Broken(_)) {
+            // The names and addresses of the next world are others.
+            let rest = left.len();
+            world = build().unwrap();
+            let mut all = scenarios(&world);
+            left = all.split_off(all.len() - rest).into_iter();
+        }
+        record::add(outcome);
+    }
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
