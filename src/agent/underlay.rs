@@ -14,6 +14,7 @@ use twill_backends::network::NetworkConfig;
 
 use super::{Agent, World};
 use crate::kernel::{Kernel, Underlay, UnderlayChoice};
+use crate::store::LeaseStore;
 
 /// How long to wait before looking again while there is no underlay and nothing was announced.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -62,6 +63,9 @@ impl<W: World> Agent<W> {
                         .collect::<Vec<_>>()
                         .join(", ");
                     tracing::info!(interface = %underlay.name, mtu = underlay.mtu, addresses, "underlay");
+                    if self.found.underlay.as_ref().is_some_and(|before| before.addrs != underlay.addrs) {
+                        self.world.store().moved();
+                    }
                     self.found.underlay = Some(underlay);
                     self.replan = true;
                 }

@@ -64,6 +64,10 @@ impl<T: Table> LeaseStore for Guarded<T> {
             }
         }
     }
+
+    fn moved(&self) {
+        self.table.moved();
+    }
 }
 
 impl<T: Table> Guarded<T> {

@@ -161,4 +161,8 @@ pub trait LeaseStore: Send + Sync {
     /// Follows leases and configuration. Begins with a configuration and a snapshot; never ends. A lost connection or
     /// a compaction becomes `Down`, `Up` and a fresh snapshot.
     fn watch(&self) -> impl Stream<Item = StoreEvent> + Send;
+
+    /// This host's addresses changed, so connections that were made from the old ones are of no use. A watch goes on
+    /// with a fresh snapshot.
+    fn moved(&self) {}
 }

@@ -167,4 +167,7 @@ pub trait Table: Send + Sync {
 
     /// Follows the table. Begins with a listing; never ends.
     fn follow(&self) -> impl Stream<Item = Change> + Send;
+
+    /// See [`super::LeaseStore::moved`].
+    fn moved(&self) {}
 }

@@ -216,3 +216,30 @@ async fn a_lease_on_a_foreign_grant_comes_back_to_ours() {
     let grant = store.table().read(&held.lease.key).await.unwrap().unwrap().grant.unwrap();
     assert!(matches!(renewed.term, twill::store::Term::Renewable { grant: ours, .. } if ours == grant));
 }
+
+/// Connections of before are left: calls make another one, and the watch goes on with a snapshot. Nothing is down.
+#[tokio::test]
+async fn a_host_that_moves_connects_anew() {
+    let etcd = etcd!();
+    let store = etcd.store();
+    store.set_config_text(CONFIG).await.unwrap();
+    let network = store.config().await.unwrap();
+    let mut events = Events::of(&store);
+    assert!(events.snapshot().await.is_empty());
+    for move_number in 1..4 {
+        store.moved();
+        let held = store.acquire(&claim(move_number), &network).await.unwrap();
+        let own = held.lease.key.as_str().to_owned();
+        // The watch of before may have told of the claim in the same moment.
+        let mut event = events.next().await;
+        while !matches!(event, StoreEvent::Config(_)) {
+            assert!(matches!(event, StoreEvent::Put(..)), "{event:?}");
+            event = events.next().await;
+        }
+        let StoreEvent::Snapshot { leases, .. } = events.next().await else { panic!("no snapshot") };
+        if leases.iter().all(|lease| lease.key.as_str() != own) {
+            let event = events.next().await;
+            assert!(matches!(&event, StoreEvent::Put(lease, _) if lease.key.as_str() == own), "{event:?}");
+        }
+    }
+}

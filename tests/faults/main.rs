@@ -33,5 +33,7 @@ mod traffic;
 mod world;
 
 mod agent;
+mod chaos;
 mod deletions;
+mod hosts;
 mod store;

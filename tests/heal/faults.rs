@@ -1,6 +1,6 @@
 //! What can be broken under an agent, each as a line of shell on one of three hosts.
 
-use twill::lab::UPLINK;
+use twill::lab::{LabError, UPLINK};
 
 use crate::dump;
 use crate::fabric::Fabric;
@@ -30,9 +30,14 @@ impl Fault {
 
     /// Breaks it, on the host that it was made for.
     pub(crate) fn inject(&self, fabric: &Fabric, at: usize) {
+        self.try_inject(fabric, at).unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    /// [`Fault::inject`], unless what is to be broken is not there.
+    pub(crate) fn try_inject(&self, fabric: &Fabric, at: usize) -> Result<(), LabError> {
         let host = &fabric.lab.hosts[at];
         match &self.how {
-            How::Shell(line) => drop(dump::sh(&host.net, line)),
+            How::Shell(line) => return host.net.exec(&["sh", "-ec", line]).map(drop),
             How::UplinkDownUp => fabric.lab.readdress(at).unwrap(),
             How::UplinkReplaced => {
                 // Neighbours go on using the Ethernet address they know, as when a driver is loaded again.
@@ -50,6 +55,7 @@ impl Fault {
                 fabric.lab.readdress(at).unwrap();
             }
         }
+        Ok(())
     }
 }
 

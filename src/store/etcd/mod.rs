@@ -162,6 +162,10 @@ impl Table for EtcdTable {
     fn follow(&self) -> impl Stream<Item = Change> + Send {
         watch::follow(&self.pool, &self.keys)
     }
+
+    fn moved(&self) {
+        self.pool.leave();
+    }
 }
 
 impl EtcdTable {

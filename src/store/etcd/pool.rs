@@ -5,11 +5,11 @@
 //! goes to the member that answered last, and to the others before it fails.
 
 use std::future::Future;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use etcd_client::{Client, ConnectOptions, Error};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Notify};
 use tokio::time::timeout;
 
 use super::certificates::{Stamp, tls};
@@ -33,6 +33,9 @@ pub(super) struct Pool {
     members: Vec<Member>,
     /// The member that answered last.
     preferred: AtomicUsize,
+    /// Counts the moves of this host: clients of before are not used again.
+    moves: AtomicU64,
+    moved: Notify,
 }
 
 /// One member, and the client that talks to it.
@@ -46,6 +49,8 @@ struct Slot {
     client: Option<Client>,
     /// Counts the clients made, so that only the one that failed is thrown away.
     made: u64,
+    /// After how many moves.
+    moves: u64,
     /// What the files were like that it was made from.
     stamp: Stamp,
 }
@@ -55,7 +60,8 @@ impl Pool {
     pub(super) fn new(config: EtcdConfig) -> Self {
         let members =
             config.endpoints.iter().map(|url| Member { url: url.clone(), slot: Mutex::default() }).collect();
-        Self { config, members, preferred: AtomicUsize::new(0) }
+        let (preferred, moves, moved) = (AtomicUsize::new(0), AtomicU64::new(0), Notify::new());
+        Self { config, members, preferred, moves, moved }
     }
 
     /// The cluster, in words.
@@ -130,7 +136,8 @@ impl Pool {
     /// The client of a member. Certificates are read whenever one is made.
     async fn client(&self, member: &Member) -> Result<(Client, u64), Failure> {
         let mut slot = member.slot.lock().await;
-        if let Some(client) = &slot.client {
+        let moves = self.moves.load(Ordering::SeqCst);
+        if let Some(client) = slot.client.as_ref().filter(|_| slot.moves == moves) {
             return Ok((client.clone(), slot.made));
         }
         let stamp = Stamp::of(self.config.tls.as_ref());
@@ -140,7 +147,7 @@ impl Pool {
         };
         slot.made += 1;
         slot.client = Some(client.clone());
-        slot.stamp = stamp;
+        (slot.stamp, slot.moves) = (stamp, moves);
         Ok((client, slot.made))
     }
 
@@ -200,6 +207,18 @@ impl Pool {
         for member in &self.members {
             member.slot.lock().await.client = None;
         }
+    }
+
+    /// This host has other addresses: connections from the old ones will never hear an answer again, and would be
+    /// waited for until [`ANSWER`] is over. Later calls connect anew, and so does the watch.
+    pub(super) fn leave(&self) {
+        self.moves.fetch_add(1, Ordering::SeqCst);
+        self.moved.notify_one();
+    }
+
+    /// Waits until this host has moved.
+    pub(super) async fn moved(&self) {
+        self.moved.notified().await;
     }
 
     async fn discard(&self, member: &Member, made: u64) {

@@ -43,14 +43,18 @@ pub(super) fn follow(pool: &Pool, keys: &Keys) -> impl Stream<Item = Change> + S
         let mut down = false;
         loop {
             let failure = match open(pool, keys).await {
-                Err(error) => error,
+                Err(error) => Some(error),
                 Ok((config, listing, mut feed)) => {
                     if std::mem::take(&mut down) {
                         yield Change::Up;
                     }
                     yield Change::Listing(config, listing);
                     loop {
-                        match feed.next().await {
+                        let next = tokio::select! {
+                            () = pool.moved() => break None,
+                            next = feed.next() => next,
+                        };
+                        match next {
                             Ok(changes) => {
                                 backoff.reset();
                                 for change in changes {
@@ -61,12 +65,13 @@ pub(super) fn follow(pool: &Pool, keys: &Keys) -> impl Stream<Item = Change> + S
                             Err(cause) => {
                                 pool.forget().await;
                                 let cause = format!("the watch ended: {cause}");
-                                break StoreError::Unavailable { store: pool.name(), cause };
+                                break Some(StoreError::Unavailable { store: pool.name(), cause });
                             }
                         }
                     }
                 }
             };
+            let Some(failure) = failure else { continue };
             if !std::mem::replace(&mut down, true) {
                 yield Change::Down(failure);
             }
