@@ -191,6 +191,11 @@ impl Site {
     pub fn socket(&self) -> PathBuf {
         self.run_dir().join("agent.sock")
     }
+
+    /// The unix socket that the HTTP endpoints of the agent of this fabric are on.
+    pub fn http_socket(&self) -> PathBuf {
+        self.run_dir().join("http.sock")
+    }
 }
 
 impl DemoStore {

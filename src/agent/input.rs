@@ -92,6 +92,7 @@ impl<W: World> Agent<W> {
             self.found.due(),
             self.papers.due().filter(|_| self.is_worth_keeping()),
             self.plan.as_ref().map(|_| self.resync_at),
+            self.board.due(),
         ];
         times.into_iter().flatten().fold(now + TICK, Instant::min)
     }

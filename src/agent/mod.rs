@@ -5,6 +5,7 @@
 //! back and an address that changes are one code path.
 
 mod adoption;
+pub mod board;
 mod carrying;
 pub mod confine;
 mod early;
@@ -20,6 +21,7 @@ pub mod memory;
 mod papers;
 pub mod preview;
 pub mod privilege;
+mod readiness;
 mod report;
 pub mod socket;
 pub mod status;
@@ -43,6 +45,7 @@ use twill_backends::network::NetworkConfig;
 use twill_backends::plan::Plan;
 use twill_backends::tenure::{Call, Tenure};
 
+use self::board::Board;
 use self::carrying::Carrying;
 use self::filtering::Filtering;
 use self::guarding::Guarding;
@@ -52,6 +55,7 @@ use self::input::Input;
 use self::leaving::Leaving;
 use self::memory::Memory;
 use self::papers::Papers;
+use self::readiness::Judgement;
 use self::socket::Visit;
 use self::underlay::Found;
 use crate::config::Config;
@@ -160,6 +164,8 @@ pub struct Agent<W: World> {
     carrying: Carrying,
     papers: Papers,
     ready: watch::Sender<bool>,
+    judgement: Judgement,
+    board: Board,
 }
 
 /// What is known of the store.
@@ -212,6 +218,8 @@ impl<W: World> Agent<W> {
             carrying: Carrying::new(config.datapath),
             papers,
             ready,
+            judgement: Judgement::default(),
+            board: Board::new(started),
             world,
             config,
             identity,

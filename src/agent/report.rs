@@ -1,8 +1,9 @@
 //! What the agent says of itself, and what it does when asked.
 
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use serde_json::Value;
 use twill_backends::allocate::fits;
 use twill_backends::family::{Family, PerFamily};
 use twill_backends::fault::{Code, Fault};
@@ -27,10 +28,11 @@ const DELIVERY: Duration = Duration::from_secs(1);
 
 impl<W: World> Agent<W> {
     /// Answers a request. Returns whether the agent is to end.
-    pub(super) async fn answer(&self, request: Request) -> bool {
+    pub(super) async fn answer(&mut self, request: Request) -> bool {
         let (answer, end) = match request.ask {
             Ask::Status => {
-                (serde_json::to_value(self.status().await).map_err(|error| error.to_string()), false)
+                self.write_up_at_once(crate::now());
+                (Ok(Value::Null), false)
             }
             Ask::Release => match self.release().await {
                 Ok(key) => (Ok(key.into()), true),
@@ -65,13 +67,12 @@ impl<W: World> Agent<W> {
         }
     }
 
-    async fn status(&self) -> Status {
-        let now = crate::now();
+    /// All but the peers.
+    pub(super) fn status(&self, now: Instant) -> Status {
         let faults = self.faults();
-        let network = self.network_status().await;
         Status {
             version: VERSION,
-            state: match (*self.ready.borrow(), faults.is_empty() && self.store.connected) {
+            state: match (self.judgement.said().ready, faults.is_empty() && self.store.connected) {
                 (true, true) => State::Ok,
                 (true, false) => State::Degraded,
                 (false, _) => State::Failed,
@@ -79,6 +80,8 @@ impl<W: World> Agent<W> {
             build: cli::VERSION.to_owned(),
             pid: std::process::id(),
             uptime_s: now.duration_since(self.started).as_secs(),
+            age_ms: 0,
+            readiness: self.judgement.said().clone(),
             node: self.identity.node.to_string(),
             instance: self.config.site.instance(),
             store: StoreStatus {
@@ -92,9 +95,9 @@ impl<W: World> Agent<W> {
                 mtu: plan.host().mtu,
                 public: plan.host().addrs.iter().map(|(_, addr)| addr.public.to_string()).collect(),
             }),
-            network,
+            network: self.network_status(),
             lease: self.lease_status(),
-            peers: self.peers(),
+            peers: Vec::new(),
             faults: faults.iter().map(FaultStatus::from).collect(),
             reconcile: ReconcileStatus {
                 converged: self.converged(),
@@ -104,12 +107,8 @@ impl<W: World> Agent<W> {
         }
     }
 
-    async fn network_status(&self) -> Option<NetworkStatus> {
+    fn network_status(&self) -> Option<NetworkStatus> {
         let plan = self.plan.as_ref()?;
-        let guard = match &self.firewall {
-            Some(firewall) => self.guarding.status(firewall).await,
-            None => None,
-        };
         Some(NetworkStatus {
             networks: plan.own().network.pools.iter().map(|(_, pool)| pool.network.to_string()).collect(),
             backend: plan.backend().kind().to_owned(),
@@ -120,7 +119,7 @@ impl<W: World> Agent<W> {
                 .map(|firewall| firewall.engine().to_string())
                 .unwrap_or_default(),
             datapath: plan.backend().datapath().map(|_| self.carrying.status()),
-            guard,
+            guard: self.firewall.as_ref().and_then(|_| self.guarding.status()),
         })
     }
 
@@ -142,7 +141,7 @@ impl<W: World> Agent<W> {
         })
     }
 
-    fn peers(&self) -> Vec<PeerStatus> {
+    pub(super) fn peers(&self) -> Vec<PeerStatus> {
         let own = self.tenure.lease().map(|lease| &lease.key);
         let public = |lease: &Lease| {
             Family::ALL

@@ -17,6 +17,7 @@ use tokio::net::unix::SocketAddr;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 
+use super::board::View;
 use super::handover::{self, Doors, Heir};
 use super::status::VERSION;
 
@@ -25,6 +26,9 @@ const LONGEST: u64 = 4096;
 /// How long an agent may take to answer, and a caller to ask.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long the loop may take to write up what is so at this moment; then what it wrote before has to do.
+const LOOP: Duration = Duration::from_secs(1);
+
 /// What an agent answers that ends.
 const ENDING: &str = "the agent is ending";
 
@@ -32,7 +36,7 @@ const ENDING: &str = "the agent is ending";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Ask {
-    /// The status.
+    /// The status. The loop writes it up; whoever asks reads it.
     Status,
     /// To let go of the own lease, and end.
     Release,
@@ -81,12 +85,23 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Hands requests to the agent's loop until that is gone. `doors` is what a process that takes over is given.
-pub async fn serve(listener: UnixListener, visits: mpsc::Sender<Visit>, doors: Arc<Doors>) {
+/// Where visitors go to.
+#[derive(Debug, Clone)]
+pub struct Hall {
+    /// The agent's loop.
+    pub visits: mpsc::Sender<Visit>,
+    /// What the loop wrote up.
+    pub view: View,
+    /// What a process that takes over is given.
+    pub doors: Arc<Doors>,
+}
+
+/// Hands requests to the agent's loop until that is gone.
+pub async fn serve(listener: UnixListener, hall: Hall) {
     // Whoever comes once the loop is gone is for the process that took over, if one did.
-    while let Some(accepted) = accept(&listener, &visits).await {
+    while let Some(accepted) = accept(&listener, &hall.visits).await {
         match accepted {
-            Ok((stream, _)) => drop(tokio::spawn(answer(stream, visits.clone(), Arc::clone(&doors)))),
+            Ok((stream, _)) => drop(tokio::spawn(answer(stream, hall.clone()))),
             Err(error) => {
                 tracing::warn!(%error, "cannot accept on the agent's socket");
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -106,7 +121,7 @@ async fn accept(
     }
 }
 
-async fn answer(mut stream: UnixStream, visits: mpsc::Sender<Visit>, doors: Arc<Doors>) {
+async fn answer(mut stream: UnixStream, hall: Hall) {
     let mut line = Vec::new();
     let mut read = BufReader::new((&mut stream).take(LONGEST));
     if !matches!(tokio::time::timeout(PATIENCE, read.read_until(b'\n', &mut line)).await, Ok(Ok(_))) {
@@ -114,12 +129,13 @@ async fn answer(mut stream: UnixStream, visits: mpsc::Sender<Visit>, doors: Arc<
     }
     if handover::is_asked(&line) {
         // If the agent ends, the connection ends, and that is an answer.
+        let Hall { visits, doors, .. } = hall;
         visits.send(Visit::Succeeds(Heir { stream, doors })).await.ok();
         return;
     }
     // Dropped when all is written.
     let (_delivery, delivered) = oneshot::channel();
-    let answer = match ask_loop(&line, &visits, delivered).await {
+    let answer = match ask_loop(&line, &hall, delivered).await {
         Ok(value) => json!({ "version": VERSION, "ok": value }),
         Err(error) => json!({ "version": VERSION, "error": error }),
     };
@@ -128,11 +144,7 @@ async fn answer(mut stream: UnixStream, visits: mpsc::Sender<Visit>, doors: Arc<
     }
 }
 
-async fn ask_loop(
-    line: &[u8],
-    visits: &mpsc::Sender<Visit>,
-    delivered: oneshot::Receiver<()>,
-) -> Result<Value, String> {
+async fn ask_loop(line: &[u8], hall: &Hall, delivered: oneshot::Receiver<()>) -> Result<Value, String> {
     let line: Line = serde_json::from_slice(line).map_err(|error| format!("not a request: {error}"))?;
     if line.version != VERSION {
         return Err(format!("this agent speaks version {VERSION}, not {}", line.version));
@@ -140,8 +152,18 @@ async fn ask_loop(
     let (reply, answer) = oneshot::channel();
     let gone = || ENDING.to_owned();
     let request = Request { ask: line.request, reply, delivered };
-    visits.send(Visit::Asks(request)).await.map_err(|_| gone())?;
-    answer.await.map_err(|_| gone())?
+    let asked = async {
+        hall.visits.send(Visit::Asks(request)).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    };
+    if line.request != Ask::Status {
+        return asked.await;
+    }
+    if let Ok(Err(error)) = tokio::time::timeout(LOOP, asked).await {
+        return Err(error);
+    }
+    let status = hall.view.status().await.ok_or_else(gone)?;
+    serde_json::to_value(status).map_err(|error| error.to_string())
 }
 
 /// Asks the agent behind `path`. An agent that ends for another one to take over leaves the question to that.
@@ -209,6 +231,8 @@ pub enum AskError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agent::status::Status;
+    use crate::agent::status::tests::status;
 
     #[tokio::test]
     async fn a_question_is_answered_and_rubbish_is_refused() {
@@ -217,15 +241,19 @@ mod tests {
         let listener = bind(&path).unwrap();
         let (send, mut visits) = mpsc::channel(1);
         let door = || fs::File::open("/dev/null").unwrap().into();
-        let doors = Doors { lock: door(), socket: door(), health: None };
-        tokio::spawn(serve(listener, send, Arc::new(doors)));
+        let doors = Arc::new(Doors { lock: door(), socket: door(), http: door(), health: None });
+        tokio::spawn(serve(listener, Hall { visits: send, view: View::of(status()), doors }));
         let answering = async {
             let Some(Visit::Asks(request)) = visits.recv().await else { panic!("no question") };
-            assert_eq!(request.ask, Ask::Status);
-            request.reply.send(Ok(json!({ "state": "ok" }))).unwrap();
+            assert_eq!(request.ask, Ask::Release);
+            request.reply.send(Ok(json!("10.5.1.0-24"))).unwrap();
         };
-        let (answer, ()) = tokio::join!(ask(&path, Ask::Status), answering);
-        assert_eq!(answer.unwrap(), json!({ "state": "ok" }));
+        let (answer, ()) = tokio::join!(ask(&path, Ask::Release), answering);
+        assert_eq!(answer.unwrap(), json!("10.5.1.0-24"));
+        // The loop does not come to it: what it wrote up is shown.
+        let answer = ask(&path, Ask::Status).await.unwrap();
+        let shown: Status = serde_json::from_value(answer).unwrap();
+        assert_eq!(Status { age_ms: 0, ..shown }, status());
         for line in ["", "{", "[1]", "{\"version\":9,\"request\":\"status\"}", &"x".repeat(100_000)] {
             let mut stream = UnixStream::connect(&path).await.unwrap();
             // The agent may hang up before it has read a line that is too long.

@@ -1,6 +1,7 @@
 //! What an agent says of itself.
 
 mod guard;
+mod readiness;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,6 +9,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use self::guard::GuardStatus;
+pub use self::readiness::Readiness;
 use crate::reconcile::Tally;
 
 /// The version of [`Status`] and of the requests; grows when a field changes its meaning or goes.
@@ -26,6 +28,12 @@ pub struct Status {
     pub pid: u32,
     /// How long it has run, in seconds.
     pub uptime_s: u64,
+    /// How old this is, in milliseconds.
+    #[serde(default)]
+    pub age_ms: u64,
+    /// What `/readyz` says.
+    #[serde(default)]
+    pub readiness: Readiness,
     /// The node id.
     pub node: String,
     /// The instance: what links and tables of ours are marked with.
@@ -277,7 +285,7 @@ fn duration(seconds: u64) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     #[test]
@@ -287,13 +295,15 @@ mod tests {
         }
     }
 
-    fn status() -> Status {
+    pub(crate) fn status() -> Status {
         Status {
             version: VERSION,
             state: State::Degraded,
             build: "0.1.0".to_owned(),
             pid: 4711,
             uptime_s: 7_265,
+            age_ms: 0,
+            readiness: Readiness { ready: true, because: Vec::new() },
             node: "0d6e".to_owned(),
             instance: "ff82d74b".to_owned(),
             store: StoreStatus {

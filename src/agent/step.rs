@@ -20,6 +20,7 @@ impl<W: World> Agent<W> {
     pub(super) async fn step(&mut self) -> Result<(), AgentError> {
         let now = crate::now();
         self.tenure.remarks().into_iter().for_each(tell);
+        self.board.begins("what it was told");
         self.recall(now);
         let gone = self.leaving.gone(now);
         self.forget(gone, now);
@@ -28,6 +29,10 @@ impl<W: World> Agent<W> {
             self.changed.extend(let_go);
             self.papers.touch();
         }
+        if self.replan || !self.changed.is_empty() {
+            self.board.peers_changed();
+        }
+        self.board.begins("the underlay");
         self.find_underlay(now).await;
         if std::mem::take(&mut self.replan)
             && let Err(error) = self.prepare().await
@@ -39,6 +44,11 @@ impl<W: World> Agent<W> {
         self.converge(now).await;
         self.keep_papers(now);
         self.announce();
+        if self.judge(now) {
+            self.write_up_at_once(now);
+        } else {
+            self.write_up(now);
+        }
         Ok(())
     }
 
@@ -164,9 +174,11 @@ impl<W: World> Agent<W> {
         if let Some(firewall) = &self.firewall
             && self.guarding.due(now).is_some_and(|at| at <= now)
         {
+            self.board.begins("the guard");
             self.guarding.pass(firewall, self.snapshot).await;
         }
         if self.reconciler.due(now).is_some_and(|at| at <= now) {
+            self.board.begins("the kernel");
             let goal = Goal { scope: &self.scope, want: plan.want(), removals: self.snapshot };
             let done = self.reconciler.pass(self.world.kernel(), goal).await;
             self.account(&done);
@@ -175,6 +187,7 @@ impl<W: World> Agent<W> {
         if let Some(firewall) = &self.firewall
             && self.filtering.due(now).is_some_and(|at| at <= now)
         {
+            self.board.begins("the firewall");
             self.filtering.pass(firewall).await;
         }
     }
@@ -246,7 +259,7 @@ impl<W: World> Agent<W> {
 
     /// Whether the links of the fabric stand, and whatever could be put on them was: what a single peer breaks must
     /// not keep this host's containers from starting.
-    fn established(&self) -> bool {
+    pub(super) fn established(&self) -> bool {
         self.plan.is_some() && self.reconciler.established() && self.carrying.established()
     }
 

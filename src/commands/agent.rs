@@ -2,12 +2,12 @@
 
 use std::error::Error;
 use std::os::fd::AsFd;
+use std::os::unix::net;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use sd_notify::NotifyState;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -19,16 +19,15 @@ use crate::agent::handover::{self, Doors, Inheritance, TakeOverError};
 use crate::agent::identity::{Identity, Origin, machine_id};
 use crate::agent::lock::{Lock, no_flanneld};
 use crate::agent::privilege::may_change_network;
-use crate::agent::{Agent, End, socket};
+use crate::agent::socket::{self, Hall};
+use crate::agent::{Agent, End};
 use crate::config::{Config, StoreConfig};
 use crate::store::LeaseStore;
-use crate::telemetry::{self, http};
+use crate::telemetry;
+use crate::telemetry::http::{self, Listeners, Server};
 
 /// How many requests may wait for the loop.
 const WAITING: usize = 16;
-
-/// How long those who have asked for health may take to read their answer.
-const CLOSING: Duration = Duration::from_secs(1);
 
 type Failure = Box<dyn Error + Send + Sync>;
 
@@ -36,7 +35,7 @@ type Failure = Box<dyn Error + Send + Sync>;
 struct Post {
     lock: Lock,
     socket: UnixListener,
-    health: Option<TcpListener>,
+    http: Listeners,
     identity: Identity,
     /// What is left to take over, where another process runs.
     inheritance: Option<Inheritance>,
@@ -51,8 +50,8 @@ pub(super) async fn run(config: Config) -> Outcome {
     may_change_network()?;
     let running = if config.take_over { handover::ask(&config.site.socket()).await? } else { None };
     let post = match running {
-        Some(inheritance) => Post::take_over(&config, inheritance).await?,
-        None => Post::take_up(&config).await?,
+        Some(inheritance) => Post::take_over(&config, inheritance)?,
+        None => Post::take_up(&config)?,
     };
     // The agent that hands over has looked, and may itself be named flanneld.
     if let (StoreConfig::Etcd(etcd), None) = (&config.site.store, &post.inheritance) {
@@ -84,18 +83,16 @@ fn give_up(config: &Config) {
 }
 
 impl Post {
-    async fn take_up(config: &Config) -> Result<Self, Failure> {
+    fn take_up(config: &Config) -> Result<Self, Failure> {
         let lock = Lock::take(&config.site.run_dir())?;
         let identity = identify(config)?;
         let socket = socket::bind(&config.site.socket())?;
-        let health = match config.health {
-            Some(addr) => Some(http::bind(addr).await?),
-            None => None,
-        };
-        Ok(Self { lock, socket, health, identity, inheritance: None })
+        let unix = socket::bind(&config.site.http_socket())?.into_std()?;
+        let http = Listeners { tcp: config.health.map(http::bind).transpose()?, unix };
+        Ok(Self { lock, socket, http, identity, inheritance: None })
     }
 
-    async fn take_over(config: &Config, mut inheritance: Inheritance) -> Result<Self, Failure> {
+    fn take_over(config: &Config, mut inheritance: Inheritance) -> Result<Self, Failure> {
         let node = identify(config)?.node;
         let identity = inheritance.identity.clone();
         if node != identity.node {
@@ -103,27 +100,31 @@ impl Post {
             return Err(TakeOverError::Unfit(why).into());
         }
         let lock = Lock::inherit(inheritance.lock.try_clone()?, &config.site.run_dir())?;
-        let socket = inheritance.socket.try_clone()?;
-        socket.set_nonblocking(true)?;
-        let given = inheritance.health.take();
-        let health = match (config.health, given) {
+        let tcp = match (config.health, inheritance.health.take()) {
             (Some(addr), Some(given)) if given.local_addr()? == addr => {
                 given.set_nonblocking(true)?;
-                Some(TcpListener::from_std(given)?)
+                Some(given)
             }
-            (Some(addr), _) => Some(http::bind(addr).await?),
+            (Some(addr), _) => Some(http::bind(addr)?),
             (None, _) => None,
         };
-        let socket = UnixListener::from_std(socket)?;
-        Ok(Self { lock, socket, health, identity, inheritance: Some(inheritance) })
+        let again = |socket: &net::UnixListener| {
+            let socket = socket.try_clone()?;
+            socket.set_nonblocking(true)?;
+            Ok::<_, std::io::Error>(socket)
+        };
+        let socket = UnixListener::from_std(again(&inheritance.socket)?)?;
+        let http = Listeners { tcp, unix: again(&inheritance.http)? };
+        Ok(Self { lock, socket, http, identity, inheritance: Some(inheritance) })
     }
 
     /// What a process that takes over is given of it.
     fn doors(&self) -> std::io::Result<Doors> {
-        let health = self.health.as_ref().map(|health| health.as_fd().try_clone_to_owned());
+        let health = self.http.tcp.as_ref().map(|health| health.as_fd().try_clone_to_owned());
         Ok(Doors {
             lock: self.lock.as_fd().try_clone_to_owned()?,
             socket: self.socket.as_fd().try_clone_to_owned()?,
+            http: self.http.unix.as_fd().try_clone_to_owned()?,
             health: health.transpose()?,
         })
     }
@@ -147,19 +148,15 @@ async fn live<S: LeaseStore + 'static>(store: S, config: Config, mut post: Post)
     successor::start_on_signal()?;
     let doors = Arc::new(post.doors()?);
     let (send, visits) = mpsc::channel(WAITING);
-    tokio::spawn(socket::serve(post.socket, send, doors));
-    let closing = CancellationToken::new();
-    let health = post.health.map(|listener| http::serve(listener, is_ready.clone(), closing.clone()));
-    let health = health.map(tokio::spawn);
+    let hall = Hall { visits: send, view: agent.view(), doors };
+    let server = Server::start(post.http, hall.view.clone())?;
+    tokio::spawn(socket::serve(post.socket, hall));
     tokio::spawn(notify(is_ready));
     let end = agent.run(visits, stop).await?;
     if let End::HandedOver(heir) = &end {
         // Only this process may tell the service manager who comes after it.
         heir.pid().into_iter().for_each(|pid| tell(&[NotifyState::MainPid(pid)]));
-        closing.cancel();
-        if let Some(health) = health {
-            drop(tokio::time::timeout(CLOSING, health).await);
-        }
+        server.close().await;
     }
     // The successor waits for the end of its connection, which is among what ends here.
     drop(end);

@@ -2,7 +2,7 @@
 //!
 //! Clones are handles on the same firewall.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use twill_backends::filter::Filter;
 use twill_backends::guard::{Element, Guard};
 
-use super::{Applied, Engine, FilterError, Firewall, Heard, PolicyDrop};
+use super::{Applied, Drops, Engine, FilterError, Firewall, Heard, PolicyDrop};
 
 /// A firewall in memory.
 #[derive(Debug, Clone, Default)]
@@ -30,6 +30,7 @@ struct State {
     failures: usize,
     guard_failures: usize,
     drops: Vec<PolicyDrop>,
+    stalled: bool,
 }
 
 impl FakeFirewall {
@@ -70,6 +71,12 @@ impl FakeFirewall {
         self.state().guard_failures = count;
     }
 
+    /// Makes the next passes wait for ever, and announces something to be looked at.
+    pub fn stall(&self) {
+        self.state().stalled = true;
+        self.0.changes.notify_one();
+    }
+
     /// What [`Firewall::obstacles`] reports from here on, which is announced.
     pub fn obstruct(&self, drops: Vec<PolicyDrop>) {
         self.state().drops = drops;
@@ -95,6 +102,9 @@ impl Firewall for FakeFirewall {
     }
 
     async fn apply(&self, want: &Filter) -> Result<Applied, FilterError> {
+        if self.state().stalled {
+            std::future::pending::<()>().await;
+        }
         let mut state = self.state();
         attempt(&mut state.failures)?;
         let mut applied = Applied::default();
@@ -126,8 +136,12 @@ impl Firewall for FakeFirewall {
         Ok(applied)
     }
 
-    async fn dropped(&self) -> BTreeMap<String, u64> {
-        self.state().guard.iter().map(|_| ("strangers".to_owned(), 0)).collect()
+    fn drops(&self) -> Drops {
+        let this = self.clone();
+        Drops::new(move || {
+            let counts = this.state().guard.iter().map(|_| ("strangers".to_owned(), 0)).collect();
+            std::future::ready(counts)
+        })
     }
 
     async fn describe(&self, want: &Filter, _: Option<&Guard>) -> Result<Vec<String>, FilterError> {

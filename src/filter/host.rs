@@ -1,6 +1,6 @@
 //! This host's firewall: which engine, what a pass does, and when there is nothing to do.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -15,7 +15,7 @@ use super::news::{INET, IPV4, IPV6, Watch};
 use super::nft::{self, Nft};
 use super::step::{Plan, Step};
 use super::tools::Tools;
-use super::{Applied, Engine, FilterError, Firewall, Heard, Options, PolicyDrop};
+use super::{Applied, Drops, Engine, FilterError, Firewall, Heard, Options, PolicyDrop};
 use crate::config::FirewallMode;
 
 /// How often a load is read back and tried again within one pass.
@@ -239,8 +239,8 @@ impl Firewall for HostFirewall {
         self.guard.keep(want, touched, removals).await
     }
 
-    async fn dropped(&self) -> BTreeMap<String, u64> {
-        self.guard.dropped().await
+    fn drops(&self) -> Drops {
+        self.guard.drops()
     }
 
     async fn describe(&self, want: &Filter, guard: Option<&Guard>) -> Result<Vec<String>, FilterError> {

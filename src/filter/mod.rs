@@ -13,6 +13,7 @@
 //! A FORWARD policy DROP (every Docker host) can only be lifted inside the table that has it: `accept` in a
 //! table of our own passes nothing there. And a fabric that flanneld ran in iptables mode keeps its chains.
 
+mod drops;
 pub mod fake;
 mod guard;
 mod host;
@@ -23,7 +24,7 @@ mod nft;
 mod step;
 mod tools;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fmt;
 use std::net::IpAddr;
@@ -35,6 +36,7 @@ use twill_backends::guard::{Element, Guard};
 
 use crate::config::FirewallMode;
 
+pub use drops::{Dropped, Drops};
 pub use host::HostFirewall;
 
 /// How the name of the guard's table begins.
@@ -65,8 +67,8 @@ pub trait Firewall: Send + Sync {
         removals: bool,
     ) -> impl Future<Output = Result<Applied, FilterError>> + Send;
 
-    /// How many packets the guard dropped, by reason; empty where it is not loaded.
-    fn dropped(&self) -> impl Future<Output = BTreeMap<String, u64>> + Send;
+    /// How to learn what the guard drops.
+    fn drops(&self) -> Drops;
 
     /// What [`apply`](Self::apply) and [`guard`](Self::guard) would do, one line per transaction, each with its reason.
     /// Writes nothing.

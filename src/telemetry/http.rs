@@ -1,78 +1,124 @@
-//! `/healthz` and `/readyz`, with flanneld's bodies: probes and scripts compare them.
+//! The HTTP endpoints, on a TCP port and on a unix socket: what they answer is in [`routes`](super::routes).
+//!
+//! # Why a thread of its own
+//! An agent whose loop holds its thread up has to be found out by those who ask, and however much they ask, the loop
+//! does not wait for it.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixListener;
+use std::thread;
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::StatusCode;
-use axum::routing::any;
 use axum::serve::Listener;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+
+use super::routes::routes;
+use crate::agent::board::View;
 
 /// How long one who has connected may take to ask, once the server is told to stop.
 const ASKING: Duration = Duration::from_millis(50);
+/// How long those who have asked may take to read their answer.
+const CLOSING: Duration = Duration::from_secs(1);
 
 /// A listener that lets nobody in once the server is told to stop: another process may hold it too.
-struct Door {
-    listener: TcpListener,
+struct Door<L> {
+    listener: L,
     stop: CancellationToken,
 }
 
-impl Listener for Door {
-    type Io = TcpStream;
-    type Addr = SocketAddr;
+impl<L: Listener> Listener for Door<L> {
+    type Io = L::Io;
+    type Addr = L::Addr;
 
-    async fn accept(&mut self) -> (TcpStream, SocketAddr) {
-        let accepted = Listener::accept(&mut self.listener);
-        match self.stop.run_until_cancelled(accepted).await {
+    async fn accept(&mut self) -> (L::Io, L::Addr) {
+        match self.stop.run_until_cancelled(self.listener.accept()).await {
             Some(accepted) => accepted,
             None => std::future::pending().await,
         }
     }
 
-    fn local_addr(&self) -> io::Result<SocketAddr> {
+    fn local_addr(&self) -> io::Result<L::Addr> {
         self.listener.local_addr()
     }
 }
 
-/// Binds the listener.
+/// Binds the TCP listener.
 ///
 /// # Errors
 /// The address is in use, or not ours.
-pub async fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
-    TcpListener::bind(addr).await.map_err(|error| {
+pub fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
+    let bound = TcpListener::bind(addr);
+    let listener = bound.map_err(|error| {
         let next = "choose another with --healthz-ip and --healthz-port";
         io::Error::new(error.kind(), format!("cannot serve health on {addr}: {error}; next: {next}"))
-    })
+    })?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
 }
 
-/// Answers until `stop` is called, and then those who have come by then. Ready is what `ready` says at the time of
-/// asking.
-///
-/// # Errors
-/// The listener broke.
-pub async fn serve(
-    listener: TcpListener,
-    ready: watch::Receiver<bool>,
+/// Where the endpoints are; the listeners do not block.
+#[derive(Debug)]
+pub struct Listeners {
+    /// `--healthz-ip` and `--healthz-port`.
+    pub tcp: Option<TcpListener>,
+    /// The socket beside the agent's.
+    pub unix: UnixListener,
+}
+
+/// The thread that answers.
+#[derive(Debug)]
+pub struct Server {
     stop: CancellationToken,
-) -> io::Result<()> {
-    let readyz = move || {
-        let ready = *ready.borrow();
-        async move {
-            if ready {
-                (StatusCode::OK, "flanneld is ready")
-            } else {
-                (StatusCode::SERVICE_UNAVAILABLE, "flanneld is not ready yet")
+    closed: oneshot::Receiver<()>,
+}
+
+impl Server {
+    /// Answers from here on.
+    ///
+    /// # Errors
+    /// There can be no thread, or the listeners are none.
+    pub fn start(listeners: Listeners, view: View) -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let stop = CancellationToken::new();
+        let (_close, closed) = oneshot::channel();
+        let mut servers = JoinSet::new();
+        {
+            let _entered = runtime.enter();
+            let unix = tokio::net::UnixListener::from_std(listeners.unix)?;
+            servers.spawn_on(serve(unix, routes(view.clone()), stop.clone()), runtime.handle());
+            if let Some(tcp) = listeners.tcp {
+                let tcp = tokio::net::TcpListener::from_std(tcp)?;
+                servers.spawn_on(serve(tcp, routes(view), stop.clone()), runtime.handle());
             }
         }
-    };
-    let routes = Router::new()
-        .route("/healthz", any(|| async { "flanneld is running" }))
-        .route("/readyz", any(readyz))
-        .fallback(|| async { (StatusCode::NOT_FOUND, "404 page not found\n") });
+        thread::Builder::new().name("http".to_owned()).spawn(move || {
+            // Dropped when nobody is answered any more.
+            let _close = _close;
+            for ended in runtime.block_on(servers.join_all()) {
+                if let Err(error) = ended {
+                    tracing::warn!(%error, "the HTTP endpoints are gone");
+                }
+            }
+        })?;
+        Ok(Self { stop, closed })
+    }
+
+    /// Answers those who have come, and nobody any more.
+    pub async fn close(self) {
+        self.stop.cancel();
+        drop(tokio::time::timeout(CLOSING, self.closed).await);
+    }
+}
+
+async fn serve<L>(listener: L, routes: Router, stop: CancellationToken) -> io::Result<()>
+where
+    L: Listener,
+    L::Addr: std::fmt::Debug,
+{
     let door = Door { listener, stop: stop.clone() };
     let closed = async move {
         stop.cancelled().await;
@@ -83,46 +129,13 @@ pub async fn serve(
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
     use super::*;
 
-    async fn ask(addr: SocketAddr, request: &str) -> String {
-        let mut stream = TcpStream::connect(addr).await.unwrap();
-        let request = format!("{request} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        answer
-    }
-
-    #[tokio::test]
-    async fn bodies_are_flannels() {
-        let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
-        let addr = listener.local_addr().unwrap();
-        let (say, ready) = watch::channel(false);
-        let stop = CancellationToken::new();
-        let server = tokio::spawn(serve(listener, ready, stop.clone()));
-        let health = ask(addr, "POST /healthz").await;
-        assert!(
-            health.starts_with("HTTP/1.1 200 ") && health.ends_with("\r\n\r\nflanneld is running"),
-            "{health}"
-        );
-        assert!(health.contains("content-type: text/plain; charset=utf-8"), "{health}");
-        assert!(ask(addr, "GET /readyz").await.starts_with("HTTP/1.1 503 "));
-        say.send(true).unwrap();
-        assert!(ask(addr, "GET /readyz").await.ends_with("\r\n\r\nflanneld is ready"));
-        assert!(ask(addr, "GET /x").await.ends_with("\r\n\r\n404 page not found\n"));
-        stop.cancel();
-        server.await.unwrap().unwrap();
-        TcpStream::connect(addr).await.unwrap_err();
-    }
-
-    #[tokio::test]
-    async fn a_port_in_use_is_named() {
-        let taken = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    #[test]
+    fn a_port_in_use_is_named() {
+        let taken = bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let addr = taken.local_addr().unwrap();
-        let error = bind(addr).await.unwrap_err().to_string();
+        let error = bind(addr).unwrap_err().to_string();
         assert!(error.contains(&addr.to_string()) && error.contains("--healthz-port"), "{error}");
     }
 }

@@ -1,6 +1,7 @@
 //! Logs and the HTTP endpoints.
 
 pub mod http;
+mod routes;
 
 use std::io::IsTerminal;
 

@@ -35,7 +35,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("anyhow", &["src/main.rs"]),
     ("crate::cli", &["src/cli/", "src/commands/", "src/agent/report.rs", "src/main.rs"]),
     ("crate::lab", &["src/lab/", "src/commands/"]),
-    ("crate::agent", &["src/agent/", "src/commands/", "src/lab/", "src/migrate/"]),
+    ("crate::agent", &["src/agent/", "src/commands/", "src/lab/", "src/migrate/", "src/telemetry/"]),
     ("crate::reconcile", &["src/reconcile/", "src/agent/"]),
     ("crate::telemetry", &["src/telemetry/", "src/commands/"]),
     (

@@ -40,7 +40,7 @@ use super::status::VERSION;
 
 /// The version of an offer; grows with every change of it, as a successor must understand all of it, and of what the
 /// descriptors are set to, as both processes use them for a while.
-const OFFER: u32 = 1;
+const OFFER: u32 = 2;
 /// How long either side waits for the other before it changes its mind.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a successor may take to read that it must not go on.
@@ -57,6 +57,8 @@ pub struct Doors {
     pub lock: OwnedFd,
     /// The listener of the agent's socket.
     pub socket: OwnedFd,
+    /// The listener of the unix socket of the HTTP endpoints.
+    pub http: OwnedFd,
     /// The listener for health, where there is one.
     pub health: Option<OwnedFd>,
 }

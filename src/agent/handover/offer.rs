@@ -73,6 +73,8 @@ pub(super) enum Thing {
     Lock,
     /// The listener of the agent's socket.
     Socket,
+    /// The listener of the unix socket of the HTTP endpoints.
+    Http,
     /// The listener for health.
     Health,
     /// A queue of this TAP device.
@@ -254,7 +256,7 @@ mod tests {
             changed
         };
         for (value, why) in [
-            (with("version", json!(2)), "version 2"),
+            (with("version", json!(OFFER + 1)), "version 3"),
             (with("version", json!("1")), "version none"),
             (json!({}), "version none"),
             (json!(null), "version none"),

@@ -26,6 +26,8 @@ pub struct Inheritance {
     pub lock: OwnedFd,
     /// The listener of the agent's socket.
     pub socket: UnixListener,
+    /// The listener of the unix socket of the HTTP endpoints.
+    pub http: UnixListener,
     /// The listener for health, where there is one.
     pub health: Option<TcpListener>,
     /// Who the running agent is.
@@ -98,22 +100,23 @@ impl Inheritance {
         if things.len() != fds.len() {
             return Err(format!("{} descriptors came for {} things", fds.len(), things.len()));
         }
-        let (mut lock, mut socket, mut health) = (None, None, None);
+        let (mut lock, mut socket, mut http, mut health) = (None, None, None, None);
         let mut parts: BTreeMap<LinkName, Parts> = BTreeMap::new();
         for (thing, fd) in things.into_iter().zip(fds) {
             match thing {
                 Thing::Lock => lock = Some(fd),
                 Thing::Socket => socket = Some(UnixListener::from(fd)),
+                Thing::Http => http = Some(UnixListener::from(fd)),
                 Thing::Health => health = Some(TcpListener::from(fd)),
                 Thing::Tap(dev) => parts.entry(name(&dev)?).or_default().taps.push(fd),
                 Thing::Udp(dev) => parts.entry(name(&dev)?).or_default().sockets.push(fd),
             }
         }
-        let (Some(lock), Some(socket)) = (lock, socket) else {
-            return Err("the lock or the socket is missing".to_owned());
+        let (Some(lock), Some(socket), Some(http)) = (lock, socket, http) else {
+            return Err("the lock or a socket is missing".to_owned());
         };
         let identity = Identity { node, session };
-        Ok(Self { lock, socket, health, identity, ready, known, parts, predecessor })
+        Ok(Self { lock, socket, http, health, identity, ready, known, parts, predecessor })
     }
 }
 
@@ -190,8 +193,8 @@ mod tests {
         let fd = || OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
         for (things, count, why) in [
             (r#"["lock"]"#, 2, "2 descriptors came for 1 things"),
-            (r#"["lock"]"#, 1, "the lock or the socket is missing"),
-            (r#"["lock","socket",{"tap":"a name that is too long"}]"#, 3, "a name that is too long"),
+            (r#"["lock","socket"]"#, 2, "the lock or a socket is missing"),
+            (r#"["lock","socket","http",{"tap":"a name that is too long"}]"#, 4, "a name that is too long"),
         ] {
             let (near, _far) = UnixStream::pair().unwrap();
             let fds = std::iter::repeat_with(fd).take(count).collect();

@@ -19,9 +19,9 @@ mod read;
 mod render;
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
 use twill_backends::guard::{Element, Guard, GuardRules};
@@ -31,7 +31,7 @@ use self::read::{Found, counted, from_keys};
 use self::render::{Counts, load, printed};
 use super::news::Announced;
 use super::nft::{Nft, canonical, difference};
-use super::{Applied, FilterError, GUARD_TABLE};
+use super::{Applied, Dropped, Drops, FilterError, GUARD_TABLE};
 
 /// The guard's table on this host.
 #[derive(Debug)]
@@ -134,13 +134,16 @@ impl GuardTable {
         Ok(have.map(|have| &self.sighted(want).elements() - &have).unwrap_or_default())
     }
 
-    /// How many packets were dropped, by reason; nothing where the table is not loaded.
-    pub(super) async fn dropped(&self) -> BTreeMap<String, u64> {
-        if !matches!(self.memory().belief, Belief::Loaded(..)) {
-            return BTreeMap::new();
-        }
-        let listed = self.nft.list(&["list", "counters", "table", "inet", &self.table]).await;
-        listed.map(|objects| counted(&objects).collect()).unwrap_or_default()
+    /// How to learn what is dropped, by reason; nothing where the table is not loaded.
+    pub(super) fn drops(&self) -> Drops {
+        let (nft, table) = (Arc::new(self.nft.again()), self.table.clone());
+        Drops::new(move || {
+            let (nft, table) = (Arc::clone(&nft), table.clone());
+            async move {
+                let listed = nft.list(&["list", "counters", "table", "inet", &table]).await;
+                listed.map(|objects| counted(&objects).collect::<Dropped>()).unwrap_or_default()
+            }
+        })
     }
 
     async fn try_keep(

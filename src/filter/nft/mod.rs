@@ -53,6 +53,11 @@ impl Nft {
         }
     }
 
+    /// The same table, by other hands.
+    pub(super) fn again(&self) -> Self {
+        Self { table: self.table.clone(), ..Self::new(self.tools.clone(), "") }
+    }
+
     pub(super) fn table(&self) -> &str {
         &self.table
     }

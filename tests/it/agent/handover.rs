@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::fd::AsFd;
 
 use twill::agent::handover::{self, Doors, Inheritance};
-use twill::agent::socket;
+use twill::agent::socket::{self, Hall};
 
 use super::*;
 
@@ -15,9 +15,11 @@ async fn ask(host: &Host, agent: &Running) -> Inheritance {
     let doors = Doors {
         lock: File::open("/dev/null").unwrap().into(),
         socket: listener.as_fd().try_clone_to_owned().unwrap(),
+        http: listener.as_fd().try_clone_to_owned().unwrap(),
         health: None,
     };
-    tokio::spawn(socket::serve(listener, agent.visits.clone(), Arc::new(doors)));
+    let hall = Hall { visits: agent.visits.clone(), view: agent.view.clone(), doors: Arc::new(doors) };
+    tokio::spawn(socket::serve(listener, hall));
     handover::ask(&path).await.unwrap().unwrap()
 }
 

@@ -7,6 +7,7 @@ mod handover;
 mod leases;
 mod random;
 mod start;
+mod telling;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use tempfile::TempDir;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use twill::agent::board::View;
 use twill::agent::identity::Identity;
 use twill::agent::socket::{Ask, Request, Visit};
 use twill::agent::status::{State, Status};
@@ -80,6 +82,7 @@ struct Host {
 /// An agent that runs.
 struct Running {
     visits: mpsc::Sender<Visit>,
+    view: View,
     ready: watch::Receiver<bool>,
     stop: CancellationToken,
     task: JoinHandle<Result<End, AgentError>>,
@@ -153,8 +156,9 @@ impl Host {
     fn run(&self, agent: Agent<Fakes>, ready: watch::Receiver<bool>) -> Running {
         let (visits, came) = mpsc::channel(1);
         let stop = CancellationToken::new();
+        let view = agent.view();
         let task = tokio::spawn(agent.run(came, stop.clone()));
-        Running { visits, ready, stop, task }
+        Running { visits, view, ready, stop, task }
     }
 
     /// Starts an agent and waits until it is ready.
@@ -235,7 +239,8 @@ impl Running {
     }
 
     async fn status(&self) -> Status {
-        serde_json::from_value(self.ask(Ask::Status).await.unwrap()).unwrap()
+        self.ask(Ask::Status).await.unwrap();
+        self.view.status().await.unwrap()
     }
 
     async fn codes(&self) -> Vec<String> {

@@ -170,8 +170,8 @@ fn a_damaged_guard_is_heard_and_mended_and_goes_on_counting() {
         ));
         firewall.changed().await;
         firewall.guard(Some(&guard()), None, true).await.unwrap();
-        assert_eq!(firewall.dropped().await["pods"], 7);
-        assert_eq!(firewall.dropped().await["strangers"], 0);
+        assert_eq!(firewall.drops().count().await["pods"], 7);
+        assert_eq!(firewall.drops().count().await["strangers"], 0);
     });
 }
 
@@ -205,7 +205,7 @@ fn without_nft_this_is_an_error_and_to_want_nothing_is_none() {
         let error = firewall.guard(Some(&guard()), None, true).await.unwrap_err();
         assert!(error.to_string().contains("nftables"), "{error}");
         assert!(firewall.guard(None, None, true).await.unwrap().is_unchanged());
-        assert!(firewall.dropped().await.is_empty());
+        assert!(firewall.drops().count().await.is_empty());
     });
 }
 

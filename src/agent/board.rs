@@ -1,0 +1,206 @@
+//! What the loop writes up for all who ask, and how they read it: without a turn of the loop.
+//!
+//! # Why
+//! Who asks whether an agent is well must get an answer from one that is not. So the loop writes up what it would say,
+//! and when it last took a turn; those who ask look at that, on threads of their own. Writing it up costs the loop as
+//! much as answering one question, and is done as often as a fiftieth of its time allows.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Mutex, watch};
+
+use super::status::{PeerStatus, Status};
+use super::{Agent, World};
+use crate::filter::{Dropped, Drops, Firewall};
+
+/// How soon something that changed is written up again at the earliest.
+const SOON: Duration = Duration::from_millis(100);
+/// What part of its time the loop spends on writing up, at most: one in this many.
+const SHARE: u32 = 50;
+/// How long the loop may take for one thing. What it runs is given up after 20 s.
+const STUCK: Duration = Duration::from_secs(30);
+/// How long what the firewall counts is good for.
+const FRESH: Duration = Duration::from_secs(2);
+
+/// The loop's side.
+#[derive(Debug)]
+pub(super) struct Board {
+    notice: watch::Sender<Notice>,
+    counted: Arc<Mutex<Counted>>,
+    peers: Arc<Vec<PeerStatus>>,
+    /// Whether the peers changed since they were written up.
+    stale: bool,
+    /// When to write up what changed since; `None` if nothing may have.
+    due: Option<Instant>,
+    /// Not before.
+    next: Instant,
+}
+
+/// What is written up.
+#[derive(Debug, Clone)]
+struct Notice {
+    /// Everything but the peers and what the firewall counts; `None` before the first turn.
+    status: Option<Arc<Status>>,
+    peers: Arc<Vec<PeerStatus>>,
+    drops: Option<Drops>,
+    written: Instant,
+    /// When the loop last went on to something else, and to what.
+    turned: Instant,
+    doing: &'static str,
+}
+
+/// What the firewall counted, and when.
+type Counted = Option<(Instant, Dropped)>;
+
+/// The side of those who ask.
+#[derive(Debug, Clone)]
+pub struct View {
+    notice: watch::Receiver<Notice>,
+    counted: Arc<Mutex<Counted>>,
+}
+
+/// Why the loop makes no progress.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the agent has been busy with {doing} for {seconds} s; packets flow, and nothing is repaired; next: look at its log, \
+     then restart it"
+)]
+pub struct Stuck {
+    /// What it does not come back from.
+    pub doing: &'static str,
+    /// For how long.
+    pub seconds: u64,
+}
+
+impl Board {
+    pub(super) fn new(now: Instant) -> Self {
+        let peers = Arc::default();
+        let notice = Notice {
+            status: None,
+            peers: Arc::clone(&peers),
+            drops: None,
+            written: now,
+            turned: now,
+            doing: "its start",
+        };
+        let (notice, _) = watch::channel(notice);
+        Self { notice, counted: Arc::default(), peers, stale: true, due: None, next: now }
+    }
+
+    pub(super) fn view(&self) -> View {
+        View { notice: self.notice.subscribe(), counted: Arc::clone(&self.counted) }
+    }
+
+    /// The loop goes on to something that may take long.
+    pub(super) fn begins(&self, doing: &'static str) {
+        self.notice.send_if_modified(|notice| {
+            (notice.turned, notice.doing) = (crate::now(), doing);
+            false
+        });
+    }
+
+    /// The peers have to be written up again.
+    pub(super) fn peers_changed(&mut self) {
+        self.stale = true;
+    }
+
+    /// When something is to be written up.
+    pub(super) const fn due(&self) -> Option<Instant> {
+        self.due
+    }
+}
+
+impl View {
+    /// A view of what nobody goes on with.
+    #[cfg(test)]
+    pub(crate) fn of(status: Status) -> Self {
+        let board = Board::new(crate::now());
+        board.begins("a test");
+        board.notice.send_modify(|notice| {
+            notice.peers = Arc::new(status.peers.clone());
+            notice.status = Some(Arc::new(status));
+        });
+        board.view()
+    }
+
+    /// What the agent says of itself. Waits for its first turn; `None` if it ended before that.
+    pub async fn status(&self) -> Option<Status> {
+        let notice = self.notice.clone().wait_for(|notice| notice.status.is_some()).await.ok()?.clone();
+        let mut status = notice.status.as_deref().cloned()?;
+        status.peers.clone_from(&notice.peers);
+        status.age_ms = u64::try_from(crate::now().saturating_duration_since(notice.written).as_millis())
+            .unwrap_or(u64::MAX);
+        if let Some(guard) = status.network.as_mut().and_then(|network| network.guard.as_mut())
+            && let Some(drops) = &notice.drops
+        {
+            guard.dropped = self.dropped(drops).await;
+        }
+        Some(status)
+    }
+
+    /// Why the agent is not ready; empty if it is.
+    #[must_use]
+    pub fn unready(&self) -> Vec<String> {
+        let readiness =
+            |notice: &Notice| notice.status.as_ref().map(|status| status.readiness.because.clone());
+        let stuck = self.stuck().map(|stuck| stuck.to_string());
+        let because = readiness(&self.notice.borrow()).unwrap_or_else(|| vec!["it is starting".to_owned()]);
+        stuck.into_iter().chain(because).collect()
+    }
+
+    /// Whether the loop makes no progress.
+    #[must_use]
+    pub fn stuck(&self) -> Option<Stuck> {
+        let notice = self.notice.borrow();
+        let since = crate::now().saturating_duration_since(notice.turned);
+        (since >= STUCK).then(|| Stuck { doing: notice.doing, seconds: since.as_secs() })
+    }
+
+    /// What the firewall dropped. However many ask, it is asked every few seconds.
+    async fn dropped(&self, drops: &Drops) -> Dropped {
+        let mut counted = self.counted.lock().await;
+        match &*counted {
+            Some((at, counts)) if crate::now().saturating_duration_since(*at) < FRESH => counts.clone(),
+            _ => {
+                let counts = drops.count().await;
+                *counted = Some((crate::now(), counts.clone()));
+                counts
+            }
+        }
+    }
+}
+
+impl<W: World> Agent<W> {
+    /// For those who ask what this agent says of itself.
+    #[must_use]
+    pub fn view(&self) -> View {
+        self.board.view()
+    }
+
+    /// Writes up what may have changed in this turn, if it is time to.
+    pub(super) fn write_up(&mut self, now: Instant) {
+        if now < self.board.next {
+            self.board.due = Some(self.board.next);
+            return;
+        }
+        self.write_up_at_once(now);
+    }
+
+    /// Writes up what is so, whatever it costs.
+    pub(super) fn write_up_at_once(&mut self, now: Instant) {
+        let began = Instant::now();
+        if std::mem::take(&mut self.board.stale) {
+            self.board.peers = Arc::new(self.peers());
+        }
+        let status = Arc::new(self.status(now));
+        let drops = self.firewall.as_ref().map(Firewall::drops);
+        let peers = Arc::clone(&self.board.peers);
+        self.board.notice.send_modify(|notice| {
+            (notice.status, notice.peers, notice.drops) = (Some(status), peers, drops);
+            (notice.written, notice.turned) = (now, now);
+        });
+        self.board.due = None;
+        self.board.next = now + SOON.max(began.elapsed() * SHARE);
+    }
+}
