@@ -37,5 +37,5 @@ pub mod record;
 mod samples;
 pub mod state;
 pub mod tenure;
-mod udp;
+pub mod udp;
 pub mod vxlan;

@@ -11,7 +11,7 @@ use crate::state::Datapath;
 use crate::vxlan::{Flavour, Vxlan};
 
 /// The port of flannel's udp backend.
-const PORT: u16 = 8285;
+pub const PORT: u16 = 8285;
 
 /// The udp backend.
 pub(crate) fn new(config: &NetworkConfig) -> Result<Vxlan, Fault> {

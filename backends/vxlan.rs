@@ -22,7 +22,7 @@ use crate::state::{
 };
 
 /// The port that the kernel and flannel use unless told another; the IANA number is 4789.
-const DEFAULT_PORT: u16 = 8472;
+pub const DEFAULT_PORT: u16 = 8472;
 
 /// The largest VNI: it has 24 bits.
 const MAX_VNI: u32 = (1 << 24) - 1;

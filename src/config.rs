@@ -3,6 +3,7 @@
 //! [`crate::cli`] reads what was typed and builds these values; everything after it only sees them.
 
 mod bench;
+mod doctor;
 mod error;
 mod migrate;
 mod store;
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use bench::{BenchConfig, Ends, Measure, Subject};
+pub use doctor::DoctorConfig;
 pub use error::{BadLine, ConfigError};
 pub use migrate::MigrateConfig;
 pub use store::{EtcdConfig, Secret, StoreConfig, TlsFiles, endpoints};

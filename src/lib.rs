@@ -24,6 +24,7 @@ pub mod cni;
 pub mod commands;
 pub mod config;
 pub mod datapath;
+pub mod doctor;
 pub mod files;
 pub mod filter;
 pub mod kernel;

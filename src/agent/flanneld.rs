@@ -46,6 +46,17 @@ pub fn running(proc: &Path) -> Vec<Flanneld> {
     found
 }
 
+/// Every process of this network namespace, by its pid, with its name as far as the kernel keeps it.
+#[must_use]
+pub fn programs(proc: &Path) -> BTreeMap<u32, String> {
+    let entries = fs::read_dir(proc).into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let here = pids.filter(|pid| is_here(&proc.join("self"), &proc.join(pid.to_string())));
+    let named =
+        here.filter_map(|pid| Some((pid, fs::read_to_string(proc.join(format!("{pid}/comm"))).ok()?)));
+    named.map(|(pid, comm)| (pid, comm.trim_end().to_owned())).collect()
+}
+
 /// Whether two processes are in one network namespace.
 ///
 /// # Why

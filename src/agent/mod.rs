@@ -58,6 +58,7 @@ use self::papers::Papers;
 use self::readiness::Judgement;
 use self::socket::Visit;
 use self::underlay::Found;
+pub use self::underlay::choice as underlay_choice;
 use crate::config::Config;
 use crate::filter::{self, Firewall};
 use crate::kernel::{Kernel, Scope};

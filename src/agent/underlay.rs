@@ -162,7 +162,9 @@ fn vtep_mac(data: &Value) -> Option<Mac> {
     mac.as_str()?.parse().ok()
 }
 
-fn choice(interface: &crate::config::InterfaceConfig, network: &NetworkConfig) -> UnderlayChoice {
+/// How the underlay of a network is chosen, by what the operator asked for.
+#[must_use]
+pub fn choice(interface: &crate::config::InterfaceConfig, network: &NetworkConfig) -> UnderlayChoice {
     UnderlayChoice {
         names: interface.names.clone(),
         patterns: interface.patterns.clone(),

@@ -7,11 +7,12 @@ use twill_backends::code::Entry;
 use twill_backends::fault;
 
 use crate::config::BadLine;
+use crate::doctor::sign::Sign;
 use crate::migrate::About;
 
 /// The enums' tables.
 const TABLES: &[&[Entry]] =
-    &[fault::Code::ENTRIES, refusal::Refusal::ENTRIES, BadLine::ENTRIES, About::ENTRIES];
+    &[fault::Code::ENTRIES, Sign::ENTRIES, refusal::Refusal::ENTRIES, BadLine::ENTRIES, About::ENTRIES];
 
 /// How alike two names have to be for one to be taken for the other misspelt, as in clap.
 const ALIKE: f64 = 0.7;

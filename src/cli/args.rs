@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use uuid::Uuid;
 
 use super::bench::BenchArgs;
+use super::doctor::LookArgs;
 use super::generate::CompletionShell;
 use super::go;
 use super::looks::{TraceArgs, VerifyArgs};
@@ -62,6 +63,16 @@ pub(super) enum Verb {
     /// Move a host from flanneld to Twill
     #[command(subcommand)]
     Migrate(MigrateVerb),
+    /// Look at this host and its store, and say what is wrong and how to mend it; exit 0 nothing, 1 warnings, 2 broken
+    Doctor {
+        #[command(flatten)]
+        agent: AgentArgs,
+        #[command(flatten)]
+        look: LookArgs,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
     /// Say what a code means, what it breaks and what to do; without a code, list all
     Explain {
         /// As `twill status`, `twill doctor` or an error prints it

@@ -7,7 +7,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use uuid::Uuid;
 
 use super::generate::CompletionShell;
-use crate::config::{BenchConfig, Config, DemoConfig, MigrateConfig, Site};
+use crate::config::{BenchConfig, Config, DemoConfig, DoctorConfig, MigrateConfig, Site};
 
 /// What a command line asks for.
 #[derive(Clone, Debug)]
@@ -92,6 +92,15 @@ pub enum Command {
     },
     /// Say whether this host can be taken over from flanneld.
     MigrateCheck(MigrateConfig),
+    /// Say what is wrong with this host.
+    Doctor {
+        /// Where to look.
+        config: DoctorConfig,
+        /// Whether flags of the agent were typed, and not only which fabric is meant.
+        typed: bool,
+        /// One JSON object, else text.
+        json: bool,
+    },
     /// Say what a code means.
     Explain {
         /// Which, as typed; `None` is all of them.

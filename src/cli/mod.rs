@@ -8,6 +8,7 @@
 mod args;
 mod bench;
 mod command;
+mod doctor;
 mod flanneld;
 mod generate;
 mod go;
@@ -117,8 +118,10 @@ mod tests {
     /// Words of both spellings, whole and in pieces, and anything else.
     fn word() -> impl Strategy<Value = OsString> {
         let names: Vec<&str> = table::rows().map(|row| row.name).collect();
-        let verbs =
-            ["agent", "plan", "cleanup", "status", "config", "set", "get", "lease", "reserve", "release"];
+        let verbs = [
+            "agent", "plan", "cleanup", "doctor", "explain", "status", "config", "set", "get", "lease",
+            "reserve", "release",
+        ];
         prop_oneof![
             prop::sample::select(verbs.to_vec()).prop_map(OsString::from),
             ("-{0,3}", prop::sample::select(names), "(=.{0,8})?")

@@ -22,7 +22,7 @@ const PREFIX: &str = "TWILL";
 
 /// Subcommands that take every flag of the agent; those without effect included, so that a unit's line can
 /// be pasted.
-const AGENT_LIKE: [&str; 5] = ["agent", "plan", "verify", "trace", "cleanup"];
+const AGENT_LIKE: [&str; 6] = ["agent", "plan", "verify", "trace", "doctor", "cleanup"];
 
 /// What is to be known of the flags besides their values.
 struct Flags {
@@ -183,6 +183,11 @@ fn command(verb: Verb, flags: Flags, env: &Env) -> Result<Command, Exit> {
         Verb::Config(ConfigVerb::Get { site }) => resolve::site(site).map(|site| Command::ConfigGet { site }),
         Verb::Lease(verb) => lease(verb),
         Verb::Migrate(MigrateVerb::Check(args)) => Ok(Command::MigrateCheck(args.resolve(env))),
+        Verb::Doctor { agent, look, json } => resolve::config(agent, ignored).map(|config| Command::Doctor {
+            config: look.resolve(config),
+            typed,
+            json,
+        }),
         Verb::Explain { code, json } => Ok(Command::Explain { code, json }),
         Verb::Demo(args) => Ok(Command::Demo(demo(&args))),
         Verb::Bench(args) => Ok(Command::Bench(args.resolve())),
@@ -301,6 +306,7 @@ mod tests {
             | Command::Bench(_)
             | Command::MigrateCheck(_)
             | Command::Explain { .. }
+            | Command::Doctor { .. }
             | Command::Generate(_)
             | Command::Version => panic!("{command:?}"),
         }
@@ -343,6 +349,16 @@ mod tests {
         let config = agent(&typed, &[]).unwrap();
         assert_eq!((config.subnet_file.to_str(), config.verbosity), (Some("/b"), 2));
         assert_eq!(config.interface.names, ["a", "b"]);
+    }
+
+    #[test]
+    fn a_line_that_asks_for_help_with_a_host_is_understood() {
+        let doctor = line(&["doctor", "--json", "--proc=/p", "--vmodule=x=1"], &[]).unwrap();
+        let Command::Doctor { config, typed: true, json: true } = doctor else { panic!("{doctor:?}") };
+        assert_eq!((config.proc.to_str(), config.agent.site.warnings.len()), (Some("/p"), 1));
+        assert!(matches!(line(&["explain"], &[]), Ok(Command::Explain { code: None, json: false })));
+        let explain = line(&["explain", "store-down", "--json"], &[]).unwrap();
+        assert!(matches!(explain, Command::Explain { code: Some(code), json: true } if code == "store-down"));
     }
 
     #[test]

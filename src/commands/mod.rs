@@ -1,6 +1,7 @@
 //! What each command of the program does: from resolved configuration to an exit.
 
 mod agent;
+mod doctor;
 mod explain;
 mod generate;
 mod lease;
@@ -46,6 +47,9 @@ type Outcome = Result<String, Box<dyn Error + Send + Sync>>;
 pub fn run(command: Command) -> Exit {
     match command {
         Command::Version => printed(format!("twill {VERSION}\n")),
+        Command::Doctor { config, typed, json } => {
+            blocking(doctor::run(config, typed, json)).unwrap_or_else(|error| failed(&error))
+        }
         Command::Explain { code, json } => {
             explain::run(code.as_deref(), json).unwrap_or_else(|error| failed(&error))
         }

@@ -18,6 +18,7 @@ pub mod fake;
 mod guard;
 mod host;
 mod iptables;
+pub mod look;
 mod monitor;
 mod news;
 mod nft;

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use twill_backends::family::Family;
 use twill_backends::mac::Mac;
-use twill_backends::state::{LinkName, Route, RouteKey, RouteKind};
+use twill_backends::state::{LinkName, Route, RouteKey, RouteKind, Vxlan};
 
 /// `RTPROT_KERNEL`: the kernel made it, as it does for an address's network.
 pub const BY_KERNEL: u8 = 2;
@@ -43,6 +43,10 @@ pub struct LinkFact {
     pub alias: String,
     /// Whether it is up and has a carrier.
     pub running: bool,
+    /// Whether it is administratively up.
+    pub up: bool,
+    /// What it is told, if it is a VXLAN device.
+    pub vxlan: Option<Vxlan>,
 }
 
 /// An address of a link.
@@ -212,6 +216,8 @@ pub(crate) mod tests {
             mtu: 1500,
             alias: String::new(),
             running: true,
+            up: true,
+            vxlan: None,
         }
     }
 

@@ -5,8 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
+use crate::cni::delegate::{BRIDGE, HOST_LOCAL};
 use crate::cni::netconf::NetConf;
 use crate::cni::reservations;
 use crate::cni::state::{self, Content};
@@ -19,6 +20,11 @@ pub use crate::cni::reservations::DIR as NETWORKS_DIR;
 
 /// Where runtimes look for configurations.
 pub const CONF_DIR: &str = "/etc/cni/net.d";
+
+/// The names under which flannel's plugin, or Twill's in its place, is installed.
+const NAMES: [&str; 2] = ["flannel", "twill"];
+/// The bridge that the bridge plugin makes, unless told otherwise.
+const DEFAULT_BRIDGE: &str = "cni0";
 
 /// Where CNI plugins have their files.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +59,10 @@ pub struct Network {
     pub name: String,
     /// The subnet.env that its containers are configured from.
     pub subnet_file: PathBuf,
+    /// The bridge of its containers, if they have one.
+    pub bridge: Option<String>,
+    /// The plugins that it takes, by the names of their programs.
+    pub plugins: Vec<String>,
     /// Where its containers are kept.
     state: PathBuf,
     /// Where its addresses are kept, if host-local hands them out.
@@ -90,8 +100,16 @@ fn networks(file: &Path, dirs: &Dirs) -> Result<Vec<Network>, String> {
     let conf: Value = serde_json::from_slice(&text).map_err(|cause| cause.to_string())?;
     let plugins =
         conf.get("plugins").and_then(Value::as_array).cloned().unwrap_or_else(|| vec![conf.clone()]);
-    let flannels = plugins.into_iter().filter(|plugin| plugin["type"] == "flannel");
-    flannels.map(|plugin| network(file, &conf, plugin, dirs)).collect()
+    let types: Vec<String> =
+        plugins.iter().filter_map(|plugin| plugin["type"].as_str().map(str::to_owned)).collect();
+    let flannels = plugins.into_iter().filter(|plugin| NAMES.iter().any(|name| plugin["type"] == *name));
+    flannels
+        .map(|plugin| {
+            let mut network = network(file, &conf, plugin, dirs)?;
+            network.plugins.extend(types.iter().cloned());
+            Ok(network)
+        })
+        .collect()
 }
 
 /// The network of one plugin, which has its name and version from the list.
@@ -105,11 +123,18 @@ fn network(file: &Path, list: &Value, mut plugin: Value, dirs: &Dirs) -> Result<
     if !conf.version.is_empty() && !SUPPORTED.contains(&conf.version.as_str()) {
         return Err(format!("cniVersion {} is not one of {}", conf.version, SUPPORTED.join(", ")));
     }
+    let kind = |of: &Map<String, Value>, default: &str| {
+        of.get("type").and_then(Value::as_str).unwrap_or(default).to_owned()
+    };
+    let delegate = kind(&conf.delegate, BRIDGE);
+    let name = conf.delegate.get("bridge").and_then(Value::as_str).unwrap_or(DEFAULT_BRIDGE).to_owned();
     let mut ipam = conf.ipam;
     ipam.entry("dataDir").or_insert_with(|| dirs.networks.display().to_string().into());
     let state = if conf.data_dir == Path::new(STATE_DIR) { dirs.state.clone() } else { conf.data_dir };
     Ok(Network {
         file: file.to_owned(),
+        bridge: (delegate == BRIDGE).then_some(name),
+        plugins: vec![delegate, kind(&ipam, HOST_LOCAL)],
         addresses: reservations::dir(&ipam, &conf.name),
         name: conf.name,
         subnet_file: conf.subnet_file,

@@ -12,6 +12,7 @@ mod commands;
 mod confine;
 mod containers;
 mod datapath;
+mod doctor;
 mod dump;
 mod fabric;
 mod faults;

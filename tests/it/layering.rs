@@ -35,12 +35,23 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("anyhow", &["src/main.rs"]),
     ("crate::cli", &["src/cli/", "src/commands/", "src/agent/report.rs", "src/main.rs"]),
     ("crate::lab", &["src/lab/", "src/commands/"]),
-    ("crate::agent", &["src/agent/", "src/commands/", "src/lab/", "src/migrate/", "src/telemetry/"]),
+    (
+        "crate::agent",
+        &["src/agent/", "src/commands/", "src/doctor/", "src/lab/", "src/migrate/", "src/telemetry/"],
+    ),
     ("crate::reconcile", &["src/reconcile/", "src/agent/"]),
     ("crate::telemetry", &["src/telemetry/", "src/commands/"]),
     (
         "crate::kernel",
-        &["src/kernel/", "src/reconcile/", "src/agent/", "src/commands/", "src/lab/", "src/trace/"],
+        &[
+            "src/kernel/",
+            "src/reconcile/",
+            "src/agent/",
+            "src/commands/",
+            "src/doctor/",
+            "src/lab/",
+            "src/trace/",
+        ],
     ),
 ];
 

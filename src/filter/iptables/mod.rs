@@ -99,6 +99,28 @@ impl Iptables {
         drops
     }
 
+    /// Rules and policies that do something, whosever they are, with their table. A table that is not there is not made.
+    pub(super) async fn rules(&self) -> Vec<String> {
+        let mut rules = Vec::new();
+        for v6 in [false, true] {
+            for table in
+                ["filter", "nat", "mangle", "raw"].into_iter().filter(|table| self.visible(v6, table))
+            {
+                let saved = self.save(v6, table).await.unwrap_or_default();
+                let own = saved.lines().filter(|line| line.starts_with("-A ") || line.contains(" DROP ["));
+                rules.extend(own.map(|line| format!("{} -t {table}: {line}", self.program(v6))));
+            }
+        }
+        rules
+    }
+
+    /// Those among them that are flanneld's, and so ours.
+    pub(super) async fn flannels(&self) -> Vec<String> {
+        let mut rules = self.rules().await;
+        rules.retain(|rule| rule.contains("FLANNEL-") || rule.contains("flanneld "));
+        rules
+    }
+
     async fn hook(
         &self,
         hook: &Hook,

@@ -18,7 +18,16 @@ pub(super) fn facts(n: u8) -> HostFacts {
     let (v4, v6) = (Ipv4Net::new(v4(n), 24), Ipv6Net::new(v6(n), 64));
     let addrs = [v4.map(IpNet::from), v6.map(IpNet::from)].into_iter().flatten();
     HostFacts {
-        links: vec![LinkFact { index: INDEX, name, mac, mtu: 1500, alias: String::new(), running: true }],
+        links: vec![LinkFact {
+            index: INDEX,
+            name,
+            mac,
+            mtu: 1500,
+            alias: String::new(),
+            running: true,
+            up: true,
+            vxlan: None,
+        }],
         addrs: addrs.map(addr).collect(),
         routes: vec![
             default_route(name, Ipv4Net::default().into(), self::v4(254).into()),

@@ -250,6 +250,8 @@ impl Kernel for FakeKernel {
                 mtu: link.mtu,
                 alias: link.alias.clone(),
                 running: link.up,
+                up: link.up,
+                vxlan: link.vxlan().cloned(),
             });
         }
         Ok(facts)

@@ -78,6 +78,8 @@ pub(super) async fn facts(requests: &Requests, reach: Option<IpAddr>) -> Result<
         name: seen.name,
         mac: seen.ethernet.then_some(seen.link.mac),
         mtu: seen.link.mtu,
+        up: seen.link.up,
+        vxlan: seen.link.vxlan().cloned(),
         alias: seen.link.alias,
         running: seen.link.up && seen.running,
     });

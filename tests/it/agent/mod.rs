@@ -196,6 +196,8 @@ impl Host {
             mtu: 1450,
             alias: String::new(),
             running: true,
+            up: true,
+            vxlan: None,
         });
         facts.addrs.push(AddrFact { index: 50, net: subnet.parse().unwrap(), ..facts.addrs[0].clone() });
         self.kernel.set_facts(facts);

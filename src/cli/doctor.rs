@@ -1,0 +1,45 @@
+//! What was typed after `twill doctor` and `twill bundle`, beside the agent's flags.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::config::{Config, DoctorConfig};
+use crate::migrate::cni;
+
+/// Where to look.
+#[derive(Debug, Args)]
+pub(super) struct LookArgs {
+    /// The proc file system, where programs are looked for
+    #[arg(long, value_name = "DIR", default_value = "/proc")]
+    pub(super) proc: PathBuf,
+    /// Below which the configuration of network managers is looked for
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    pub(super) root: PathBuf,
+    /// Configurations of CNI networks
+    #[arg(long, value_name = "DIR", default_value = cni::CONF_DIR)]
+    pub(super) cni_conf_dir: PathBuf,
+    /// What flannel's CNI plugin keeps of containers
+    #[arg(long, value_name = "DIR", default_value = cni::STATE_DIR)]
+    pub(super) cni_state_dir: PathBuf,
+    /// What host-local keeps of addresses
+    #[arg(long, value_name = "DIR", default_value = cni::NETWORKS_DIR)]
+    pub(super) cni_networks_dir: PathBuf,
+    /// CNI plugins
+    #[arg(long, value_name = "DIR", default_value = "/opt/cni/bin")]
+    pub(super) cni_bin_dir: PathBuf,
+}
+
+impl LookArgs {
+    pub(super) fn resolve(self, agent: Config) -> DoctorConfig {
+        DoctorConfig {
+            agent,
+            proc: self.proc,
+            root: self.root,
+            cni_conf_dir: self.cni_conf_dir,
+            cni_state_dir: self.cni_state_dir,
+            cni_networks_dir: self.cni_networks_dir,
+            cni_bin_dir: self.cni_bin_dir,
+        }
+    }
+}
