@@ -37,6 +37,7 @@ pub mod subnet_env;
 pub mod telemetry;
 pub mod trace;
 pub mod verify;
+pub mod views;
 
 use std::error::Error;
 use std::time::Instant;

@@ -11,7 +11,7 @@ use super::bench::BenchArgs;
 use super::doctor::LookArgs;
 use super::generate::CompletionShell;
 use super::go;
-use super::looks::{TraceArgs, VerifyArgs};
+use super::looks::{PeersArgs, StatusArgs, TraceArgs, VerifyArgs};
 use super::migrate::MigrateVerb;
 use crate::config::Secret;
 
@@ -47,13 +47,9 @@ pub(super) enum Verb {
         firewall_only: bool,
     },
     /// Show node, store, lease, peers and faults of the running agent
-    Status {
-        #[command(flatten)]
-        site: SiteArgs,
-        /// Print one JSON object
-        #[arg(long)]
-        json: bool,
-    },
+    Status(StatusArgs),
+    /// List the other hosts and how they are reached, the worst first
+    Peers(PeersArgs),
     /// Read or write the network config in the store
     #[command(subcommand)]
     Config(ConfigVerb),

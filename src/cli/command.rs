@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::generate::CompletionShell;
 use crate::config::{BenchConfig, Config, DemoConfig, DoctorConfig, MigrateConfig, Site};
+use crate::views::peers::Order;
 
 /// What a command line asks for.
 #[derive(Clone, Debug)]
@@ -23,6 +24,8 @@ pub enum Command {
         config: Config,
         /// Whether flags of the agent were given: else those of the running agent count.
         typed: bool,
+        /// All hosts, else this one.
+        fabric: Option<Fabric>,
         /// One JSON object, else text.
         json: bool,
     },
@@ -50,6 +53,17 @@ pub enum Command {
     Status {
         /// Whose socket.
         site: Site,
+        /// One JSON object, else text.
+        json: bool,
+        /// All hosts, else this one.
+        fabric: Option<Fabric>,
+    },
+    /// List the peers of the running agent.
+    Peers {
+        /// Whose socket.
+        site: Site,
+        /// What comes first.
+        order: Order,
         /// One JSON object, else text.
         json: bool,
     },
@@ -116,6 +130,13 @@ pub enum Command {
     Generate(Generate),
     /// Print the version.
     Version,
+}
+
+/// All hosts of a fabric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fabric {
+    /// Where their agents serve HTTP; `None`: where this host's does.
+    pub port: Option<u16>,
 }
 
 /// What to make of the definition of the command line.

@@ -23,7 +23,7 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::Path;
 
-pub use command::{Command, Generate, Owner, Release};
+pub use command::{Command, Fabric, Generate, Owner, Release};
 pub use generate::{CompletionShell, Page, completions, manual};
 pub use table::{FLANNELD_FLAGS, Fate, FlagRow, Kind, TWILL_FLAGS};
 

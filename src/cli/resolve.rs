@@ -142,16 +142,16 @@ fn switch(flag: &'static str, text: &str) -> Result<bool, ConfigError> {
     }
 }
 
-fn health(ip: &str, port: i64) -> Result<Option<SocketAddr>, ConfigError> {
+/// `--healthz-port`: none if it is 0.
+pub(super) fn port(port: i64) -> Result<Option<u16>, ConfigError> {
     let range = "0 (no server) to 65535";
-    let port = u16::try_from(port).map_err(|_| ConfigError::OutOfRange {
-        flag: "healthz-port",
-        value: port,
-        range,
-    })?;
-    if port == 0 {
-        return Ok(None);
-    }
+    let refused = || ConfigError::OutOfRange { flag: "healthz-port", value: port, range };
+    let port = u16::try_from(port).map_err(|_| refused())?;
+    Ok((port != 0).then_some(port))
+}
+
+fn health(ip: &str, port: i64) -> Result<Option<SocketAddr>, ConfigError> {
+    let Some(port) = self::port(port)? else { return Ok(None) };
     let ip: Option<IpAddr> = address("healthz-ip", ip, "an IPv4 or IPv6 address of this host")?;
     Ok(Some(SocketAddr::new(ip.unwrap_or(Ipv4Addr::UNSPECIFIED.into()), port)))
 }

@@ -12,7 +12,7 @@ use super::args::{
     AgentArgs, Cli, ConfigVerb, DemoArgs, DemoBackendArg, DemoStoreArg, GenerateVerb, LeaseVerb, OwnerArgs,
     ReleaseArgs, SiteArgs, Verb,
 };
-use super::looks::{TraceArgs, VerifyArgs};
+use super::looks::{self, PeersArgs, StatusArgs, TraceArgs, VerifyArgs};
 use super::migrate::MigrateVerb;
 use super::table::{self, FLANNELD_FLAGS, Fate, FlagRow, Kind};
 use super::{Command, Env, Exit, Generate, Owner, Release, resolve};
@@ -159,7 +159,9 @@ fn typed(matches: &ArgMatches) -> bool {
             && matches.value_source(&row.id()) == Some(ValueSource::CommandLine)
     };
     let site = SiteArgs::augment_args(clap::Command::default());
-    table::rows().any(|row| given(row) && site.get_arguments().all(|arg| arg.get_id() != row.id().as_str()))
+    let names = |row: &FlagRow| site.get_arguments().any(|arg| arg.get_id() == row.id().as_str());
+    // Here the port says where to ask other agents.
+    table::rows().any(|row| given(row) && !names(row) && row.name != "healthz-port")
 }
 
 fn command(verb: Verb, flags: Flags, env: &Env) -> Result<Command, Exit> {
@@ -170,13 +172,19 @@ fn command(verb: Verb, flags: Flags, env: &Env) -> Result<Command, Exit> {
         Verb::Cleanup { agent, firewall_only } => {
             resolve::config(agent, ignored).map(|config| Command::Cleanup { config, firewall_only })
         }
-        Verb::Verify(VerifyArgs { agent, json }) => {
-            resolve::config(agent, ignored).map(|config| Command::Verify { config, typed, json })
+        Verb::Verify(VerifyArgs { all, json, agent }) => {
+            looks::fabric(all, agent.healthz_port).and_then(|fabric| {
+                Ok(Command::Verify { config: resolve::config(agent, ignored)?, typed, fabric, json })
+            })
         }
         Verb::Trace(TraceArgs { src, dst, json, agent }) => {
             resolve::config(agent, ignored).map(|config| Command::Trace { config, typed, src, dst, json })
         }
-        Verb::Status { site, json } => resolve::site(site).map(|site| Command::Status { site, json }),
+        Verb::Status(StatusArgs { site, json, all, healthz_port }) => looks::fabric(all, healthz_port)
+            .and_then(|fabric| Ok(Command::Status { site: resolve::site(site)?, json, fabric })),
+        Verb::Peers(PeersArgs { site, json, sort }) => {
+            resolve::site(site).map(|site| Command::Peers { site, order: sort.into(), json })
+        }
         Verb::Config(ConfigVerb::Set { site, json }) => {
             resolve::site(site).map(|site| Command::ConfigSet { site, json })
         }
@@ -272,9 +280,10 @@ fn clap_exit(error: &clap::Error) -> Exit {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::Stream;
     use crate::cli::table::TWILL_FLAGS;
+    use crate::cli::{Fabric, Stream};
     use crate::config::{Config, Ends, Measure, Site, StoreConfig, Subject};
+    use crate::views::peers::Order;
 
     fn line(args: &[&str], env: &[(&str, &str)]) -> Result<Command, Exit> {
         let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
@@ -292,6 +301,7 @@ mod tests {
     fn site(command: &Command) -> Site {
         match command {
             Command::Status { site, .. }
+            | Command::Peers { site, .. }
             | Command::ConfigSet { site, .. }
             | Command::ConfigGet { site }
             | Command::LeaseList { site, .. }
@@ -351,6 +361,16 @@ mod tests {
         assert_eq!(config.interface.names, ["a", "b"]);
     }
 
+    /// A line, and what it asks for.
+    type Row<'a> = (&'a [&'a str], fn(&Command) -> bool);
+
+    fn understood(rows: &[Row<'_>]) {
+        for (args, want) in rows {
+            let command = line(args, &[]).unwrap_or_else(|exit| panic!("{args:?}: {}", exit.text));
+            assert!(want(&command), "{args:?}: {command:?}");
+        }
+    }
+
     #[test]
     fn a_line_that_asks_for_help_with_a_host_is_understood() {
         let doctor = line(&["doctor", "--json", "--proc=/p", "--vmodule=x=1"], &[]).unwrap();
@@ -364,7 +384,6 @@ mod tests {
     #[test]
     fn every_subcommand_is_understood() {
         let id = "6f1c1f0e-9a0f-4b3a-8a54-0d8d8a6f2d11";
-        type Row<'a> = (&'a [&'a str], fn(&Command) -> bool);
         let rows: &[Row<'_>] = &[
             (&["agent"], |c| matches!(c, Command::Agent(_))),
             (&["plan", "--ip-masq"], |c| matches!(c, Command::Plan(config) if config.filter.masquerade)),
@@ -374,18 +393,6 @@ mod tests {
                 &["cleanup", "--vmodule=x=1"],
                 |c| matches!(c, Command::Cleanup { config, .. } if config.site.warnings.len() == 1),
             ),
-            (&["verify", "--json"], |c| matches!(c, Command::Verify { typed: false, json: true, .. })),
-            (
-                &["verify", "--store=file:/x", "--iface=eth1"],
-                |c| matches!(c, Command::Verify { typed: true, config, .. } if config.interface.names == ["eth1"]),
-            ),
-            (
-                &["trace", "10.1.0.1", "fd00::1", "--json"],
-                |c| matches!(c, Command::Trace { typed: false, src, dst, json: true, .. } if src.is_ipv4() && dst.is_ipv6()),
-            ),
-            (&["verify", "--store=file:/x"], |c| matches!(c, Command::Verify { typed: false, .. })),
-            (&["status"], |c| matches!(c, Command::Status { json: false, .. })),
-            (&["status", "--json"], |c| matches!(c, Command::Status { json: true, .. })),
             (&["config", "set", "{}"], |c| matches!(c, Command::ConfigSet { json, .. } if json == "{}")),
             (&["config", "get"], |c| matches!(c, Command::ConfigGet { .. })),
             (&["lease", "list", "--json"], |c| matches!(c, Command::LeaseList { json: true, .. })),
@@ -416,10 +423,34 @@ mod tests {
             ),
             (&["version"], |c| matches!(c, Command::Version)),
         ];
-        for (args, want) in rows {
-            let command = line(args, &[]).unwrap_or_else(|exit| panic!("{args:?}: {}", exit.text));
-            assert!(want(&command), "{args:?}: {command:?}");
-        }
+        understood(rows);
+    }
+
+    #[test]
+    fn what_looks_is_understood() {
+        understood(&[
+            (&["verify", "--json"], |c| matches!(c, Command::Verify { typed: false, json: true, .. })),
+            (
+                &["verify", "--store=file:/x", "--iface=eth1"],
+                |c| matches!(c, Command::Verify { typed: true, config, .. } if config.interface.names == ["eth1"]),
+            ),
+            (
+                &["trace", "10.1.0.1", "fd00::1", "--json"],
+                |c| matches!(c, Command::Trace { typed: false, src, dst, json: true, .. } if src.is_ipv4() && dst.is_ipv6()),
+            ),
+            (&["verify", "--store=file:/x"], |c| matches!(c, Command::Verify { typed: false, .. })),
+            (&["status"], |c| matches!(c, Command::Status { json: false, .. })),
+            (&["status", "--json"], |c| matches!(c, Command::Status { json: true, fabric: None, .. })),
+            (&["status", "--all", "--healthz-port=10254"], |c| {
+                matches!(c, Command::Status { fabric: Some(Fabric { port: Some(10254) }), .. })
+            }),
+            (&["peers", "--sort", "rtt"], |c| {
+                matches!(c, Command::Peers { order: Order::Rtt, json: false, .. })
+            }),
+            (&["verify", "--all"], |c| {
+                matches!(c, Command::Verify { fabric: Some(Fabric { port: None }), .. })
+            }),
+        ]);
     }
 
     #[test]
@@ -574,7 +605,7 @@ mod tests {
         let want = "twill: TWILL_HEALTHZ_PORT is `http`: parse error; correct it, unset it or give --healthz-port [bad-value]\n";
         assert_eq!(exit.text, want);
         assert!(agent(&["--ip-masq", "--healthz-port=0"], &env).is_ok());
-        assert!(line(&["status"], &env).is_ok(), "it has no such flag");
+        assert!(line(&["lease", "list"], &env).is_ok(), "it has no such flag");
         assert!(line(&["version"], &env).is_ok());
     }
 

@@ -80,11 +80,6 @@ fn table(entries: &[Entry]) -> String {
 }
 
 fn row(entry: &Entry) -> [String; 5] {
-    let expires = match entry.expires_in {
-        _ if entry.permanent => "never".to_owned(),
-        Some(left) => hours(left),
-        None => "unknown".to_owned(),
-    };
     let [public, backend, node] = match &entry.lease {
         Ok(lease) => {
             let public = Family::ALL.iter().filter_map(|family| lease.attrs.public(*family));
@@ -94,7 +89,16 @@ fn row(entry: &Entry) -> [String; 5] {
         }
         Err(fault) => ["-".to_owned(), "-".to_owned(), format!("unusable: {}", fault.cause)],
     };
-    [entry.key.to_string(), public, backend, expires, node]
+    [entry.key.to_string(), public, backend, left(entry), node]
+}
+
+/// How long a lease lives unless it is renewed.
+pub(super) fn left(entry: &Entry) -> String {
+    match entry.expires_in {
+        _ if entry.permanent => "never".to_owned(),
+        Some(left) => hours(left),
+        None => "unknown".to_owned(),
+    }
 }
 
 fn hours(left: Duration) -> String {

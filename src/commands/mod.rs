@@ -3,6 +3,7 @@
 mod agent;
 mod doctor;
 mod explain;
+mod fleet;
 mod generate;
 mod lease;
 mod migrate;
@@ -57,17 +58,15 @@ pub fn run(command: Command) -> Exit {
         // Both may have to enter a user namespace, which only a process of one thread can.
         Command::Demo(config) => said(demo::command(&config)),
         Command::Bench(config) => said(bench::command(&config)),
-        Command::Status { site, json } => {
-            blocking(status::run(&site, json)).unwrap_or_else(|error| failed(&error))
-        }
+        Command::Status { site, json, fabric: None } => looked(status::run(&site, json)),
+        Command::Status { site, json, fabric: Some(fabric) } => looked(status::all(&site, fabric.port, json)),
+        Command::Peers { site, order, json } => looked(status::peers(&site, order, json)),
         Command::Agent(config) => outcome(blocking(agent::run(config))),
         Command::Plan(config) => outcome(blocking(preview::plan(config))),
-        Command::Verify { config, typed, json } => {
-            blocking(verify::run(config, typed, json)).unwrap_or_else(|error| failed(&error))
-        }
+        Command::Verify { config, typed, fabric, json } => looked(verify::run(config, typed, fabric, json)),
         Command::Trace { config, typed, src, dst, json } => {
             let request = trace::Request { src, dst, json };
-            blocking(trace::run(config, typed, request)).unwrap_or_else(|error| failed(&error))
+            looked(trace::run(config, typed, request))
         }
         Command::Cleanup { config, firewall_only } => {
             outcome(blocking(preview::clean_up(config, firewall_only)))
@@ -85,6 +84,11 @@ pub fn run(command: Command) -> Exit {
         }
         Command::LeaseRelease { site, which } => outcome(blocking(lease::release(&site, which))),
     }
+}
+
+/// What a command says that looks at things; its codes 0 and 1 are about what it saw.
+fn looked(saw: impl Future<Output = Result<Exit, Box<dyn Error + Send + Sync>>>) -> Exit {
+    blocking(saw).unwrap_or_else(|error| Exit { code: 2, ..failed(&error) })
 }
 
 /// Runs a future to its end. One thread does: the agent is one loop, and the kernel does the work.

@@ -33,13 +33,7 @@ pub(super) struct Request {
 /// Names the hops. Exit 0 is through, 1 through with something amiss, 2 not through, or not to be looked at.
 pub(super) async fn run(config: Config, typed: bool, request: Request) -> Result<Exit, Failure> {
     telemetry::warnings_to_stderr(config.verbosity);
-    let trace = match look(&running::or_typed(typed, config), &request).await {
-        Ok(trace) => trace,
-        Err(error) => {
-            let text = format!("twill: {}\n", crate::chain(&*error));
-            return Ok(Exit { text, stream: Stream::Stderr, code: 2 });
-        }
-    };
+    let trace = look(&running::or_typed(typed, config), &request).await?;
     let code = trace.answer().code();
     let text = if request.json {
         format!("{}\n", json!({ "version": VERSION, "exit": code, "mtu": trace.mtu(), "trace": trace }))

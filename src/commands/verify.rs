@@ -1,37 +1,78 @@
 //! `twill verify`: this host's kernel against every lease.
 
+use std::collections::BTreeSet;
 use std::error::Error;
 
 use serde_json::json;
 use twill_backends::fault::Code;
+use twill_backends::lease::Lease;
 
 use super::preview::survey;
-use super::running;
+use super::{fleet, running};
 use crate::agent::status::VERSION;
 use crate::agent::survey::Survey;
-use crate::cli::{Exit, Stream};
+use crate::cli::{Exit, Fabric, Stream};
 use crate::config::Config;
 use crate::telemetry;
-use crate::verify::{Report, differences};
+use crate::verify::{Other, Outcome, Report, differences};
+use crate::views::hosts::{Said, differences as differences_there};
 
 type Failure = Box<dyn Error + Send + Sync>;
 
-/// Names each difference. Exit 0 is none, 1 some, 2 could not be looked at.
-pub(super) async fn run(config: Config, typed: bool, json: bool) -> Result<Exit, Failure> {
+/// Names each difference. Exit 0 is none, 1 some, 2 a host could not be looked at.
+pub(super) async fn run(
+    config: Config,
+    typed: bool,
+    fabric: Option<Fabric>,
+    json: bool,
+) -> Result<Exit, Failure> {
     telemetry::warnings_to_stderr(config.verbosity);
-    let report = match survey(&running::or_typed(typed, config)).await {
-        Ok(survey) => report(&survey),
-        Err(error) => {
-            let text = format!("twill: {}\n", crate::chain(&*error));
-            return Ok(Exit { text, stream: Stream::Stderr, code: 2 });
-        }
+    let config = running::or_typed(typed, config);
+    let survey = survey(&config).await?;
+    let report = report(&survey);
+    let others = match fabric {
+        Some(fabric) => others(&survey, fleet::port(fabric.port, &config.site)).await?,
+        None => Vec::new(),
+    };
+    let code = if others.iter().any(|other| other.outcome == Outcome::Silent) {
+        2
+    } else {
+        u8::from(!report.is_same() || others.iter().any(|other| other.outcome == Outcome::Differs))
     };
     let text = if json {
-        format!("{}\n", json!({ "version": VERSION, "same": report.is_same(), "host": report }))
+        let same = code == 0;
+        format!("{}\n", json!({ "version": VERSION, "same": same, "host": report, "others": others }))
     } else {
-        report.to_string()
+        others.iter().fold(report.to_string(), |text, other| text + &other.to_string())
     };
-    Ok(Exit { text, stream: Stream::Stdout, code: u8::from(!report.is_same()) })
+    Ok(Exit { text, stream: Stream::Stdout, code })
+}
+
+/// Every other host, as its own agent sees it.
+async fn others(survey: &Survey, port: Option<u16>) -> Result<Vec<Other>, Failure> {
+    let port = port.ok_or(
+        "no port to ask other hosts at; next: give --healthz-port, at which their agents serve HTTP",
+    )?;
+    let own = &survey.plan.own().key;
+    let leases: Vec<&Lease> = survey.leases.iter().filter(|lease| lease.key != *own).collect();
+    let said = fleet::ask(leases.iter().copied(), port).await;
+    let keys: BTreeSet<String> = survey.leases.iter().map(|lease| lease.key.to_string()).collect();
+    let other = |lease: &&Lease| {
+        let key = lease.key.to_string();
+        let (outcome, words) = match said.get(&key) {
+            Some(Said::Status(status)) => {
+                let words = differences_there(status, &keys);
+                (if words.is_empty() { Outcome::Same } else { Outcome::Differs }, words)
+            }
+            Some(Said::Silent(cause, next)) => (Outcome::Silent, vec![format!("{cause}; next: {next}")]),
+            Some(Said::Unasked) | None => (
+                Outcome::Silent,
+                vec!["its lease has no public address; next: see twill lease list".to_owned()],
+            ),
+        };
+        Other { key, outcome, words }
+    };
+    Ok(leases.iter().map(other).collect())
 }
 
 fn report(survey: &Survey) -> Report {

@@ -119,7 +119,7 @@ fn healthy(backend: &str, datapath: Datapath) -> World {
         agents: [(plan.own().key.clone(), own)].into(),
         plan,
         leases,
-        observed: Observed { net, foreign: Vec::new(), neighbours: PerFamily::NONE },
+        observed: Observed { net, ..Observed::default() },
         facts: HostFacts { links, addrs, ..HostFacts::default() },
         ways,
         rules: Vec::new(),

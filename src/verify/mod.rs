@@ -14,7 +14,7 @@ use twill_backends::family::Family;
 use twill_backends::lease::Lease;
 use twill_backends::state::{LinkName, NetState};
 
-pub use report::Report;
+pub use report::{Other, Outcome, Report};
 
 /// One entry that is not as wanted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::Difference;
+use crate::style::{BAD, GOOD, STRONG, WARNING, paint};
 
 /// One host, compared with what its leases want of it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
@@ -23,6 +24,41 @@ pub struct Report {
     pub firewall: Vec<String>,
     /// Leases that are left out, and what is in the way of the others: code and text.
     pub faults: Vec<(String, String)>,
+}
+
+/// Another host, as its own agent sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Other {
+    /// The key of its lease.
+    pub key: String,
+    /// In one word.
+    pub outcome: Outcome,
+    /// What differs, or why it could not be asked.
+    pub words: Vec<String>,
+}
+
+/// What another host's agent said, in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// Its host is as the same leases want it.
+    Same,
+    /// It is not, or its agent knows other leases.
+    Differs,
+    /// It did not answer.
+    Silent,
+}
+
+impl fmt::Display for Other {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (style, word) = match self.outcome {
+            Outcome::Same => (GOOD, "as its leases want it, says its agent"),
+            Outcome::Differs => (BAD, "not as its leases want it"),
+            Outcome::Silent => (WARNING, "could not be asked"),
+        };
+        writeln!(f, "{}: {}", self.key, paint(style, word))?;
+        self.words.iter().try_for_each(|words| writeln!(f, "  {words}"))
+    }
 }
 
 impl Report {
@@ -55,7 +91,8 @@ impl Report {
             (0, faults) => format!("; {faults} faults"),
             (rules, faults) => format!("; firewall: {rules} to do; {faults} faults"),
         };
-        writeln!(f, "{lease}: {counted}{rest}")
+        let style = if self.is_same() { GOOD } else { BAD };
+        writeln!(f, "{lease}: {}", paint(style, counted + &rest))
     }
 }
 
@@ -67,8 +104,8 @@ impl fmt::Display for Report {
         }
         for one in &self.differences {
             match &one.peer {
-                Some(peer) => writeln!(f, "\n{}, for {peer}", one.entry)?,
-                None => writeln!(f, "\n{}", one.entry)?,
+                Some(peer) => writeln!(f, "\n{}, for {peer}", paint(STRONG, &*one.entry))?,
+                None => writeln!(f, "\n{}", paint(STRONG, &*one.entry))?,
             }
             let or_nothing = |text: &Option<String>| text.clone().unwrap_or_else(|| "nothing".to_owned());
             writeln!(f, "  wanted  {}", or_nothing(&one.wanted))?;
@@ -76,11 +113,11 @@ impl fmt::Display for Report {
             writeln!(f, "  fix     {}", one.fix)?;
         }
         if !self.firewall.is_empty() {
-            writeln!(f, "\nfirewall")?;
+            writeln!(f, "\n{}", paint(STRONG, "firewall"))?;
             self.firewall.iter().try_for_each(|line| writeln!(f, "  to do   {line}"))?;
         }
         for (code, text) in &self.faults {
-            writeln!(f, "\nfault {code}\n  {text}")?;
+            writeln!(f, "\n{}\n  {text}", paint(STRONG, format!("fault {code}")))?;
         }
         if self.lease.is_some() && !self.is_same() {
             writeln!(
@@ -97,13 +134,17 @@ mod tests {
     use super::*;
     use crate::verify::Peer;
 
+    fn plain(text: &impl fmt::Display) -> String {
+        anstream::adapter::strip_str(&text.to_string()).to_string()
+    }
+
     fn same() -> Report {
         Report { lease: Some("10.5.1.0-24".to_owned()), leases: 3, entries: 9, ..Report::default() }
     }
 
     #[test]
     fn a_host_as_wanted_takes_one_line() {
-        assert_eq!(same().to_string(), "10.5.1.0-24: 9 entries are as 3 leases want them\n");
+        assert_eq!(plain(&same()), "10.5.1.0-24: 9 entries are as 3 leases want them\n");
         assert!(same().is_same());
     }
 
@@ -147,6 +188,17 @@ fault foreign-route
 
 next: a running agent repairs its entries within a second; twill status says what keeps it
 ";
-        assert_eq!(report.to_string(), text);
+        assert_eq!(plain(&report), text);
+    }
+
+    #[test]
+    fn another_host_is_told_in_its_agents_words() {
+        let other = |outcome, words: &[&str]| {
+            let words = words.iter().map(|word| (*word).to_owned()).collect();
+            plain(&Other { key: "10.5.2.0-24".to_owned(), outcome, words })
+        };
+        assert_eq!(other(Outcome::Same, &[]), "10.5.2.0-24: as its leases want it, says its agent\n");
+        assert_eq!(other(Outcome::Differs, &["x"]), "10.5.2.0-24: not as its leases want it\n  x\n");
+        assert!(other(Outcome::Silent, &["refused"]).contains("could not be asked\n  refused\n"));
     }
 }

@@ -20,7 +20,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 const RUNS: u64 = 10;
 
 /// The commands that need no flags of the agent.
-const LOOKING: [&str; 3] = ["status", "verify", "trace"];
+const LOOKING: [&str; 5] = ["status", "peers", "verify", "trace", "watch"];
 
 /// Says why, and gives up, where network namespaces cannot be made.
 macro_rules! need_namespaces {

@@ -259,3 +259,34 @@ fn a_trace_through_the_userspace_datapath_misses_an_agent_that_hangs() {
     let told = traced(&fabric, &ends, 2);
     assert!(told.contains("(here, datapath): the agent carries the frames, and does not answer"), "{told}");
 }
+
+/// Agents that serve HTTP to other hosts.
+const SERVING: [&str; 4] = [FLAGS[0], FLAGS[1], "--healthz-ip=0.0.0.0", "--healthz-port=10254"];
+
+#[test]
+fn the_whole_fabric_is_shown_line_by_line() {
+    need_namespaces!();
+    let mut fabric = Fabric::new(Families::V4, VXLAN, &SERVING);
+    let peers = said(&fabric, &["peers"], 0);
+    let keys: Vec<String> =
+        (0..3).map(|index| fabric.status(index)["lease"]["key"].as_str().unwrap().to_owned()).collect();
+    assert!(peers.contains(&keys[1]) && peers.contains(&keys[2]) && !peers.contains(&keys[0]), "{peers}");
+    assert!(peers.lines().last().unwrap().starts_with("2 peers"), "{peers}");
+    let json: Value = serde_json::from_str(&said(&fabric, &["peers", "--json", "--sort=key"], 0)).unwrap();
+    assert_eq!(json["peers"].as_array().map(Vec::len), Some(2));
+    fabric.agents[2].kill(Signal::SIGTERM).unwrap();
+    let all = said(&fabric, &["status", "--all"], 1);
+    let line = |key: &str| all.lines().find(|line| line.starts_with(key)).unwrap_or_else(|| panic!("{all}"));
+    assert!(line(&keys[0]).contains("(here)") && line(&keys[0]).contains(" ok "), "{all}");
+    assert!(line(&keys[2]).contains("192.168.77.3") && line(&keys[2]).contains("silent"), "{all}");
+    assert!(all.contains(&format!("{}: not reachable at http://192.168.77.3:10254: ", keys[2])), "{all}");
+    let json: Value = serde_json::from_str(&said(&fabric, &["status", "--all", "--json"], 1)).unwrap();
+    assert_eq!(json["hosts"].as_array().map(Vec::len), Some(3), "{json}");
+    let verified = said(&fabric, &["verify", "--all"], 2);
+    assert!(verified.contains("entries are as 3 leases want them"), "{verified}");
+    assert!(verified.contains(&format!("{}: could not be asked\n  not reachable at", keys[2])), "{verified}");
+    fabric.agents[0].kill(Signal::SIGTERM).unwrap();
+    for words in [["peers"].as_slice(), &["status"]] {
+        assert!(said(&fabric, words, 2).contains("next: "), "{words:?}");
+    }
+}

@@ -28,6 +28,9 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("tonic", &["src/store/etcd/"]),
     ("inotify", &["src/store/file/"]),
     ("axum", &["src/telemetry/"]),
+    ("hyper", &["src/commands/"]),
+    ("hyper_util", &["src/commands/"]),
+    ("ratatui", &["src/commands/"]),
     ("tracing_subscriber", &["src/telemetry/"]),
     ("sd_notify", &["src/commands/"]),
     ("seccompiler", &["src/agent/confine/"]),
@@ -37,7 +40,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("crate::lab", &["src/lab/", "src/commands/"]),
     (
         "crate::agent",
-        &["src/agent/", "src/commands/", "src/doctor/", "src/lab/", "src/migrate/", "src/telemetry/"],
+        &["src/agent/", "src/commands/", "src/doctor/", "src/lab/", "src/migrate/", "src/telemetry/", "src/views/"],
     ),
     ("crate::reconcile", &["src/reconcile/", "src/agent/"]),
     ("crate::telemetry", &["src/telemetry/", "src/commands/"]),
