@@ -48,6 +48,11 @@ pub(super) enum Verb {
     },
     /// Show node, store, lease, peers and faults of the running agent
     Status(StatusArgs),
+    /// Show state, peers and repairs of the running agent, live
+    Watch {
+        #[command(flatten)]
+        site: SiteArgs,
+    },
     /// List the other hosts and how they are reached, the worst first
     Peers(PeersArgs),
     /// Read or write the network config in the store

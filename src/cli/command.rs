@@ -58,6 +58,11 @@ pub enum Command {
         /// All hosts, else this one.
         fabric: Option<Fabric>,
     },
+    /// Show the running agent live.
+    Watch {
+        /// Whose socket.
+        site: Site,
+    },
     /// List the peers of the running agent.
     Peers {
         /// Whose socket.

@@ -182,6 +182,7 @@ fn command(verb: Verb, flags: Flags, env: &Env) -> Result<Command, Exit> {
         }
         Verb::Status(StatusArgs { site, json, all, healthz_port }) => looks::fabric(all, healthz_port)
             .and_then(|fabric| Ok(Command::Status { site: resolve::site(site)?, json, fabric })),
+        Verb::Watch { site } => resolve::site(site).map(|site| Command::Watch { site }),
         Verb::Peers(PeersArgs { site, json, sort }) => {
             resolve::site(site).map(|site| Command::Peers { site, order: sort.into(), json })
         }
@@ -302,6 +303,7 @@ mod tests {
         match command {
             Command::Status { site, .. }
             | Command::Peers { site, .. }
+            | Command::Watch { site }
             | Command::ConfigSet { site, .. }
             | Command::ConfigGet { site }
             | Command::LeaseList { site, .. }
@@ -444,6 +446,7 @@ mod tests {
             (&["status", "--all", "--healthz-port=10254"], |c| {
                 matches!(c, Command::Status { fabric: Some(Fabric { port: Some(10254) }), .. })
             }),
+            (&["watch"], |c| matches!(c, Command::Watch { .. })),
             (&["peers", "--sort", "rtt"], |c| {
                 matches!(c, Command::Peers { order: Order::Rtt, json: false, .. })
             }),

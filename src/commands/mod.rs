@@ -15,6 +15,7 @@ mod status;
 mod successor;
 mod trace;
 mod verify;
+mod watch;
 mod world;
 
 use std::error::Error;
@@ -60,6 +61,7 @@ pub fn run(command: Command) -> Exit {
         Command::Bench(config) => said(bench::command(&config)),
         Command::Status { site, json, fabric: None } => looked(status::run(&site, json)),
         Command::Status { site, json, fabric: Some(fabric) } => looked(status::all(&site, fabric.port, json)),
+        Command::Watch { site } => looked(watch::run(&site)),
         Command::Peers { site, order, json } => looked(status::peers(&site, order, json)),
         Command::Agent(config) => outcome(blocking(agent::run(config))),
         Command::Plan(config) => outcome(blocking(preview::plan(config))),

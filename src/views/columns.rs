@@ -15,31 +15,29 @@ pub(super) const STAYS: u8 = u8::MAX;
 /// What the table puts between two columns.
 const GAP: usize = 2;
 
+/// The columns that there is room for, with their widths. `width`: of the terminal, if it is one.
+pub(super) fn fit(columns: &[Column], rows: &[Vec<Cell>], width: Option<usize>) -> Vec<(usize, usize)> {
+    let texts = |at: usize| rows.iter().filter_map(move |row| row.get(at)).map(|cell| cell.text.as_str());
+    let known = |at: &usize| columns[*at].weight == STAYS || texts(*at).any(|text| !matches!(text, "" | "-"));
+    let widest = |at: usize| {
+        texts(at).chain([columns[at].name]).map(|text| text.chars().count()).max().unwrap_or_default()
+    };
+    let mut kept: Vec<(usize, usize)> = (0..columns.len()).filter(known).map(|at| (at, widest(at))).collect();
+    while width.is_some_and(|width| kept.iter().map(|(_, wide)| wide + GAP).sum::<usize>() > width + GAP) {
+        let goes = kept.iter().map(|(at, _)| *at).filter(|at| columns[*at].weight < STAYS);
+        let Some(least) = goes.min_by_key(|at| columns[*at].weight) else { break };
+        kept.retain(|(at, _)| *at != least);
+    }
+    kept
+}
+
 /// The table, with a head. `width`: of the terminal, if it is one.
 pub(super) fn table(columns: &[Column], rows: Vec<Vec<Cell>>, width: Option<usize>) -> Table {
-    let widest = |at: usize| {
-        let cells = rows.iter().filter_map(|row| row.get(at)).map(|cell| cell.text.chars().count());
-        cells.chain([columns[at].name.chars().count()]).max().unwrap_or_default()
-    };
-    let widths: Vec<usize> = (0..columns.len()).map(widest).collect();
-    let empty = |at: usize| {
-        rows.iter().all(|row| row.get(at).is_none_or(|cell| matches!(cell.text.as_str(), "" | "-")))
-    };
-    let mut kept: Vec<usize> =
-        (0..columns.len()).filter(|at| columns[*at].weight == STAYS || !empty(*at)).collect();
-    while width.is_some_and(|width| kept.iter().map(|at| widths[*at] + GAP).sum::<usize>() > width + GAP) {
-        let least = kept
-            .iter()
-            .copied()
-            .filter(|at| columns[*at].weight < STAYS)
-            .min_by_key(|at| columns[*at].weight);
-        let Some(least) = least else { break };
-        kept.retain(|at| *at != least);
-    }
+    let kept = fit(columns, &rows, width);
     let mut table = Table::default();
-    table.row(kept.iter().map(|at| paint(FAINT, columns[*at].name)));
+    table.row(kept.iter().map(|(at, _)| paint(FAINT, columns[*at].name)));
     for row in rows {
-        table.row(kept.iter().map(|at| row.get(*at).cloned().unwrap_or_else(|| "".into())));
+        table.row(kept.iter().map(|(at, _)| row.get(*at).cloned().unwrap_or_else(|| "".into())));
     }
     table
 }

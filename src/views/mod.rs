@@ -6,3 +6,4 @@ mod columns;
 pub mod hosts;
 pub mod peers;
 pub mod status;
+pub mod watch;

@@ -91,6 +91,32 @@ pub enum Order {
     Mtu,
 }
 
+impl Order {
+    /// The one that comes after it.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        match self {
+            Self::Worst => Self::Key,
+            Self::Key => Self::Rtt,
+            Self::Rtt => Self::Loss,
+            Self::Loss => Self::Mtu,
+            Self::Mtu => Self::Worst,
+        }
+    }
+
+    /// As typed after `--sort`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Worst => "worst",
+            Self::Key => "key",
+            Self::Rtt => "rtt",
+            Self::Loss => "loss",
+            Self::Mtu => "mtu",
+        }
+    }
+}
+
 impl Peer {
     /// How it is.
     #[must_use]
@@ -182,7 +208,7 @@ pub fn sort(peers: &mut [(Peer, Value)], order: Order) {
     });
 }
 
-const COLUMNS: [Column; 11] = [
+pub(super) const COLUMNS: [Column; 11] = [
     Column { name: "PEER", weight: STAYS },
     Column { name: "PUBLIC", weight: 9 },
     Column { name: "PROBE", weight: STAYS },
@@ -233,7 +259,7 @@ pub fn summary(peers: &[(Peer, Value)]) -> String {
     format!("{} peers{of}", peers.len())
 }
 
-fn row(peer: &Peer) -> Vec<Cell> {
+pub(super) fn row(peer: &Peer) -> Vec<Cell> {
     let ms = |us: Option<u64>| us.map_or("-".to_owned(), |us| format!("{}.{:02}", us / 1000, us % 1000 / 10));
     let probe = peer.probe.as_ref();
     let or_dash = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };

@@ -196,6 +196,12 @@ pub(crate) fn write_config(lab: &Lab, store: &StoreAt, config: &str) {
 
 /// Runs a `twill` command on a host with these flags and the agent's store, directories and subnet file.
 pub(crate) fn twill(host: &Host, agent: &AgentProcess, store: &StoreAt, words: &[&str]) -> Output {
+    let mut run = command(agent, store, words);
+    host.net.run(|| run.output()).unwrap().unwrap()
+}
+
+/// The same, not run yet.
+pub(crate) fn command(agent: &AgentProcess, store: &StoreAt, words: &[&str]) -> Command {
     let mut run = Command::new(TWILL);
     run.args(words).args(store.flags());
     run.arg("--state-dir").arg(&agent.files.state).arg("--run-dir").arg(&agent.files.run);
@@ -203,7 +209,7 @@ pub(crate) fn twill(host: &Host, agent: &AgentProcess, store: &StoreAt, words: &
     if words.first().is_none_or(|verb| !LOOKING.contains(verb)) {
         run.arg("--subnet-file").arg(&agent.files.subnet);
     }
-    host.net.run(|| run.output()).unwrap().unwrap()
+    run
 }
 
 /// Where the leases of a lab are.

@@ -28,4 +28,5 @@ mod relay;
 mod restart;
 mod strain;
 mod takeover;
+mod watch;
 mod wire;

@@ -30,7 +30,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("axum", &["src/telemetry/"]),
     ("hyper", &["src/commands/"]),
     ("hyper_util", &["src/commands/"]),
-    ("ratatui", &["src/commands/"]),
+    ("ratatui", &["src/commands/", "src/views/"]),
     ("tracing_subscriber", &["src/telemetry/"]),
     ("sd_notify", &["src/commands/"]),
     ("seccompiler", &["src/agent/confine/"]),
