@@ -133,6 +133,38 @@ codes! {
             "More than 80 % of the network's subnets are leased.",
             "Nothing yet; once all are, a host that comes gets none.",
             "release leases of hosts that are gone (twill lease list), or widen Network";
+        PeerUnreachable: Broken "peer-unreachable",
+            "Nothing comes from a peer: it is down, or cut off, or what it sends is lost.",
+            "Pods of that host cannot be reached from here.",
+            "look whether the host named is up and reaches this one; one that is gone for good: twill lease release KEY";
+        AgentDown: Warning "agent-down",
+            "A peer's agent does not answer, and its kernel does.",
+            "Packets to its pods pass; whatever breaks on that host stays broken, and its lease will expire.",
+            "start the agent of the host named: systemctl start twill";
+        OverlayDown: Broken "overlay-down",
+            "A peer answers from host to host, and not through the tunnel, and one of the two hosts is not as it should be.",
+            "Pods of that host cannot be reached from here.",
+            "see what else is wrong on both hosts: twill status";
+        UnderlayDown: Warning "underlay-down",
+            "A peer answers through the tunnel, and not from host to host at the probes' port.",
+            "Packets to its pods pass; how wide the path is cannot be told as well.",
+            "let UDP pass between the hosts at --probe-port, or start with --probe-port 0";
+        PortEaten: Broken "port-eaten",
+            "Two hosts reach each other and are as they should be, and what is sent to the tunnel's port is lost.",
+            "Pods of that host cannot be reached from here.",
+            "let UDP pass between the hosts at the tunnel's port, in host firewalls and in the network, or choose another Backend.Port";
+        OneWay: Broken "one-way",
+            "What a peer sends arrives, and what is sent to it does not.",
+            "Pods of that host cannot be reached from here, though both hosts look well by themselves.",
+            "look for what drops packets in that direction: a firewall, a route, a link that is broken one way";
+        PathMtu: Warning "path-mtu",
+            "The path to a peer carries less than the devices at its ends take.",
+            "Senders are told what passes, so that TCP works; datagrams that are larger are cut or refused.",
+            "widen the path, or set Backend.MTU to what passes everywhere";
+        ProbeFailed: Warning "probe-failed",
+            "Peers cannot be probed, or not be answered.",
+            "Packets flow; what the network between hosts does goes unnoticed.",
+            "see the cause; Twill tries again by itself. Or choose another port with --probe-port";
     }
 }
 

@@ -41,6 +41,17 @@ pub struct Attrs {
     pub node_id: Option<String>,
     /// Which process of that node wrote it.
     pub session: Option<String>,
+    /// Where its agent answers probes; absent when it answers none.
+    pub probe: Option<Listener>,
+}
+
+/// Where an agent answers probes, and how it proves that an answer is its own.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Listener {
+    /// The UDP port, on its tunnel addresses and its public ones.
+    pub port: u16,
+    /// Known to those who read the store, and to nobody else.
+    pub secret: String,
 }
 
 /// One host's claim to a part of the network.
@@ -79,6 +90,13 @@ impl LeaseKey {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl fmt::Debug for Listener {
+    /// The secret is in no log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Listener").field("port", &self.port).finish_non_exhaustive()
     }
 }
 

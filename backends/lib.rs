@@ -32,6 +32,7 @@ pub mod link_name;
 pub mod mac;
 pub mod network;
 pub mod plan;
+pub mod probe;
 pub mod record;
 #[cfg(test)]
 mod samples;

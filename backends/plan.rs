@@ -18,15 +18,15 @@ use crate::diff::Key;
 use crate::family::{Family, PerFamily};
 use crate::fault::Fault;
 use crate::filter::Filter;
-use crate::frame::table::{self, Table};
 use crate::guard::Guard;
-use crate::host::{Host, Own};
+use crate::host::{Fact, Host, Own};
 use crate::index::{Index, Mark};
 use crate::lease::{Lease, LeaseKey};
 use crate::leases::Leases;
-use crate::state::{Desired, NetState, PeerState, Tunnel};
+use crate::state::{Desired, NetState, PeerState};
 
 mod claim;
+mod views;
 
 use claim::{Claim, conflict, keys};
 
@@ -48,6 +48,8 @@ pub struct Plan {
     /// What the peers claim.
     index: Index,
     faults: BTreeMap<LeaseKey, Vec<Fault>>,
+    /// What was measured of peers. Of others nothing is known.
+    facts: BTreeMap<LeaseKey, PerFamily<Fact>>,
     /// The node id in our own lease: other leases that carry it are ours too.
     node: Option<String>,
 }
@@ -77,8 +79,17 @@ impl Plan {
             peers: BTreeMap::new(),
             index: Index::new(),
             faults: BTreeMap::new(),
+            facts: BTreeMap::new(),
             node: None,
         }
+    }
+
+    /// This was measured, and nothing else is. Returns the leases of which it changes something; they are to be planned
+    /// again.
+    pub fn measured(&mut self, facts: BTreeMap<LeaseKey, PerFamily<Fact>>) -> BTreeSet<LeaseKey> {
+        let before = std::mem::replace(&mut self.facts, facts);
+        let keys = before.keys().chain(self.facts.keys());
+        keys.filter(|key| before.get(*key) != self.facts.get(*key)).cloned().collect()
     }
 
     /// Plans everything again, from these leases.
@@ -141,30 +152,6 @@ impl Plan {
         std::mem::take(&mut self.senders)
     }
 
-    /// What the userspace datapath has to serve, each with where its frames go.
-    pub fn tunnels(&self) -> impl Iterator<Item = (&Tunnel, Table)> {
-        self.base.tunnels.iter().map(|tunnel| {
-            let to = |state: &PeerState| {
-                let fdb = state.fdb.filter(|entry| entry.dev == tunnel.dev)?;
-                let (key, route) = &state.route;
-                let mtu = route.mtu.map_or(tunnel.mtu, |least| least.min(tunnel.mtu));
-                Some(table::Peer { mac: fdb.mac, addr: fdb.dst, subnet: key.dst, mtu })
-            };
-            (tunnel, Table::new(self.programmed().filter_map(to)))
-        })
-    }
-
-    /// What could not be planned: the host's own faults, then those of leases in the order of their keys.
-    pub fn faults(&self) -> impl Iterator<Item = &Fault> {
-        self.base.faults.iter().chain(self.faults.values().flatten())
-    }
-
-    /// How many peers are in the state wanted, in at least one family.
-    #[must_use]
-    pub fn peers(&self) -> usize {
-        self.peers.values().filter(|peer| !peer.programmed.is_empty()).count()
-    }
-
     /// The backend.
     #[must_use]
     pub fn backend(&self) -> &dyn Backend {
@@ -207,7 +194,8 @@ impl Plan {
 
     fn learn(&mut self, key: &LeaseKey, leases: &Leases) {
         let Some(lease) = leases.get(key).filter(|lease| !self.is_own(lease)) else { return };
-        let claim = Claim::of(lease, &*self.backend, &self.host, &self.own);
+        let facts = self.facts.get(key).copied().unwrap_or_default();
+        let claim = Claim::of(lease, facts, &*self.backend, &self.host, &self.own);
         for mark in claim.marks() {
             self.index.insert(mark.clone(), key.clone());
         }
@@ -543,7 +531,8 @@ mod tests {
     fn accepted(plan: &Plan, leases: &Leases) -> BTreeSet<PeerState> {
         let mut states: Vec<PeerState> = Vec::new();
         for lease in leases.iter().filter(|lease| !plan.is_own(lease)) {
-            let claim = Claim::of(lease, plan.backend(), plan.host(), plan.own());
+            let facts = plan.facts.get(&lease.key).copied().unwrap_or_default();
+            let claim = Claim::of(lease, facts, plan.backend(), plan.host(), plan.own());
             for (_, end) in claim.ends.iter() {
                 let clashes = |other: &PeerState| {
                     let (a, b) = (other.route.0.dst, end.state.route.0.dst);
@@ -563,13 +552,20 @@ mod tests {
         #[test]
         fn any_history_gives_what_the_final_leases_give(
             history in proptest::collection::vec((rival(), any::<bool>()), 1..60),
+            mtus in proptest::collection::vec((0_u8..12, prop::option::of(1_280_u32..1_500)), 0..20),
         ) {
             let now = Instant::now();
             let mut leases = Leases::new(Duration::ZERO);
             let mut plan = plan(samples::DUAL);
-            for (lease, put) in history {
+            let mut facts = BTreeMap::new();
+            for (step, (lease, put)) in history.into_iter().enumerate() {
                 let event = if put { LeaseEvent::Put(lease) } else { LeaseEvent::Delete(lease.key) };
-                let changed = leases.apply(event, now);
+                let mut changed = leases.apply(event, now);
+                if let Some((slot, mtu)) = mtus.get(step) {
+                    let key = LeaseKey::new(format!("10.5.{slot}.0-24"));
+                    facts.insert(key, PerFamily { v4: Some(Fact { mtu: *mtu, direct: None }), v6: None });
+                    changed.extend(plan.measured(facts.clone()));
+                }
                 let mut have = plan.want().clone();
                 let touched = plan.update(&leases, &changed);
                 for op in diff_keys(plan.want(), &have.clone(), &touched) {
@@ -578,6 +574,7 @@ mod tests {
                 prop_assert_eq!(&have, plan.want());
             }
             let mut fresh = self::plan(samples::DUAL);
+            fresh.measured(facts);
             fresh.reset(&leases);
             prop_assert_eq!(diff(plan.want(), fresh.want()), vec![]);
             prop_assert_eq!(plan.want(), fresh.want());

@@ -245,8 +245,9 @@ impl Backend for Vxlan {
     }
 }
 
-/// Outer Ethernet (14), IP (20 or 40), UDP (8) and VXLAN (8) headers, in bytes.
-const fn overhead(family: Family) -> u32 {
+/// Outer IP (20 or 40), UDP (8) and VXLAN (8) headers, and the inner Ethernet header (14), in bytes.
+#[must_use]
+pub const fn overhead(family: Family) -> u32 {
     match family {
         Family::V4 => 50,
         Family::V6 => 70,

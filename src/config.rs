@@ -39,6 +39,8 @@ pub struct Config {
     pub resync: Duration,
     /// Where health is served over HTTP, if at all.
     pub health: Option<SocketAddr>,
+    /// Where this host answers probes of its peers; `None`: it neither answers nor sends any.
+    pub probe_port: Option<u16>,
     /// How long suspicious mass deletions are held back.
     pub delete_hold: Duration,
     /// Give up every privilege that is not needed.

@@ -30,6 +30,7 @@ pub mod filter;
 pub mod kernel;
 pub mod lab;
 pub mod migrate;
+pub mod probe;
 pub mod reconcile;
 pub mod store;
 pub mod style;

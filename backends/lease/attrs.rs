@@ -1,11 +1,11 @@
-//! The value of a lease: JSON, byte for byte as flanneld writes it, with two fields of ours at its end.
+//! The value of a lease: JSON, byte for byte as flanneld writes it, with fields of ours at its end.
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-use super::Attrs;
+use super::{Attrs, Listener};
 use crate::json::Fields;
 
 /// Why a value is not that of a lease, in words.
@@ -40,6 +40,8 @@ impl Attrs {
         put("BackendV6Data", self.backend_v6_data.clone());
         put("NodeID", text(&self.node_id));
         put("Session", text(&self.session));
+        let probe = self.probe.as_ref().map(|probe| json!({ "Port": probe.port, "Key": probe.secret }));
+        put("Probe", probe);
         Value::Object(object).to_string().into_bytes()
     }
 
@@ -70,14 +72,21 @@ impl Attrs {
             backend_v6_data: fields.raw("BackendV6Data").cloned(),
             node_id: text("NodeID")?,
             session: text("Session")?,
+            probe: fields.raw("Probe").and_then(listener),
         })
     }
+}
+
+/// What cannot be read is passed over: the lease is as good without.
+fn listener(value: &Value) -> Option<Listener> {
+    let port = value.get("Port")?.as_u64().and_then(|port| u16::try_from(port).ok())?;
+    let secret = value.get("Key")?.as_str()?.to_owned();
+    Some(Listener { port, secret }).filter(|probe| probe.port != 0 && !probe.secret.is_empty())
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use serde_json::json;
 
     use super::*;
 
@@ -117,6 +126,25 @@ mod tests {
             r#"{"PublicIP":"192.168.77.1","PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"f6:8c:be:44:42:8e"},"NodeID":"n","Session":"s"}"#
         );
         assert_eq!(encoded(&Attrs::default()), r#"{"PublicIP":"0.0.0.0","PublicIPv6":null}"#);
+    }
+
+    #[test]
+    fn where_probes_are_answered_is_told_and_the_secret_is_not() {
+        let attrs = Attrs { probe: Some(Listener { port: 8475, secret: "s3".into() }), ..Attrs::default() };
+        let text = r#"{"PublicIP":"0.0.0.0","PublicIPv6":null,"Probe":{"Port":8475,"Key":"s3"}}"#;
+        assert_eq!(encoded(&attrs), text);
+        assert!(!format!("{attrs:?}").contains("s3"), "{attrs:?}");
+        for useless in [
+            "null",
+            "7",
+            "{}",
+            r#"{"Port":0,"Key":"k"}"#,
+            r#"{"Port":65536,"Key":"k"}"#,
+            r#"{"Port":1,"Key":""}"#,
+        ] {
+            let text = format!(r#"{{"PublicIP":"0.0.0.0","Probe":{useless}}}"#);
+            assert_eq!(Attrs::decode(text.as_bytes()), Ok(Attrs::default()), "{useless}");
+        }
     }
 
     #[test]
@@ -197,6 +225,7 @@ mod tests {
         fn attrs()(
             v4 in prop::option::of(1_u32..), v6 in prop::option::of(1_u128..),
             text in prop::array::uniform3(prop::option::of("\\PC{1,8}")),
+            probe in prop::option::of((1_u16.., "\\PC{1,8}")),
             data in prop::array::uniform2(prop::option::of(json_value())),
         ) -> Attrs {
             let [backend_type, node_id, session] = text;
@@ -204,6 +233,7 @@ mod tests {
             Attrs {
                 public_ip: v4.map(Ipv4Addr::from), public_ipv6: v6.map(Ipv6Addr::from),
                 backend_type, backend_data, backend_v6_data, node_id, session,
+                probe: probe.map(|(port, secret)| Listener { port, secret }),
             }
         }
     }

@@ -31,7 +31,13 @@ pub(super) struct End {
 
 impl Claim {
     /// Looks at one lease that is not our own.
-    pub(super) fn of(lease: &Lease, backend: &dyn Backend, host: &Host, own: &Own) -> Self {
+    pub(super) fn of(
+        lease: &Lease,
+        facts: PerFamily<Fact>,
+        backend: &dyn Backend,
+        host: &Host,
+        own: &Own,
+    ) -> Self {
         let mut claim = Self::default();
         let key = lease.key.as_str();
         let other = match lease.attrs.backend_type.as_deref() {
@@ -49,7 +55,8 @@ impl Claim {
             claim.faults.push(Fault::new(Code::IncompleteLease, key, cause));
         }
         for peer in lease.endpoints().filter(|peer| used(peer.family)) {
-            match End::of(peer, backend, host, own) {
+            let fact = facts.get(peer.family).copied().unwrap_or_default();
+            match End::of(peer, &fact, backend, host, own) {
                 Ok(end) => claim.ends.set(peer.family, Some(end)),
                 Err(fault) => claim.faults.push(fault),
             }
@@ -64,11 +71,17 @@ impl Claim {
 }
 
 impl End {
-    fn of(peer: Endpoint<'_>, backend: &dyn Backend, host: &Host, own: &Own) -> Result<Self, Fault> {
+    fn of(
+        peer: Endpoint<'_>,
+        fact: &Fact,
+        backend: &dyn Backend,
+        host: &Host,
+        own: &Own,
+    ) -> Result<Self, Fault> {
         if let Some((code, cause)) = objection(&peer, host, own) {
             return Err(Fault::new(code, peer.lease.key.as_str(), cause));
         }
-        let state = backend.peer(host, own, peer, &Fact::default())?;
+        let state = backend.peer(host, own, peer, fact)?;
         let mut exclusive = vec![Mark::Net(peer.subnet.trunc())];
         exclusive.extend(state.fdb.map(|fdb| Mark::Vtep(fdb.dev, fdb.mac)));
         Ok(Self { state, exclusive, address: Mark::Address(peer.public) })

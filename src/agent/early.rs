@@ -51,6 +51,7 @@ impl<W: World> Agent<W> {
         let mut leases = Leases::new(self.config.delete_hold);
         leases.apply(LeaseEvent::Snapshot { leases: memory.leases, faults: Vec::new() }, now);
         let mut plan = Plan::new(backend, host, own);
+        plan.measured(self.probing.facts());
         plan.reset(&leases);
         Some(plan)
     }

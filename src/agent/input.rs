@@ -33,6 +33,8 @@ pub(super) enum Input {
     Kernel(Change),
     /// The firewall may have changed.
     Firewall(Heard),
+    /// Probes of peers found something out.
+    Probes,
     /// Somebody asks.
     Ask(Request),
     /// A process asks to take over.
@@ -70,6 +72,7 @@ impl<W: World> Agent<W> {
             answer = answer => Input::Answer(answer),
             change = self.world.kernel().changed(&self.scope) => Input::Kernel(change),
             heard = firewall => Input::Firewall(heard),
+            () = self.probing.changed() => Input::Probes,
             Some(visit) = visits.recv() => match visit {
                 Visit::Asks(request) => Input::Ask(request),
                 Visit::Succeeds(heir) => Input::Heir(heir),
@@ -114,6 +117,18 @@ impl<W: World> Agent<W> {
         }
         if heard.guard {
             self.guarding.look(now);
+        }
+    }
+
+    /// Peers of which something was measured anew are planned again.
+    pub(super) fn hear_probes(&mut self) {
+        self.probing.hear();
+        if let Some(plan) = &mut self.plan {
+            let changed = plan.measured(self.probing.facts());
+            if !changed.is_empty() {
+                self.changed.extend(changed);
+                self.papers.touch();
+            }
         }
     }
 

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use twill_backends::lease::Lease;
 use twill_backends::network::NetworkConfig;
+use twill_backends::probe::LineId;
 
 use crate::files;
 use crate::store::Revision;
@@ -24,6 +25,8 @@ pub struct Memory {
     pub expires: Option<SystemTime>,
     /// The leases of all hosts, the own one among them.
     pub leases: Vec<Lease>,
+    /// The largest packet to hosts that take a narrow path, in bytes.
+    pub limits: BTreeMap<LineId, u32>,
     /// What they are a snapshot of.
     pub revision: Revision,
 }
@@ -36,6 +39,9 @@ struct Stored {
     own: Option<(String, Box<RawValue>)>,
     expires: Option<u64>,
     leases: BTreeMap<String, Box<RawValue>>,
+    /// Absent in snapshots of versions that measured nothing.
+    #[serde(default)]
+    limits: Vec<(LineId, u32)>,
     revision: Revision,
 }
 
@@ -71,6 +77,7 @@ impl Memory {
             own: stored.own.as_ref().map(|(key, value)| lease(key, value)).transpose()?,
             expires: stored.expires.map(|seconds| UNIX_EPOCH + Duration::from_secs(seconds)),
             leases: stored.leases.iter().map(|(key, value)| lease(key, value)).collect::<io::Result<_>>()?,
+            limits: stored.limits.into_iter().collect(),
             config: stored.config,
             revision: stored.revision,
         })
@@ -102,6 +109,7 @@ impl Memory {
                 .and_then(|at| at.duration_since(UNIX_EPOCH).ok())
                 .map(|since| since.as_secs()),
             leases: self.leases.iter().map(entry).collect::<io::Result<_>>()?,
+            limits: self.limits.clone().into_iter().collect(),
             revision: self.revision,
         };
         Ok(serde_json::to_vec(&stored)?)
@@ -122,6 +130,8 @@ impl Memory {
 
 #[cfg(test)]
 mod tests {
+    use twill_backends::family::Family;
+
     use super::*;
 
     fn memory() -> Memory {
@@ -137,6 +147,7 @@ mod tests {
             own: Some(lease(1)),
             expires: Some(UNIX_EPOCH + Duration::from_secs(1_900_000_000)),
             leases: vec![lease(1), lease(2), lease(3)],
+            limits: BTreeMap::from([((lease(2).key, Family::V4), 1350)]),
             revision: Revision { cluster: 7, number: 42 },
         }
     }

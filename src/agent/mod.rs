@@ -21,6 +21,7 @@ pub mod memory;
 mod papers;
 pub mod preview;
 pub mod privilege;
+mod probing;
 mod readiness;
 mod report;
 pub mod socket;
@@ -55,6 +56,7 @@ use self::input::Input;
 use self::leaving::Leaving;
 use self::memory::Memory;
 use self::papers::Papers;
+use self::probing::Probing;
 use self::readiness::Judgement;
 use self::socket::Visit;
 use self::underlay::Found;
@@ -163,6 +165,7 @@ pub struct Agent<W: World> {
     filtering: Filtering,
     guarding: Guarding,
     carrying: Carrying,
+    probing: Probing,
     papers: Papers,
     ready: watch::Sender<bool>,
     judgement: Judgement,
@@ -217,6 +220,7 @@ impl<W: World> Agent<W> {
             filtering: Filtering::default(),
             guarding: Guarding::default(),
             carrying: Carrying::new(config.datapath),
+            probing: Probing::default(),
             papers,
             ready,
             judgement: Judgement::default(),
@@ -270,6 +274,7 @@ impl<W: World> Agent<W> {
                 }
                 Input::Kernel(change) => self.hear_kernel(&change),
                 Input::Firewall(heard) => self.hear_firewall(heard),
+                Input::Probes => self.hear_probes(),
                 Input::Time => {}
             }
         }

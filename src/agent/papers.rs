@@ -2,11 +2,12 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use twill_backends::fault::{Code, Fault};
 
 use super::memory::Memory;
+use super::{Agent, World};
 use crate::subnet_env::SubnetEnv;
 
 /// The shortest time between two writes of the snapshot.
@@ -114,6 +115,48 @@ impl Papers {
     }
 }
 
+impl<W: World> Agent<W> {
+    /// Keeps subnet.env and the snapshot as they should be.
+    pub(super) fn keep_papers(&mut self, now: Instant) {
+        let Some(plan) = &self.plan else { return };
+        if self.may_announce_subnet(now) {
+            let own = plan.own();
+            let env = SubnetEnv {
+                networks: own.network.pools.map(|_, pool| pool.network),
+                subnets: own.subnets,
+                mtu: plan.backend().mtu(plan.host()),
+                masquerade: self.config.filter.masquerade,
+            };
+            if self.papers.keep_env(&env) {
+                tracing::info!(file = %self.config.subnet_file.display(), "subnet file written");
+            }
+        }
+        if self.is_worth_keeping() && self.papers.due().is_some_and(|at| at <= now) {
+            let memory = self.known(now);
+            self.papers.keep_snapshot(now, || memory);
+        }
+    }
+
+    /// What is known, for the next start or for a process that takes over.
+    pub(super) fn known(&self, now: Instant) -> Option<Memory> {
+        let left = self.tenure.expires_at().map(|at| at.saturating_duration_since(now));
+        Some(Memory {
+            config: self.network.clone()?,
+            own: self.tenure.lease().cloned(),
+            expires: left.map(|left| SystemTime::now() + left),
+            leases: self.leases.iter().cloned().collect(),
+            limits: self.probing.limits().clone(),
+            revision: self.store.revision,
+        })
+    }
+
+    /// Whether what is known is good for the next start. While deletions are held the store is not trusted, so the
+    /// snapshot from before stays: by its revision a restart notices the same.
+    pub(super) fn is_worth_keeping(&self) -> bool {
+        self.snapshot && self.plan.is_some() && self.leases.held_because().is_none()
+    }
+}
+
 /// Replaces a fault, and logs when it changes.
 fn note(slot: &mut Option<Fault>, fault: Option<Fault>) {
     if *slot != fault {
@@ -127,6 +170,7 @@ fn note(slot: &mut Option<Fault>, fault: Option<Fault>) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::fs;
 
     use tempfile::TempDir;
@@ -152,7 +196,14 @@ mod tests {
     fn memory() -> Option<Memory> {
         let config = NetworkConfig::parse(r#"{"Network":"10.5.0.0/16"}"#).unwrap();
         let revision = Revision { cluster: 1, number: 1 };
-        Some(Memory { config, own: None, expires: None, leases: Vec::new(), revision })
+        Some(Memory {
+            config,
+            own: None,
+            expires: None,
+            leases: Vec::new(),
+            limits: BTreeMap::new(),
+            revision,
+        })
     }
 
     fn codes(papers: &Papers) -> Vec<Code> {

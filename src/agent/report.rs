@@ -159,6 +159,7 @@ impl<W: World> Agent<W> {
                 public: public(lease),
                 backend: lease.attrs.backend_type.clone().unwrap_or_default(),
                 held: held(lease),
+                probe: self.probing.status(&lease.key, lease.attrs.probe.is_some()),
             })
             .collect()
     }
@@ -179,6 +180,7 @@ impl<W: World> Agent<W> {
         faults.extend(self.carrying.faults().iter().cloned());
         faults.extend(self.papers.faults().cloned());
         faults.extend(self.room());
+        faults.extend(self.probing.faults());
         faults
     }
 

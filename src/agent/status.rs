@@ -1,6 +1,7 @@
 //! What an agent says of itself.
 
 mod guard;
+mod peer;
 mod readiness;
 
 use std::collections::BTreeMap;
@@ -9,6 +10,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use self::guard::GuardStatus;
+pub use self::peer::{PeerStatus, ProbeStatus, WayStatus};
 pub use self::readiness::Readiness;
 use crate::reconcile::Tally;
 
@@ -146,21 +148,6 @@ pub struct LeaseStatus {
     pub expires_in_s: Option<u64>,
 }
 
-/// Another host.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct PeerStatus {
-    /// The key of its lease.
-    pub key: String,
-    /// Its node id; `None` if flanneld wrote the lease.
-    pub node: Option<String>,
-    /// Its public addresses.
-    pub public: Vec<String>,
-    /// Its backend.
-    pub backend: String,
-    /// Whether its lease is gone from the store, and its removal held back.
-    pub held: bool,
-}
-
 /// A complaint.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FaultStatus {
@@ -243,9 +230,7 @@ impl fmt::Display for Status {
         )?;
         writeln!(f, "{:<10}{}", "peers", self.peers.len())?;
         for peer in &self.peers {
-            let held = if peer.held { "  gone from the store, held" } else { "" };
-            let node = peer.node.as_deref().unwrap_or("flanneld");
-            writeln!(f, "  {:<24}{:<20}{:<9}{node}{held}", peer.key, peer.public.join(","), peer.backend)?;
+            write!(f, "{peer}")?;
         }
         for fault in &self.faults {
             writeln!(
@@ -286,6 +271,8 @@ fn duration(seconds: u64) -> String {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use twill_backends::probe::Verdict;
+
     use super::*;
 
     #[test]
@@ -359,6 +346,32 @@ pub(crate) mod tests {
             public: vec!["192.0.2.9".to_owned()],
             backend: "vxlan".to_owned(),
             held,
+            probe: node.map(|_| probe()),
+        }
+    }
+
+    fn probe() -> ProbeStatus {
+        let way = |way: &str, loss| WayStatus {
+            way: way.to_owned(),
+            family: "ipv4".to_owned(),
+            address: "192.0.2.9".to_owned(),
+            up: Some(true),
+            rtt_p50_us: Some(312),
+            rtt_p99_us: Some(1_249),
+            loss: Some(loss),
+            loss_there: None,
+            mtu: Some(1_400),
+            sent: 64,
+            answered: 62,
+            answer_age_ms: Some(400),
+        };
+        ProbeStatus {
+            verdict: Verdict::Ok,
+            cause: String::new(),
+            path: "kernel".to_owned(),
+            mtu: 1_350,
+            mtu_wanted: 1_450,
+            ways: vec![way("overlay", 0.0), way("underlay", 0.03125)],
         }
     }
 
@@ -375,6 +388,7 @@ lease     10.5.1.0/24, held for 22h13m
 kernel    as wanted; 3 passes, 12 operations, 1 repairs
 peers     2
   10.5.2.0-24             192.0.2.9           vxlan    1f2e
+                          ok, 0.3 ms (p99 1.2), 3 % lost, MTU 1350
   10.5.3.0-24             192.0.2.9           vxlan    flanneld  gone from the store, held
 fault     deletions-held leases: the store was made anew
           next: nothing if peers come back

@@ -1,6 +1,6 @@
 //! Everything that what is known allows and demands.
 
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use twill_backends::backend::from_config;
 use twill_backends::diff::Op;
@@ -13,7 +13,6 @@ use twill_backends::tenure::{Remark, Standing};
 use super::memory::Memory;
 use super::{Agent, AgentError, RESYNC, STORE_PATIENCE, World};
 use crate::reconcile::Goal;
-use crate::subnet_env::SubnetEnv;
 
 impl<W: World> Agent<W> {
     /// Does everything that is possible and due.
@@ -42,6 +41,7 @@ impl<W: World> Agent<W> {
         self.look_around(now).await;
         self.follow();
         self.converge(now).await;
+        self.probing.settled(self.converged() && self.carrying.established());
         self.keep_papers(now);
         self.announce();
         if self.judge(now) {
@@ -82,6 +82,7 @@ impl<W: World> Agent<W> {
         self.changed =
             self.leases.apply(LeaseEvent::Snapshot { leases: memory.leases, faults: Vec::new() }, now);
         self.store.revision = memory.revision;
+        self.probing.recall(memory.limits);
         self.network = Some(memory.config);
         self.replan = true;
     }
@@ -105,6 +106,7 @@ impl<W: World> Agent<W> {
         let attrs = Attrs {
             node_id: Some(self.identity.node.to_string()),
             session: Some(self.identity.session.to_string()),
+            probe: self.probing.listener(),
             ..backend.attrs(&host)
         };
         self.tenure.want(attrs);
@@ -118,6 +120,7 @@ impl<W: World> Agent<W> {
         };
         self.open_firewall(&own.network).await;
         let mut plan = Plan::new(backend, host, own);
+        plan.measured(self.probing.facts());
         plan.reset(&self.leases);
         plan.changed_senders();
         self.changed.clear();
@@ -125,6 +128,7 @@ impl<W: World> Agent<W> {
         self.carrying.want(&plan);
         self.filtering.want(plan.filter());
         self.guarding.want(&plan);
+        self.probing.want(&plan, &self.leases, &self.identity.node.to_string());
         self.reconciler.touch_all();
         self.reconciler.doubt(crate::now());
         self.plan = Some(plan);
@@ -159,6 +163,7 @@ impl<W: World> Agent<W> {
             self.carrying.want(plan);
             let senders = plan.changed_senders();
             self.guarding.follow(plan, senders);
+            self.probing.want(plan, &self.leases, &self.identity.node.to_string());
             self.reconciler.touch(keys);
         }
     }
@@ -205,48 +210,9 @@ impl<W: World> Agent<W> {
         }
     }
 
-    /// Keeps subnet.env and the snapshot as they should be.
-    fn keep_papers(&mut self, now: Instant) {
-        let Some(plan) = &self.plan else { return };
-        if self.may_announce_subnet(now) {
-            let own = plan.own();
-            let env = SubnetEnv {
-                networks: own.network.pools.map(|_, pool| pool.network),
-                subnets: own.subnets,
-                mtu: plan.backend().mtu(plan.host()),
-                masquerade: self.config.filter.masquerade,
-            };
-            if self.papers.keep_env(&env) {
-                tracing::info!(file = %self.config.subnet_file.display(), "subnet file written");
-            }
-        }
-        if self.is_worth_keeping() && self.papers.due().is_some_and(|at| at <= now) {
-            let memory = self.known(now);
-            self.papers.keep_snapshot(now, || memory);
-        }
-    }
-
-    /// What is known, for the next start or for a process that takes over.
-    pub(super) fn known(&self, now: Instant) -> Option<Memory> {
-        let left = self.tenure.expires_at().map(|at| at.saturating_duration_since(now));
-        Some(Memory {
-            config: self.network.clone()?,
-            own: self.tenure.lease().cloned(),
-            expires: left.map(|left| SystemTime::now() + left),
-            leases: self.leases.iter().cloned().collect(),
-            revision: self.store.revision,
-        })
-    }
-
-    /// Whether what is known is good for the next start. While deletions are held the store is not trusted, so the
-    /// snapshot from before stays: by its revision a restart notices the same.
-    pub(super) fn is_worth_keeping(&self) -> bool {
-        self.snapshot && self.plan.is_some() && self.leases.held_because().is_none()
-    }
-
     /// Whether containers may be started in the subnet. A remembered lease that has ended may be another host's by
     /// now; only pods that run already are a reason to stand by it.
-    fn may_announce_subnet(&self, now: Instant) -> bool {
+    pub(super) fn may_announce_subnet(&self, now: Instant) -> bool {
         let standing = match self.tenure.standing() {
             Standing::Held(_) => true,
             Standing::Remembered(_) => {

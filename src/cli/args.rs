@@ -289,6 +289,8 @@ pub(super) struct AgentArgs {
     pub(super) inner_source_check: String,
     #[arg(long, value_parser = go::int)]
     pub(super) datapath_queues: i64,
+    #[arg(long, value_parser = go::int)]
+    pub(super) probe_port: i64,
     #[arg(long)]
     pub(super) confine: String,
     #[arg(long, action = ArgAction::Set, value_parser = go::boolean)]

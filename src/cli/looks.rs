@@ -89,6 +89,6 @@ impl From<OrderArg> for Order {
 
 /// All hosts, asked at this port; this host's agent says which, if none is given.
 pub(super) fn fabric(all: bool, port: i64) -> Result<Option<Fabric>, ConfigError> {
-    let port = resolve::port(port)?;
+    let port = resolve::healthz_port(port)?;
     Ok(all.then_some(Fabric { port }))
 }

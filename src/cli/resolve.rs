@@ -47,6 +47,7 @@ pub(super) fn config(args: AgentArgs, mut warnings: Vec<String>) -> Result<Confi
         blackhole: args.ip_blackhole_route,
         resync: Duration::from_secs(resync),
         health,
+        probe_port: port("probe-port", args.probe_port, "0 (no probes) to 65535")?,
         delete_hold: Duration::from_secs(delete_hold),
         confine: switch("confine", &args.confine)?,
         take_over: args.take_over,
@@ -143,17 +144,20 @@ fn switch(flag: &'static str, text: &str) -> Result<bool, ConfigError> {
 }
 
 /// `--healthz-port`: none if it is 0.
-pub(super) fn port(port: i64) -> Result<Option<u16>, ConfigError> {
-    let range = "0 (no server) to 65535";
-    let refused = || ConfigError::OutOfRange { flag: "healthz-port", value: port, range };
-    let port = u16::try_from(port).map_err(|_| refused())?;
-    Ok((port != 0).then_some(port))
+pub(super) fn healthz_port(value: i64) -> Result<Option<u16>, ConfigError> {
+    port("healthz-port", value, "0 (no server) to 65535")
 }
 
 fn health(ip: &str, port: i64) -> Result<Option<SocketAddr>, ConfigError> {
-    let Some(port) = self::port(port)? else { return Ok(None) };
+    let Some(port) = healthz_port(port)? else { return Ok(None) };
     let ip: Option<IpAddr> = address("healthz-ip", ip, "an IPv4 or IPv6 address of this host")?;
     Ok(Some(SocketAddr::new(ip.unwrap_or(Ipv4Addr::UNSPECIFIED.into()), port)))
+}
+
+/// A port, or none for 0.
+fn port(flag: &'static str, value: i64, range: &'static str) -> Result<Option<u16>, ConfigError> {
+    let port = u16::try_from(value).map_err(|_| ConfigError::OutOfRange { flag, value, range })?;
+    Ok(Some(port).filter(|port| *port != 0))
 }
 
 fn address<A: FromStr>(

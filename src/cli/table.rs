@@ -156,6 +156,12 @@ pub const TWILL_FLAGS: &[FlagRow] = &[
         "threads of the userspace datapath, each a queue of the TAP; 0: half as many as processors, at most 8",
     ),
     row(
+        "probe-port",
+        Kind::Int,
+        "8475",
+        "UDP port at which hosts probe each other; each host may have its own; 0: no probes",
+    ),
+    row(
         "confine",
         Kind::Text,
         "on",

@@ -11,6 +11,7 @@ use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
+use twill_backends::lease::Listener;
 
 use super::world::Real;
 use super::{Outcome, successor, with_store};
@@ -22,6 +23,7 @@ use crate::agent::privilege::may_change_network;
 use crate::agent::socket::{self, Hall};
 use crate::agent::{Agent, End};
 use crate::config::{Config, StoreConfig};
+use crate::probe::secret;
 use crate::store::LeaseStore;
 use crate::telemetry;
 use crate::telemetry::http::{self, Listeners, Server};
@@ -134,7 +136,9 @@ impl Post {
 async fn live<S: LeaseStore + 'static>(store: S, config: Config, mut post: Post) -> Result<(), Failure> {
     let stop = stop_on_signal()?;
     let (ready, is_ready) = watch::channel(false);
+    let listener = listener(&config);
     let mut agent = Agent::new(Real::open(store, &config)?, config, post.identity.clone(), ready);
+    listener.into_iter().for_each(|listener| agent.probe(listener));
     match post.inheritance.take() {
         Some(inheritance) => tokio::select! {
             done = agent.succeed(inheritance) => done?,
@@ -172,6 +176,16 @@ fn identify(config: &Config) -> Result<Identity, Failure> {
         Origin::Replaced(why) => tracing::warn!(%node, %instance, %why, "took a new node id"),
     }
     Ok(identity)
+}
+
+/// Where this host answers probes, if it does.
+fn listener(config: &Config) -> Option<Listener> {
+    let port = config.probe_port?;
+    let (secret, kept) = secret::own(&config.site.state_dir());
+    if let Err(error) = kept {
+        tracing::warn!(%error, "the secret of probes could not be kept; the next start takes another");
+    }
+    Some(Listener { port, secret })
 }
 
 /// Tells the service manager once containers can be started.

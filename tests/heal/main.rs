@@ -23,6 +23,7 @@ mod healing;
 mod life;
 mod looks;
 mod migrate;
+mod probes;
 mod queues;
 mod relay;
 mod restart;

@@ -34,7 +34,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("tracing_subscriber", &["src/telemetry/"]),
     ("sd_notify", &["src/commands/"]),
     ("seccompiler", &["src/agent/confine/"]),
-    ("socket2", &["src/datapath/", "src/lab/"]),
+    ("socket2", &["src/datapath/", "src/lab/", "src/probe/"]),
+    ("ring", &["src/probe/"]),
     ("anyhow", &["src/main.rs"]),
     ("crate::cli", &["src/cli/", "src/commands/", "src/agent/report.rs", "src/main.rs"]),
     ("crate::lab", &["src/lab/", "src/commands/"]),
@@ -42,6 +43,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "crate::agent",
         &["src/agent/", "src/commands/", "src/doctor/", "src/lab/", "src/migrate/", "src/telemetry/", "src/views/"],
     ),
+    ("crate::probe", &["src/probe/", "src/agent/", "src/commands/"]),
     ("crate::reconcile", &["src/reconcile/", "src/agent/"]),
     ("crate::telemetry", &["src/telemetry/", "src/commands/"]),
     (

@@ -180,6 +180,8 @@ fn millis(duration: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use serde_json::json;
     use twill_backends::lease::{Attrs, Subnets};
     use twill_backends::network::NetworkConfig;
@@ -203,6 +205,7 @@ mod tests {
             own: Some(lease.clone()),
             expires: None,
             leases: vec![lease.clone()],
+            limits: BTreeMap::new(),
             revision: Revision { cluster: 3, number: 9 },
         }
     }

@@ -112,6 +112,7 @@ impl Host {
             blackhole: false,
             resync: Duration::from_secs(5),
             health: None,
+            probe_port: None,
             delete_hold: HOLD,
             confine: false,
             take_over: false,

@@ -1,0 +1,42 @@
+//! What a plan says of peers, for those who carry their packets and those who look how they fare.
+
+use super::Plan;
+use crate::family::Family;
+use crate::fault::Fault;
+use crate::frame::table::{self, Table};
+use crate::lease::LeaseKey;
+use crate::state::{PeerState, Tunnel};
+
+impl Plan {
+    /// What the userspace datapath has to serve, each with where its frames go.
+    pub fn tunnels(&self) -> impl Iterator<Item = (&Tunnel, Table)> {
+        self.base.tunnels.iter().map(|tunnel| {
+            let to = |state: &PeerState| {
+                let fdb = state.fdb.filter(|entry| entry.dev == tunnel.dev)?;
+                let (key, _) = &state.route;
+                // Of a path that is narrower the route tells those who send. Here it would hide that it is wide again:
+                // what finds that out has to pass.
+                Some(table::Peer { mac: fdb.mac, addr: fdb.dst, subnet: key.dst, mtu: tunnel.mtu })
+            };
+            (tunnel, Table::new(self.programmed().filter_map(to)))
+        })
+    }
+
+    /// The way to each peer in the state wanted, of each family.
+    pub fn ways(&self) -> impl Iterator<Item = (&LeaseKey, Family, &PeerState)> {
+        self.peers
+            .iter()
+            .flat_map(|(key, peer)| peer.programmed.iter().map(move |(family, state)| (key, family, state)))
+    }
+
+    /// What could not be planned: the host's own faults, then those of leases in the order of their keys.
+    pub fn faults(&self) -> impl Iterator<Item = &Fault> {
+        self.base.faults.iter().chain(self.faults.values().flatten())
+    }
+
+    /// How many peers are in the state wanted, in at least one family.
+    #[must_use]
+    pub fn peers(&self) -> usize {
+        self.peers.values().filter(|peer| !peer.programmed.is_empty()).count()
+    }
+}

@@ -1,0 +1,292 @@
+//! One way to one peer: what was sent, what was answered, and what that says.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use super::echo::{Echo, Seen};
+use super::search::Search;
+use super::verdict::{Sign, Up};
+use super::window::Window;
+use super::{LEAST_PACE, Measured, Way, smallest};
+
+/// How many small requests in a row are not answered before the way counts as down.
+const MISSES: u32 = 3;
+/// How long an answer may take: at least, and at most or while nothing is known.
+const PATIENCE: [Duration; 2] = [Duration::from_millis(300), Duration::from_secs(1)];
+/// The time until the next request after one was not answered.
+const AGAIN: Duration = Duration::from_millis(200);
+/// How many requests in a row are sent so quickly.
+const HASTY: u32 = 6;
+/// The time between two requests on a way that is sure to fail, at least and at most.
+const REST: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(5)];
+/// How many requests a peer says of whether they came.
+const REMEMBERED: usize = 32;
+/// How long what was heard is news.
+const FRESH: Duration = Duration::from_secs(4);
+/// A way that works is looked at this much more seldom where it is not the one that pods' packets take.
+pub(super) const SELDOM: u32 = 4;
+
+/// One way to one peer.
+#[derive(Debug, Clone)]
+pub(super) struct Lane {
+    way: Way,
+    pub(super) to: IpAddr,
+    /// Whether there is another way, which is the one that pods' packets take.
+    seldom: bool,
+    pub(super) search: Search,
+    window: Window,
+    /// Which requests did not come there.
+    there: Window,
+    /// The number of the next request.
+    seq: u32,
+    /// Requests without an answer, the oldest first.
+    pending: VecDeque<Pending>,
+    /// How many small requests in a row were not answered, the number of the first of them, and since when that is known.
+    misses: u32,
+    missed: u32,
+    failing: Option<Instant>,
+    /// Those of which it is not known whether they came there.
+    unclear: VecDeque<u32>,
+    answered_at: Option<Instant>,
+    /// When anything came, and when the peer's kernel said that nobody listens.
+    heard_at: Option<Instant>,
+    refused_at: Option<Instant>,
+    /// Which of the peer's requests came.
+    pub(super) seen: Seen,
+    /// Which of our requests came there, as the peer says, and when it said so.
+    told: Option<(Seen, Instant)>,
+    /// The largest packet that the peer knows to arrive.
+    told_mtu: Option<u16>,
+    /// When the next small request is due.
+    beat: Instant,
+    /// For when this way is on the agenda.
+    pub(super) slot: Instant,
+    sent: u64,
+    answered: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Pending {
+    seq: u32,
+    size: u32,
+    small: bool,
+    /// Whether it should have been answered long ago, and its size may be the reason that it was not.
+    overdue: bool,
+    at: Instant,
+    until: Instant,
+}
+
+impl Lane {
+    pub(super) fn new(way: Way, to: IpAddr, search: Search, seq: u32, now: Instant) -> Self {
+        Self {
+            way,
+            to,
+            seldom: false,
+            search,
+            window: Window::default(),
+            there: Window::default(),
+            seq,
+            pending: VecDeque::new(),
+            misses: 0,
+            missed: seq,
+            failing: None,
+            unclear: VecDeque::new(),
+            answered_at: None,
+            heard_at: None,
+            refused_at: None,
+            seen: Seen::default(),
+            told: None,
+            told_mtu: None,
+            beat: now,
+            slot: now,
+            sent: 0,
+            answered: 0,
+        }
+    }
+
+    /// The same beside another way, which is the one that pods' packets take.
+    pub(super) fn beside(self, another: bool) -> Self {
+        Self { seldom: another, ..self }
+    }
+
+    /// When there is something to do.
+    pub(super) fn due(&self) -> Instant {
+        let sized = if self.passing() { self.search.due() } else { self.beat };
+        let expiry = self.pending.iter().map(|pending| pending.until).min();
+        self.beat.min(sized).min(expiry.unwrap_or(self.beat))
+    }
+
+    /// Whether small packets come back, so that a large one that does not says something.
+    fn passing(&self) -> bool {
+        self.misses == 0 && self.answered_at.is_some()
+    }
+
+    /// Takes note of requests that were not answered in time.
+    pub(super) fn expire(&mut self, now: Instant) {
+        let mut kept = VecDeque::new();
+        for mut pending in std::mem::take(&mut self.pending) {
+            if pending.until > now {
+                kept.push_back(pending);
+            } else if pending.small {
+                self.miss(&pending, now);
+            } else if self.misses > 0 {
+                self.search.lost(pending.size, false, now);
+            } else {
+                // Whether it was lost for its size can be said once a small one passed.
+                (pending.overdue, pending.until) = (true, now + self.patience());
+                self.beat = self.beat.min(now);
+                kept.push_back(pending);
+            }
+        }
+        self.pending = kept;
+    }
+
+    fn miss(&mut self, pending: &Pending, now: Instant) {
+        if self.misses == 0 {
+            (self.missed, self.failing) = (pending.seq, Some(now));
+        }
+        self.misses += 1;
+        self.window.outcome(true);
+        self.unclear.push_back(pending.seq);
+        self.unclear.truncate(REMEMBERED);
+        if self.misses < HASTY {
+            self.beat = self.beat.min(now + AGAIN);
+        }
+    }
+
+    /// The next request that is due, and its size. `every`: the time between two while all is well.
+    pub(super) fn request(&mut self, every: Duration, now: Instant) -> Option<(u32, u32)> {
+        let every = self.every(every);
+        self.search.pace(every * 2);
+        let small = smallest(self.to.is_ipv6());
+        let size = if self.beat <= now {
+            self.beat = now + if self.misses >= HASTY { rest(every) } else { every };
+            Some(small)
+        } else if self.passing() {
+            self.search.probe(now)
+        } else {
+            None
+        }?;
+        let seq = self.seq;
+        self.seq = self.seq.wrapping_add(1);
+        let until = now + self.patience();
+        self.pending.push_back(Pending { seq, size, small: size == small, overdue: false, at: now, until });
+        self.sent += 1;
+        Some((seq, size))
+    }
+
+    /// How long an answer may take.
+    fn patience(&self) -> Duration {
+        let [least, most] = PATIENCE;
+        self.window.percentile(99).map_or(most, |trip| (trip * 4).clamp(least, most))
+    }
+
+    /// This host does not send packets of this size.
+    pub(super) fn too_large(&mut self, seq: u32, now: Instant) {
+        if let Some(pending) = self.take(seq) {
+            self.search.refused(pending.size, now);
+        }
+    }
+
+    fn take(&mut self, seq: u32) -> Option<Pending> {
+        let at = self.pending.iter().position(|pending| pending.seq == seq)?;
+        self.pending.remove(at)
+    }
+
+    /// An answer came.
+    pub(super) fn answer(&mut self, seq: u32, every: Duration, now: Instant) {
+        let Some(pending) = self.take(seq) else { return };
+        self.window.trip(now.saturating_duration_since(pending.at));
+        self.answered += 1;
+        self.answered_at = Some(now);
+        (self.misses, self.failing) = (0, None);
+        self.refused_at = None;
+        if pending.small {
+            self.window.outcome(false);
+            self.there.outcome(false);
+            let overdue: Vec<u32> =
+                self.pending.iter().filter(|late| late.overdue).map(|late| late.size).collect();
+            self.pending.retain(|late| !late.overdue);
+            overdue.into_iter().for_each(|size| self.search.lost(size, true, now));
+        } else {
+            self.search.arrived(pending.size, now);
+        }
+        self.beat = self.beat.max(now + self.every(every));
+    }
+
+    fn every(&self, every: Duration) -> Duration {
+        if self.seldom { seldom(every) } else { every }
+    }
+
+    /// Something came from the peer on this way.
+    pub(super) fn heard(&mut self, echo: &Echo, now: Instant) {
+        self.heard_at = Some(now);
+        self.told_mtu = echo.mtu;
+    }
+
+    /// The peer said, on whatever way, which of the requests on this one came.
+    pub(super) fn told(&mut self, seen: Seen, now: Instant) {
+        self.told = Some((seen, now));
+        for seq in std::mem::take(&mut self.unclear) {
+            self.there.outcome(!seen.has(seq));
+        }
+    }
+
+    /// The peer's kernel said that nobody listens.
+    pub(super) fn refused(&mut self, now: Instant) {
+        self.refused_at = Some(now);
+    }
+
+    /// The largest packet that arrives, by what both sides found.
+    pub(super) fn agreed(&self) -> Option<u32> {
+        let own = self.search.mtu()?;
+        Some(self.told_mtu.map_or(own, |told| own.min(u32::from(told))))
+    }
+
+    fn up(&self) -> Up {
+        match (self.misses >= MISSES, self.answered_at) {
+            (true, _) => Up::No,
+            (false, Some(_)) => Up::Yes,
+            (false, None) => Up::Unknown,
+        }
+    }
+
+    pub(super) fn sign(&self, every: Duration, now: Instant) -> Sign {
+        let fresh = FRESH.max(if self.failing.is_some() { rest(every) * 2 } else { every * 3 });
+        let lately = |at: Option<Instant>| at.is_some_and(|at| now.saturating_duration_since(at) <= fresh);
+        let told = self.told.filter(|(_, at)| lately(Some(*at)));
+        Sign {
+            up: self.up(),
+            heard: lately(self.heard_at.filter(|at| self.failing.is_none_or(|since| *at > since))),
+            reaches: told.map(|(seen, _)| seen.reaches(self.missed)),
+            refused: lately(self.refused_at),
+        }
+    }
+
+    pub(super) fn measured(&self, now: Instant) -> Measured {
+        Measured {
+            way: self.way,
+            to: self.to,
+            up: self.up(),
+            p50: self.window.percentile(50),
+            p99: self.window.percentile(99),
+            loss: self.window.loss(),
+            loss_there: self.there.loss(),
+            mtu: self.search.mtu(),
+            sent: self.sent,
+            answered: self.answered,
+            age: self.answered_at.map(|at| now.saturating_duration_since(at)),
+        }
+    }
+}
+
+/// The time between two requests on a way that is not the one of pods' packets, in a fabric where these are limited.
+pub(super) fn seldom(every: Duration) -> Duration {
+    if every > LEAST_PACE { every * SELDOM } else { every }
+}
+
+/// The time between two requests on a way that is sure to fail.
+fn rest(every: Duration) -> Duration {
+    every.clamp(REST[0], REST[1])
+}

@@ -1,0 +1,135 @@
+//! One peer, in one address family: both ways to it.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use super::echo::Echo;
+use super::lane::{self, Lane};
+use super::search::Search;
+use super::verdict::{Signs, Verdict};
+use super::{Course, Measured, Way};
+
+/// One peer, in one address family.
+#[derive(Debug, Clone)]
+pub(super) struct Line {
+    pub(super) course: Course,
+    overlay: Option<Lane>,
+    underlay: Lane,
+    /// Whether the peer's kernel is as it should be, as far as it said so.
+    settled: bool,
+    /// The largest packet in use.
+    mtu: Option<u32>,
+}
+
+impl Line {
+    pub(super) fn new(course: Course, seq: u32, now: Instant) -> Self {
+        let search = |floor, ceiling, known| Search::new(floor, ceiling, known, now);
+        let known = course.known;
+        let overlay = course.overlay.map(|to| {
+            let search = search(course.floor(), course.mtu, known);
+            Lane::new(Way::Overlay, to, search, seq, now)
+        });
+        let wide = |mtu: u32| mtu + course.overhead;
+        let search = search(wide(course.floor()), wide(course.mtu), known.map(wide));
+        let underlay = Lane::new(Way::Underlay, course.underlay, search, seq, now).beside(overlay.is_some());
+        Self { course, overlay, underlay, settled: true, mtu: known }
+    }
+
+    /// The peer is to be reached like this. What was measured stays as far as that is the same.
+    pub(super) fn follow(&mut self, course: Course, seq: u32, now: Instant) {
+        let same = |a: &Course, b: &Course| {
+            (a.overlay, a.underlay, a.overhead, a.port) == (b.overlay, b.underlay, b.overhead, b.port)
+        };
+        if !same(&self.course, &course) {
+            *self = Self::new(Course { known: self.mtu.or(course.known), ..course }, seq, now);
+            return;
+        }
+        self.overlay.iter_mut().for_each(|lane| lane.search.limit(course.mtu, now));
+        self.underlay.search.limit(course.mtu + course.overhead, now);
+        self.course = course;
+    }
+
+    pub(super) fn lane(&self, way: Way) -> Option<&Lane> {
+        match way {
+            Way::Overlay => self.overlay.as_ref(),
+            Way::Underlay => Some(&self.underlay),
+        }
+    }
+
+    pub(super) fn lane_mut(&mut self, way: Way) -> Option<&mut Lane> {
+        match way {
+            Way::Overlay => self.overlay.as_mut(),
+            Way::Underlay => Some(&mut self.underlay),
+        }
+    }
+
+    pub(super) fn lanes(&self) -> impl Iterator<Item = (Way, &Lane)> {
+        [Way::Overlay, Way::Underlay].into_iter().filter_map(|way| Some((way, self.lane(way)?)))
+    }
+
+    /// What this host tells the peer, on one way.
+    pub(super) fn echo(&self, way: Way, settled: bool) -> Echo {
+        let seen = |way| self.lane(way).map(|lane| lane.seen).unwrap_or_default();
+        let mtu = self.lane(way).and_then(|lane| lane.search.mtu());
+        Echo {
+            answer: false,
+            way,
+            settled,
+            seq: 0,
+            mtu: mtu.and_then(|mtu| u16::try_from(mtu).ok()),
+            seen: [seen(Way::Overlay), seen(Way::Underlay)],
+        }
+    }
+
+    /// The peer said something.
+    pub(super) fn hear(&mut self, echo: &Echo, every: Duration, now: Instant) {
+        self.settled = echo.settled;
+        for (way, seen) in [Way::Overlay, Way::Underlay].into_iter().zip(echo.seen) {
+            self.lane_mut(way).into_iter().for_each(|lane| lane.told(seen, now));
+        }
+        let Some(lane) = self.lane_mut(echo.way) else { return };
+        lane.heard(echo, now);
+        if echo.answer {
+            lane.answer(echo.seq, every, now);
+        } else {
+            lane.seen.note(echo.seq);
+        }
+    }
+
+    /// Decides the largest packet that is sent to the peer. Returns whether that changed.
+    pub(super) fn decide(&mut self) -> bool {
+        let inner = |lane: &Lane| Some(lane.agreed()?.saturating_sub(self.course.overhead));
+        let over = self.overlay.as_ref().and_then(Lane::agreed);
+        let under = inner(&self.underlay);
+        // A packet that comes in pieces comes, too: where the network is too narrow for a whole one, the underlay knows.
+        let least = [over, under].into_iter().flatten().min();
+        let mtu = least.map(|mtu| mtu.clamp(self.course.floor(), self.course.mtu.max(self.course.floor())));
+        let before = self.limit();
+        self.mtu = mtu.or(self.mtu);
+        self.limit() != before
+    }
+
+    /// What the largest packet is limited to, where it is less than what the devices take.
+    pub(super) fn limit(&self) -> Option<u32> {
+        self.mtu.filter(|mtu| *mtu < self.course.mtu)
+    }
+
+    pub(super) fn judge(&self, settled: bool, every: Duration, now: Instant) -> (Verdict, &'static str) {
+        let seldom = if self.overlay.is_some() { lane::seldom(every) } else { every };
+        let signs = Signs {
+            overlay: self.overlay.as_ref().map(|lane| lane.sign(every, now)),
+            underlay: self.underlay.sign(seldom, now),
+            settled: [settled, self.settled],
+        };
+        signs.judge()
+    }
+
+    pub(super) fn measured(&self, now: Instant) -> Vec<Measured> {
+        self.lanes().map(|(_, lane)| lane.measured(now)).collect()
+    }
+
+    /// Which way leads to this address.
+    pub(super) fn way_to(&self, addr: IpAddr) -> Option<Way> {
+        self.lanes().find(|(_, lane)| lane.to == addr).map(|(way, _)| way)
+    }
+}

@@ -1,0 +1,265 @@
+//! What is measured of peers: what to send when, and what the answers mean. Packets are sent, and their tags checked, by
+//! the shell.
+//!
+//! # What is sent
+//! Each peer has, in each address family, two ways to it: the *overlay*, between the hosts' tunnel addresses, as pods'
+//! packets go, and the *underlay*, between their public addresses. On each way small requests tell whether it works and
+//! how long it takes; larger ones, which must not be fragmented, find the largest packet that arrives. Each probe also
+//! says which of the other side's came, on both ways, so that each side learns which direction fails.
+//!
+//! # What it costs
+//! A host sends at most [`PER_SECOND`] requests a second, and about as many answers, however many peers there are: with
+//! more of them each has its turn more seldom ([`Prober::pace`]), the overlay four times as often as the underlay. A way
+//! on which something was lost is looked at every few hundred milliseconds, until it is sure that it fails. What is due
+//! the longest goes first, so that many such ways slow the others down, but take nothing away from them.
+
+pub mod echo;
+mod lane;
+mod line;
+mod measured;
+mod search;
+mod verdict;
+mod window;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use line::Line;
+pub use measured::{Finding, Measured};
+pub use verdict::{Up, Verdict};
+
+use self::echo::{Echo, SHORTEST};
+use crate::family::Family;
+use crate::lease::LeaseKey;
+
+/// How many requests a host sends in a second, at most.
+pub const PER_SECOND: u32 = 100;
+/// How many may be sent at once after a pause.
+const BURST: u32 = 20;
+/// The time between two requests on the overlay while all is well, in a small fabric.
+const LEAST_PACE: Duration = Duration::from_secs(1);
+
+/// The way a probe takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Way {
+    /// Between the hosts' tunnel addresses, as pods' packets go.
+    Overlay,
+    /// Between the hosts' public addresses.
+    Underlay,
+}
+
+/// A peer, in one address family.
+pub type LineId = (LeaseKey, Family);
+
+/// How a peer is reached, in one address family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Course {
+    /// Its tunnel address; `None` where it has none.
+    pub overlay: Option<IpAddr>,
+    /// Its public address.
+    pub underlay: IpAddr,
+    /// The port at which its agent listens.
+    pub port: u16,
+    /// The largest packet in bytes that this host's devices take for its pods.
+    pub mtu: u32,
+    /// What the tunnel adds to it; 0 where there is none on the way.
+    pub overhead: u32,
+    /// The largest packet that arrived there when this was last measured.
+    pub known: Option<u32>,
+}
+
+/// A probe to be sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outgoing {
+    /// The peer.
+    pub line: LineId,
+    /// Its address.
+    pub to: IpAddr,
+    /// What to say.
+    pub echo: Echo,
+    /// The length of the whole packet in bytes, IP and UDP headers included.
+    pub size: u32,
+}
+
+/// Probes all peers.
+#[derive(Debug)]
+pub struct Prober {
+    lines: BTreeMap<LineId, Line>,
+    /// When there is something to do about which way.
+    agenda: BTreeSet<(Instant, LineId, Way)>,
+    settled: bool,
+    /// The number of a line's first request: none that an earlier process used.
+    first: u32,
+    /// How many requests may be sent, and since when more are saved up.
+    purse: f64,
+    saved: Instant,
+}
+
+/// The bytes of IP and UDP headers.
+#[must_use]
+pub const fn headers(v6: bool) -> u32 {
+    if v6 { 48 } else { 28 }
+}
+
+/// The smallest packet that carries a probe.
+fn smallest(v6: bool) -> u32 {
+    headers(v6) + u32::try_from(SHORTEST).unwrap_or(u32::MAX)
+}
+
+impl Course {
+    /// The MTU that every path is taken to have (RFC 791, RFC 8200).
+    fn floor(&self) -> u32 {
+        if self.underlay.is_ipv6() { 1280 } else { 576 }
+    }
+}
+
+impl Prober {
+    /// Probes nobody yet. `first` is the number of the first request of each peer, best a random one.
+    #[must_use]
+    pub fn new(first: u32, now: Instant) -> Self {
+        let (lines, agenda) = (BTreeMap::new(), BTreeSet::new());
+        Self { lines, agenda, settled: false, first, purse: f64::from(BURST), saved: now }
+    }
+
+    /// Whether this host's kernel is as it should be.
+    pub fn settled(&mut self, settled: bool) {
+        self.settled = settled;
+    }
+
+    /// These are the peers.
+    pub fn follow(&mut self, courses: BTreeMap<LineId, Course>, now: Instant) {
+        self.lines.retain(|id, _| courses.contains_key(id));
+        for (id, course) in courses {
+            match self.lines.get_mut(&id) {
+                Some(line) => line.follow(course, self.first, now),
+                None => {
+                    self.lines.insert(id, Line::new(course, self.first, now));
+                }
+            }
+        }
+        self.agenda.clear();
+        for (id, line) in &mut self.lines {
+            for way in [Way::Overlay, Way::Underlay] {
+                let Some(lane) = line.lane_mut(way) else { continue };
+                lane.slot = lane.due();
+                self.agenda.insert((lane.slot, id.clone(), way));
+            }
+        }
+    }
+
+    /// The time between two requests to a peer on the overlay, while all is well.
+    #[must_use]
+    pub fn pace(&self) -> Duration {
+        let lines = u32::try_from(self.lines.len()).unwrap_or(u32::MAX);
+        let ways = f64::from(lines) * (1.0 + 1.0 / f64::from(lane::SELDOM));
+        LEAST_PACE.max(Duration::from_secs_f64(ways / f64::from(PER_SECOND)))
+    }
+
+    /// When there is something to do; `None` while there is nobody to probe.
+    #[must_use]
+    pub fn due(&self, now: Instant) -> Option<Instant> {
+        let (at, ..) = self.agenda.first()?;
+        let affordable =
+            self.saved + Duration::from_secs_f64((1.0 - self.purse).max(0.0) / f64::from(PER_SECOND));
+        Some((*at).max(affordable).max(now))
+    }
+
+    /// The requests that are due.
+    pub fn requests(&mut self, now: Instant) -> Vec<Outgoing> {
+        let (mut out, every) = (Vec::new(), self.pace());
+        let earned = now.saturating_duration_since(self.saved).as_secs_f64() * f64::from(PER_SECOND);
+        (self.purse, self.saved) = ((self.purse + earned).min(f64::from(BURST)), now);
+        while self.purse >= 1.0
+            && let Some((at, id, way)) = self.agenda.first().cloned()
+            && at <= now
+        {
+            self.agenda.pop_first();
+            let settled = self.settled;
+            let Some(line) = self.lines.get_mut(&id) else { continue };
+            let mut echo = line.echo(way, settled);
+            let Some(lane) = line.lane_mut(way) else { continue };
+            lane.expire(now);
+            if let Some((seq, size)) = lane.request(every, now) {
+                echo.seq = seq;
+                out.push(Outgoing { line: id.clone(), to: lane.to, echo, size });
+                self.purse -= 1.0;
+            }
+            lane.slot = lane.due().max(now + Duration::from_millis(1));
+            self.agenda.insert((lane.slot, id, way));
+        }
+        out
+    }
+
+    /// A probe came from a peer, whose tag was right. Returns the answer if it asks for one. `size` is that of the whole
+    /// packet.
+    pub fn hear(&mut self, id: &LineId, echo: &Echo, size: u32, now: Instant) -> Option<Outgoing> {
+        let (every, settled) = (self.pace(), self.settled);
+        self.change(id, echo.way, |line| line.hear(echo, every, now))?;
+        let line = self.lines.get(id)?;
+        let lane = line.lane(echo.way)?;
+        let answer = Echo { answer: true, seq: echo.seq, ..line.echo(echo.way, settled) };
+        (!echo.answer).then(|| Outgoing { line: id.clone(), to: lane.to, echo: answer, size })
+    }
+
+    /// A request was larger than what this host sends.
+    pub fn too_large(&mut self, id: &LineId, way: Way, seq: u32, now: Instant) {
+        let too_large = |line: &mut Line| {
+            line.lane_mut(way).into_iter().for_each(|lane| lane.too_large(seq, now));
+        };
+        self.change(id, way, too_large);
+    }
+
+    /// The kernel at `addr` said that nobody listens there.
+    pub fn refused(&mut self, addr: IpAddr, now: Instant) {
+        for line in self.lines.values_mut() {
+            if let Some(way) = line.way_to(addr) {
+                line.lane_mut(way).into_iter().for_each(|lane| lane.refused(now));
+            }
+        }
+    }
+
+    /// Decides anew what the largest packet to each peer is. Returns whether that of any changed.
+    pub fn decide(&mut self) -> bool {
+        self.lines.values_mut().map(Line::decide).filter(|changed| *changed).count() > 0
+    }
+
+    /// The largest packet to each peer for which it is less than what the devices take.
+    pub fn limits(&self) -> impl Iterator<Item = (&LineId, u32)> {
+        self.lines.iter().filter_map(|(id, line)| Some((id, line.limit()?)))
+    }
+
+    /// What was found out.
+    pub fn findings(&self, now: Instant) -> impl Iterator<Item = (&LineId, Finding)> {
+        let every = self.pace();
+        self.lines.iter().map(move |(id, line)| {
+            let (verdict, cause) = line.judge(self.settled, every, now);
+            let finding = Finding {
+                verdict,
+                cause,
+                ways: line.measured(now),
+                limit: line.limit(),
+                mtu: line.course.mtu,
+            };
+            (id, finding)
+        })
+    }
+
+    /// Changes a line, and what is on the agenda of one of its ways.
+    fn change<T>(&mut self, id: &LineId, way: Way, change: impl FnOnce(&mut Line) -> T) -> Option<T> {
+        let line = self.lines.get_mut(id)?;
+        let done = change(line);
+        let lane = line.lane_mut(way)?;
+        let due = lane.due();
+        if due != lane.slot {
+            let mut entry = (lane.slot, id.clone(), way);
+            self.agenda.remove(&entry);
+            (entry.0, lane.slot) = (due, due);
+            self.agenda.insert(entry);
+        }
+        Some(done)
+    }
+}

@@ -1,0 +1,283 @@
+//! Probers against each other, on a network of the test's making and a clock that jumps.
+
+use std::time::{Duration, Instant};
+
+use super::echo::Seen;
+use super::*;
+
+/// How long a packet is under way.
+const LATENCY: Duration = Duration::from_millis(2);
+const STEP: Duration = Duration::from_millis(5);
+
+/// What happens to a packet.
+type Fate = Box<dyn Fn(&Packet) -> bool>;
+
+/// A packet under way.
+struct Packet {
+    at: Instant,
+    from: usize,
+    way: Way,
+    size: u32,
+    echo: Echo,
+}
+
+/// Two hosts.
+struct Net {
+    now: Instant,
+    hosts: [Prober; 2],
+    /// Whether each host's agent runs.
+    alive: [bool; 2],
+    flying: Vec<Packet>,
+    /// Whether a packet is lost.
+    lost: Fate,
+    sent: usize,
+}
+
+fn id(host: usize) -> LineId {
+    (LeaseKey::new(format!("10.5.{}.0-24", host + 1)), Family::V4)
+}
+
+fn course(host: usize) -> Course {
+    let host = u8::try_from(host + 1).unwrap();
+    Course {
+        overlay: Some([10, 5, host, 0].into()),
+        underlay: [192, 0, 2, host].into(),
+        port: 8475,
+        mtu: 1450,
+        overhead: 50,
+        known: None,
+    }
+}
+
+impl Net {
+    fn new() -> Self {
+        Self::of([course(0), course(1)])
+    }
+
+    fn of(courses: [Course; 2]) -> Self {
+        let now = Instant::now();
+        let hosts = [0, 1].map(|host| {
+            let mut prober = Prober::new(u32::MAX - 50, now);
+            let peer = 1 - host;
+            prober.follow(BTreeMap::from([(id(peer), courses[peer])]), now);
+            prober.settled(true);
+            prober
+        });
+        Self { now, hosts, alive: [true; 2], flying: Vec::new(), lost: Box::new(|_| false), sent: 0 }
+    }
+
+    fn loses(&mut self, lost: impl Fn(&Packet) -> bool + 'static) {
+        self.lost = Box::new(lost);
+    }
+
+    fn put(&mut self, from: usize, out: Outgoing) {
+        assert_eq!(out.line, id(1 - from));
+        self.sent += 1;
+        let packet =
+            Packet { at: self.now + LATENCY, from, way: out.echo.way, size: out.size, echo: out.echo };
+        if !(self.lost)(&packet) {
+            self.flying.push(packet);
+        }
+    }
+
+    fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.now < end {
+            self.now += STEP;
+            for from in 0..2 {
+                if self.alive[from] {
+                    let out = self.hosts[from].requests(self.now);
+                    out.into_iter().for_each(|out| self.put(from, out));
+                    self.hosts[from].decide();
+                }
+            }
+            let now = self.now;
+            for packet in self.flying.extract_if(.., |packet| packet.at <= now).collect::<Vec<_>>() {
+                let to = 1 - packet.from;
+                if self.alive[to] {
+                    let answer = self.hosts[to].hear(&id(packet.from), &packet.echo, packet.size, now);
+                    answer.into_iter().for_each(|out| self.put(to, out));
+                } else {
+                    let addr = course(to);
+                    let addr = if packet.way == Way::Overlay { addr.overlay.unwrap() } else { addr.underlay };
+                    self.hosts[packet.from].refused(addr, now);
+                }
+            }
+        }
+    }
+
+    fn finding(&self, host: usize) -> Finding {
+        self.hosts[host].findings(self.now).next().unwrap().1
+    }
+
+    fn verdicts(&self) -> [Verdict; 2] {
+        [0, 1].map(|host| self.finding(host).verdict)
+    }
+}
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+#[test]
+fn peers_that_reach_each_other_are_well_and_know_how_far() {
+    let mut net = Net::new();
+    assert_eq!(net.verdicts(), [Verdict::Unknown; 2]);
+    net.run(seconds(5));
+    assert_eq!(net.verdicts(), [Verdict::Ok; 2]);
+    for host in 0..2 {
+        let finding = net.finding(host);
+        assert_eq!((finding.limit, finding.ways.len()), (None, 2));
+        for way in finding.ways {
+            let mtu = if way.way == Way::Overlay { 1450 } else { 1500 };
+            assert_eq!((way.loss, way.loss_there, way.mtu), (Some(0.0), Some(0.0), Some(mtu)), "{way:?}");
+            assert!(way.p50.unwrap() >= LATENCY * 2 && way.p99.unwrap() < STEP * 4, "{way:?}");
+        }
+    }
+}
+
+#[test]
+fn each_fault_of_the_network_is_told_within_ten_seconds_and_so_is_its_end() {
+    let faults: Vec<(Fate, [Verdict; 2])> = vec![
+        (Box::new(|packet| packet.way == Way::Overlay), [Verdict::PortEaten; 2]),
+        (Box::new(|packet| packet.way == Way::Underlay), [Verdict::UnderlayDown; 2]),
+        (Box::new(|_| true), [Verdict::PeerDown; 2]),
+        (Box::new(|packet| packet.from == 0), [Verdict::OneWay, Verdict::PeerDown]),
+        (Box::new(|packet| packet.from == 1), [Verdict::PeerDown, Verdict::OneWay]),
+        (Box::new(|packet| packet.from == 0 && packet.way == Way::Overlay), [Verdict::PortEaten; 2]),
+    ];
+    let mut net = Net::new();
+    net.run(seconds(5));
+    for (lost, verdicts) in faults {
+        net.lost = lost;
+        net.run(seconds(10));
+        assert_eq!(net.verdicts(), verdicts);
+        net.loses(|_| false);
+        net.run(seconds(10));
+        assert_eq!(net.verdicts(), [Verdict::Ok; 2], "after {verdicts:?}");
+        assert_eq!(net.finding(0).limit, None, "a fault says nothing of the size");
+    }
+}
+
+#[test]
+fn the_direction_that_is_eaten_is_told_by_both() {
+    let mut net = Net::new();
+    net.run(seconds(5));
+    net.loses(|packet| packet.from == 0 && packet.way == Way::Overlay);
+    net.run(seconds(10));
+    assert!(net.finding(0).cause.contains("this host sends"), "{}", net.finding(0).cause);
+    assert!(net.finding(1).cause.contains("port here"), "{}", net.finding(1).cause);
+    let there = |host: usize| net.finding(host).ways[0].loss_there.unwrap();
+    assert!(there(0) > 0.1 && there(1) < 0.1, "{} {}", there(0), there(1));
+}
+
+#[test]
+fn an_agent_that_ended_is_told_from_a_host_that_did() {
+    let mut net = Net::new();
+    net.run(seconds(5));
+    net.alive[1] = false;
+    net.run(seconds(10));
+    assert_eq!(net.finding(0).verdict, Verdict::AgentDown);
+    net.loses(|_| true);
+    net.run(seconds(10));
+    assert_eq!(net.finding(0).verdict, Verdict::PeerDown);
+    net.loses(|_| false);
+    net.alive[1] = true;
+    net.run(seconds(10));
+    assert_eq!(net.finding(0).verdict, Verdict::Ok);
+}
+
+#[test]
+fn a_host_that_is_not_as_it_should_be_is_blamed_first() {
+    let mut net = Net::new();
+    net.run(seconds(5));
+    net.loses(|packet| packet.way == Way::Overlay);
+    net.hosts[1].settled(false);
+    net.run(seconds(10));
+    assert_eq!(net.verdicts(), [Verdict::OverlayDown; 2]);
+    assert!(net.finding(0).cause.contains("its host") && net.finding(1).cause.contains("this host"));
+}
+
+/// Whole packets, in pieces or not at all, through the tunnel and beside it.
+#[test]
+fn a_narrower_path_is_agreed_on_and_followed_both_ways() {
+    for pieces in [false, true] {
+        let mut net = Net::new();
+        net.run(seconds(5));
+        for mtu in [1400, 1300, 1500] {
+            // One direction alone is narrow.
+            let size = move |packet: &Packet| match packet.way {
+                Way::Overlay if pieces => 0,
+                Way::Overlay => packet.size + 50,
+                Way::Underlay => packet.size,
+            };
+            net.loses(move |packet| packet.from == 1 && size(packet) > mtu);
+            net.run(seconds(40));
+            let limit = Some(mtu - 50).filter(|mtu| *mtu < 1450);
+            assert_eq!([0, 1].map(|host| net.finding(host).limit), [limit; 2], "{mtu}, in pieces: {pieces}");
+            assert_eq!(net.verdicts(), [Verdict::Ok; 2]);
+        }
+    }
+}
+
+#[test]
+fn what_was_known_holds_from_the_start_and_while_nothing_passes() {
+    let narrow = |host| Course { known: Some(1300), ..course(host) };
+    let mut net = Net::of([narrow(0), narrow(1)]);
+    assert_eq!(net.finding(0).limit, Some(1300));
+    net.loses(|_| true);
+    net.run(seconds(30));
+    assert_eq!(net.finding(0).limit, Some(1300));
+    net.loses(|_| false);
+    net.run(seconds(60));
+    assert_eq!(net.finding(0).limit, None);
+}
+
+#[test]
+fn a_peer_that_is_gone_is_forgotten() {
+    let mut net = Net::of([0, 1].map(|host| Course { known: Some(1300), ..course(host) }));
+    let now = net.now;
+    assert_eq!(net.hosts[0].limits().count(), 1);
+    net.hosts[0].follow(BTreeMap::new(), now);
+    assert_eq!((net.hosts[0].limits().count(), net.hosts[0].due(now)), (0, None));
+    assert_eq!(net.hosts[0].hear(&id(1), &echo(), 84, now), None);
+}
+
+fn echo() -> Echo {
+    Echo { answer: false, way: Way::Overlay, settled: true, seq: 1, mtu: None, seen: [Seen::default(); 2] }
+}
+
+/// Whatever becomes of the packets: no more than that is sent, and every peer has its turn.
+#[test]
+fn a_thousand_peers_cost_no_more_than_was_promised() {
+    for answered in [true, false] {
+        let mut now = Instant::now();
+        let mut prober = Prober::new(7, now);
+        let line = |n: u16| {
+            let [a, b] = n.to_be_bytes();
+            let course =
+                Course { underlay: [192, 0, a, b].into(), overlay: Some([10, a, b, 0].into()), ..course(0) };
+            ((LeaseKey::new(format!("10.{a}.{b}.0-24")), Family::V4), course)
+        };
+        prober.follow((0..1_000).map(line).collect(), now);
+        let (mut sent, mut turns) = (0, BTreeMap::new());
+        let start = now;
+        while now < start + seconds(60) {
+            now = prober.due(now).unwrap().max(now + Duration::from_millis(1));
+            for out in prober.requests(now) {
+                sent += 1;
+                *turns.entry((out.line.clone(), out.echo.way)).or_insert(0) += 1;
+                if answered {
+                    let echo = Echo { answer: true, ..out.echo };
+                    prober.hear(&out.line, &echo, out.size, now);
+                }
+            }
+        }
+        assert!(sent <= 60 * PER_SECOND + BURST, "{sent} sent");
+        assert_eq!(turns.len(), 2_000, "every way had its turn");
+        if answered {
+            let least = turns.iter().filter(|((_, way), _)| *way == Way::Overlay).map(|(_, n)| *n).min();
+            assert!(least >= Some(3), "{least:?}");
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! What the probes of one peer mean.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// What the probes of one peer mean. The later the worse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// It answers, in every way.
+    Ok,
+    /// Nothing is known, or not yet: its agent answers no probes.
+    Unknown,
+    /// It answers through the fabric, and not from host to host.
+    UnderlayDown,
+    /// Its agent answers nothing, and its kernel does: packets to its pods pass.
+    AgentDown,
+    /// It answers from host to host, and not through the fabric, and one of the two hosts is not as it should be.
+    OverlayDown,
+    /// It answers from host to host, and not through the fabric, though both hosts are as they should be: something
+    /// between them drops what goes to the tunnel's port.
+    PortEaten,
+    /// What it sends arrives, and what is sent to it does not.
+    OneWay,
+    /// Nothing comes from it.
+    PeerDown,
+}
+
+/// Whether a way works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Up {
+    /// The last requests were answered.
+    Yes,
+    /// It is too early to say.
+    Unknown,
+    /// The last requests were not answered.
+    No,
+}
+
+/// What is known of one way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Sign {
+    pub(super) up: Up,
+    /// Whether something came from the peer lately.
+    pub(super) heard: bool,
+    /// Whether the peer says that our last requests came; `None` if it says nothing.
+    pub(super) reaches: Option<bool>,
+    /// Whether the peer's kernel said lately that nobody listens.
+    pub(super) refused: bool,
+}
+
+/// What is known of one peer, in one family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Signs {
+    /// Through the fabric; `None` where that is no other way.
+    pub(super) overlay: Option<Sign>,
+    /// From host to host.
+    pub(super) underlay: Sign,
+    /// Whether this host's kernel, and the peer's, are as they should be.
+    pub(super) settled: [bool; 2],
+}
+
+impl Signs {
+    /// What that means, and in words why.
+    pub(super) fn judge(&self) -> (Verdict, &'static str) {
+        let under = self.underlay;
+        let over = self.overlay.unwrap_or(under);
+        match (over.up, under.up) {
+            (Up::Yes, Up::Yes) => (Verdict::Ok, ""),
+            (Up::Unknown, _) | (_, Up::Unknown) => (Verdict::Unknown, "no answer has come yet"),
+            (Up::Yes, Up::No) => (
+                Verdict::UnderlayDown,
+                "it answers through the fabric, but not from host to host at the probes' port",
+            ),
+            (Up::No, Up::Yes) => self.eaten(over),
+            (Up::No, Up::No) if over.heard || under.heard => (
+                Verdict::OneWay,
+                "what it sends arrives here, and what this host sends to it does not arrive",
+            ),
+            (Up::No, Up::No) if over.refused => {
+                (Verdict::AgentDown, "its agent does not answer, and its kernel does, through the fabric too")
+            }
+            (Up::No, Up::No) if under.refused => (
+                Verdict::AgentDown,
+                "its agent does not answer, and its kernel does; whether packets to its pods pass is not known",
+            ),
+            (Up::No, Up::No) => {
+                (Verdict::PeerDown, "nothing comes from it: it is down or cut off, or what it sends is lost")
+            }
+        }
+    }
+
+    /// The fabric does not carry, the network does.
+    fn eaten(&self, over: Sign) -> (Verdict, &'static str) {
+        match (over.refused, self.settled, over.reaches, over.heard) {
+            (true, ..) => (Verdict::Unknown, "its agent does not listen on its tunnel address yet"),
+            (_, [false, _], ..) => {
+                (Verdict::OverlayDown, "the tunnel fails, and this host is not as it should be yet")
+            }
+            (_, [_, false], ..) => {
+                (Verdict::OverlayDown, "the tunnel fails, and its host is not as it should be yet")
+            }
+            (_, _, Some(true), false) => (
+                Verdict::PortEaten,
+                "what it sends to the tunnel's port here is lost, though hosts reach each other otherwise",
+            ),
+            (_, _, Some(false), true) => (
+                Verdict::PortEaten,
+                "what this host sends to its tunnel's port is lost, though hosts reach each other otherwise",
+            ),
+            _ => (
+                Verdict::PortEaten,
+                "what is sent to the tunnel's port is lost, though the hosts reach each other otherwise",
+            ),
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    /// The name that is stable, for scripts, such as `port-eaten`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Ok => "ok",
+            Self::Unknown => "unknown",
+            Self::UnderlayDown => "underlay-down",
+            Self::AgentDown => "agent-down",
+            Self::OverlayDown => "overlay-down",
+            Self::PortEaten => "port-eaten",
+            Self::OneWay => "one-way",
+            Self::PeerDown => "peer-down",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sign(up: Up) -> Sign {
+        Sign { up, heard: up == Up::Yes, reaches: None, refused: false }
+    }
+
+    fn judge(overlay: Option<Sign>, underlay: Sign) -> Verdict {
+        Signs { overlay, underlay, settled: [true, true] }.judge().0
+    }
+
+    #[test]
+    fn each_fault_has_its_name() {
+        let (yes, no, open) = (sign(Up::Yes), sign(Up::No), sign(Up::Unknown));
+        let heard = Sign { heard: true, ..no };
+        let refused = Sign { refused: true, ..no };
+        for (overlay, underlay, verdict) in [
+            (Some(yes), yes, Verdict::Ok),
+            (None, yes, Verdict::Ok),
+            (Some(open), yes, Verdict::Unknown),
+            (Some(no), open, Verdict::Unknown),
+            (Some(yes), no, Verdict::UnderlayDown),
+            (Some(no), yes, Verdict::PortEaten),
+            (Some(refused), yes, Verdict::Unknown),
+            (Some(no), no, Verdict::PeerDown),
+            (None, no, Verdict::PeerDown),
+            (Some(heard), no, Verdict::OneWay),
+            (None, heard, Verdict::OneWay),
+            (Some(refused), refused, Verdict::AgentDown),
+            (Some(no), refused, Verdict::AgentDown),
+            (None, refused, Verdict::AgentDown),
+        ] {
+            assert_eq!(judge(overlay, underlay), verdict, "{overlay:?} {underlay:?}");
+        }
+    }
+
+    #[test]
+    fn a_tunnel_of_a_host_that_is_not_as_it_should_be_is_not_eaten() {
+        for settled in [[false, true], [true, false], [false, false]] {
+            let signs = Signs { overlay: Some(sign(Up::No)), underlay: sign(Up::Yes), settled };
+            assert_eq!(signs.judge().0, Verdict::OverlayDown);
+        }
+    }
+
+    #[test]
+    fn the_direction_that_is_eaten_is_named() {
+        let words = |reaches, heard| {
+            let overlay = Sign { reaches, heard, ..sign(Up::No) };
+            let signs = Signs { overlay: Some(overlay), underlay: sign(Up::Yes), settled: [true, true] };
+            signs.judge().1
+        };
+        assert!(words(Some(true), false).contains("port here"));
+        assert!(words(Some(false), true).contains("this host sends"));
+        assert!(words(Some(false), false).contains("what is sent"));
+    }
+
+    #[test]
+    fn names_are_what_programs_read() {
+        for verdict in
+            [Verdict::Ok, Verdict::UnderlayDown, Verdict::AgentDown, Verdict::PortEaten, Verdict::OneWay]
+        {
+            assert_eq!(serde_json::to_value(verdict).unwrap(), verdict.to_string());
+        }
+    }
+}

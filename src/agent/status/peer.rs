@@ -1,0 +1,100 @@
+//! Another host, and what was measured of it.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use twill_backends::probe::Verdict;
+
+/// Another host.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PeerStatus {
+    /// The key of its lease.
+    pub key: String,
+    /// Its node id; `None` if flanneld wrote the lease.
+    pub node: Option<String>,
+    /// Its public addresses.
+    pub public: Vec<String>,
+    /// Its backend.
+    pub backend: String,
+    /// Whether its lease is gone from the store, and its removal held back.
+    pub held: bool,
+    /// What was measured of it; `None` where this host probes nobody, and while nothing was measured yet.
+    #[serde(default)]
+    pub probe: Option<ProbeStatus>,
+}
+
+/// What was measured of a peer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ProbeStatus {
+    /// What it comes to: the worst of the address families.
+    pub verdict: Verdict,
+    /// Why, in words; empty if all is well.
+    pub cause: String,
+    /// How packets to its pods go: `direct`, `kernel` (in the kernel's tunnel) or `userspace` (in this program's).
+    pub path: String,
+    /// The largest packet in bytes that pods can send to it: the least of the address families.
+    pub mtu: u32,
+    /// What that would be if only this host's devices counted.
+    pub mtu_wanted: u32,
+    /// Each way to it.
+    pub ways: Vec<WayStatus>,
+}
+
+/// One way to a peer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WayStatus {
+    /// `overlay`, from tunnel address to tunnel address, or `underlay`, from public address to public address.
+    pub way: String,
+    /// `ipv4` or `ipv6`.
+    pub family: String,
+    /// The peer's address.
+    pub address: String,
+    /// Whether the last requests were answered; `None` while it is too early to say.
+    pub up: Option<bool>,
+    /// The median round trip, in microseconds.
+    pub rtt_p50_us: Option<u64>,
+    /// The round trip that 99 of 100 do not exceed, in microseconds.
+    pub rtt_p99_us: Option<u64>,
+    /// The share of the last 64 requests that was not answered, 0 to 1.
+    pub loss: Option<f64>,
+    /// The share of the last 64 requests that did not come there, 0 to 1.
+    pub loss_there: Option<f64>,
+    /// The largest packet in bytes that arrives, its own headers included and those of the tunnel not.
+    pub mtu: Option<u32>,
+    /// Requests sent since the peer is known.
+    pub sent: u64,
+    /// Answers that came.
+    pub answered: u64,
+    /// The age of the last answer, in milliseconds.
+    pub answer_age_ms: Option<u64>,
+}
+
+impl fmt::Display for PeerStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let held = if self.held { "  gone from the store, held" } else { "" };
+        let node = self.node.as_deref().unwrap_or("flanneld");
+        writeln!(f, "  {:<24}{:<20}{:<9}{node}{held}", self.key, self.public.join(","), self.backend)?;
+        match &self.probe {
+            Some(probe) => writeln!(f, "  {:<24}{probe}", ""),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for ProbeStatus {
+    /// In one line: `ok, 0.3 ms, 1.2 ms at most, MTU 1450`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.verdict)?;
+        let overlay = self.ways.iter().find(|way| way.rtt_p50_us.is_some());
+        if let Some((p50, p99)) = overlay.and_then(|way| way.rtt_p50_us.zip(way.rtt_p99_us)) {
+            let ms = |us: u64| Duration::from_micros(us).as_secs_f64() * 1e3;
+            write!(f, ", {:.1} ms (p99 {:.1})", ms(p50), ms(p99))?;
+        }
+        let lost = self.ways.iter().filter_map(|way| way.loss).fold(0.0, f64::max);
+        if lost > 0.0 {
+            write!(f, ", {:.0} % lost", lost * 100.0)?;
+        }
+        write!(f, ", MTU {}", self.mtu)
+    }
+}

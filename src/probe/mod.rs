@@ -1,0 +1,119 @@
+//! Peer probes: small UDP echoes between hosts, through the fabric and beside it.
+//!
+//! What to send when, and what the answers mean, is decided in [`twill_backends::probe`]. Here are the sockets, the tags,
+//! and a thread of its own, so that an agent that is busy answers its peers all the same, and one that waits for an answer
+//! is never late for anything else. Nothing is shared but values, in [`tokio::sync::watch`] channels.
+
+pub mod secret;
+mod socket;
+mod sockets;
+mod task;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use twill_backends::family::PerFamily;
+use twill_backends::lease::LeaseKey;
+use twill_backends::probe::{Course, Finding, LineId};
+
+/// What the agent asks for.
+#[derive(Debug, Clone, Default)]
+pub struct Order {
+    /// This host's node id and secret.
+    pub node: String,
+    /// See [`secret`].
+    pub secret: String,
+    /// Where this host listens.
+    pub port: u16,
+    /// Its tunnel addresses.
+    pub overlay: PerFamily<IpAddr>,
+    /// Its addresses on the underlay.
+    pub underlay: PerFamily<IpAddr>,
+    /// The peers that answer probes.
+    pub peers: Arc<BTreeMap<LeaseKey, Peer>>,
+    /// Whether this host's kernel is as it should be.
+    pub settled: bool,
+}
+
+/// A peer that answers probes.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// Its node id.
+    pub node: String,
+    /// Its secret.
+    pub secret: String,
+    /// How it is reached.
+    pub courses: PerFamily<Course>,
+}
+
+/// What an agent has to act on.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct News {
+    /// The largest packet to each peer, in bytes, where it is less than what the devices take; `None` before there is
+    /// anything to say.
+    pub limits: Option<BTreeMap<LineId, u32>>,
+    /// Why probes cannot be sent.
+    pub trouble: Option<String>,
+}
+
+/// The thread that probes. It ends when this is dropped.
+#[derive(Debug)]
+pub struct Probes {
+    orders: watch::Sender<Order>,
+    findings: watch::Receiver<Arc<BTreeMap<LineId, Finding>>>,
+    news: watch::Receiver<News>,
+}
+
+impl Probes {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// There is no thread to be had.
+    pub fn start(order: Order) -> io::Result<Self> {
+        let (orders, ordered) = watch::channel(order);
+        let (found, findings) = watch::channel(Arc::default());
+        let (tell, news) = watch::channel(News::default());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let task = task::Task::new(ordered, found, tell);
+        std::thread::Builder::new().name("probe".to_owned()).spawn(move || runtime.block_on(task.run()))?;
+        Ok(Self { orders, findings, news })
+    }
+
+    /// Changes what is asked for. `change` says whether it changed anything.
+    pub fn order(&self, change: impl FnOnce(&mut Order) -> bool) {
+        self.orders.send_if_modified(change);
+    }
+
+    /// What was found out.
+    #[must_use]
+    pub fn findings(&self) -> Arc<BTreeMap<LineId, Finding>> {
+        Arc::clone(&self.findings.borrow())
+    }
+
+    /// What there is to act on, as of now.
+    pub fn news(&mut self) -> News {
+        self.news.borrow_and_update().clone()
+    }
+
+    /// Waits until there is something else to act on.
+    pub async fn changed(&self) {
+        let mut news = self.news.clone();
+        if news.changed().await.is_err() {
+            // The thread is gone; nothing will ever come.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+impl std::fmt::Debug for Peer {
+    /// The secret is in no log.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Peer")
+            .field("node", &self.node)
+            .field("courses", &self.courses)
+            .finish_non_exhaustive()
+    }
+}

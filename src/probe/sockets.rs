@@ -1,0 +1,94 @@
+//! A socket at each of this host's addresses, open or not.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use futures::future::select_all;
+use nix::libc;
+use tokio::io::Interest;
+use tokio::net::UdpSocket;
+use twill_backends::family::Family;
+use twill_backends::probe::Way;
+
+use super::{Order, socket};
+
+/// How long after a socket could not be opened it is tried again.
+const AGAIN: Duration = Duration::from_millis(500);
+/// For how long that is nothing to complain of: the device may be on its way, or the agent before this one may not have
+/// ended yet.
+const INDULGENCE: Duration = Duration::from_secs(5);
+/// The sockets, by the way and the family of what they send and receive.
+pub(super) type Sockets = BTreeMap<(Way, Family), Socket>;
+
+/// A socket that is open, or that could not be opened.
+pub(super) enum Socket {
+    Open(SocketAddr, UdpSocket),
+    Failed { addr: SocketAddr, cause: io::Error, since: Instant, again: Instant },
+}
+
+/// Has a socket at each address of this host.
+pub(super) fn keep(sockets: &mut Sockets, order: &Order, now: Instant) {
+    let ways = [(Way::Overlay, &order.overlay), (Way::Underlay, &order.underlay)];
+    let wanted: BTreeMap<(Way, Family), SocketAddr> = ways
+        .iter()
+        .flat_map(|(way, addrs)| {
+            addrs.iter().map(|(family, ip)| ((*way, family), SocketAddr::new(*ip, order.port)))
+        })
+        .collect();
+    sockets.retain(|place, socket| wanted.get(place) == Some(&socket.addr()));
+    for (place, addr) in wanted {
+        let since = match sockets.get(&place) {
+            Some(Socket::Open(..)) => continue,
+            Some(Socket::Failed { again, .. }) if *again > now => continue,
+            Some(Socket::Failed { since, .. }) => *since,
+            None => now,
+        };
+        let socket = match socket::open(addr) {
+            Ok(socket) => Socket::Open(addr, socket),
+            Err(cause) => Socket::Failed { addr, cause, since, again: now + AGAIN },
+        };
+        sockets.insert(place, socket);
+    }
+}
+
+impl Socket {
+    fn addr(&self) -> SocketAddr {
+        match self {
+            Self::Open(addr, _) | Self::Failed { addr, .. } => *addr,
+        }
+    }
+
+    /// Why it is not open, once that takes too long.
+    pub(super) fn trouble(&self, now: Instant) -> Option<String> {
+        match self {
+            Self::Failed { addr, cause, since, .. } if *since + INDULGENCE <= now => {
+                let next = match cause.raw_os_error() {
+                    Some(libc::EADDRINUSE) => {
+                        "; next: find who has the port with `ss -ulpn`, or choose another with --probe-port"
+                    }
+                    _ => "",
+                };
+                Some(format!("cannot listen for probes at {addr}: {cause}{next}"))
+            }
+            Self::Failed { .. } | Self::Open(..) => None,
+        }
+    }
+}
+
+/// Waits until something comes to one of the sockets, and says whether that is an error.
+pub(super) async fn heard(sockets: &Sockets) -> ((Way, Family), bool) {
+    let ready = sockets.iter().filter_map(|(place, socket)| match socket {
+        Socket::Open(_, socket) => Some(Box::pin(async move {
+            let ready = socket.ready(Interest::READABLE | Interest::ERROR).await;
+            (*place, ready.is_ok_and(|ready| ready.is_error()))
+        })),
+        Socket::Failed { .. } => None,
+    });
+    let ready: Vec<_> = ready.collect();
+    if ready.is_empty() {
+        return std::future::pending().await;
+    }
+    select_all(ready).await.0
+}

@@ -1,0 +1,255 @@
+//! The thread that probes: sockets in, sockets out.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::libc;
+use ring::hmac;
+use tokio::sync::watch;
+use twill_backends::family::Family;
+use twill_backends::lease::LeaseKey;
+use twill_backends::probe::echo::{Echo, HEADER, SHORTEST, TAG};
+use twill_backends::probe::{Finding, LineId, Outgoing, Prober, Verdict, Way, headers};
+
+use super::secret::{self, Party};
+use super::sockets::{self, Socket, Sockets, heard};
+use super::{News, Order, socket};
+
+/// The shortest time between two accounts of what was found out, and how many peers there are for each such time more:
+/// an account of a thousand peers takes some milliseconds.
+const ACCOUNT: Duration = Duration::from_secs(1);
+const ACCOUNTED: usize = 200;
+/// The shortest time between two turns. What is due within it is sent at once.
+const TURN: Duration = Duration::from_millis(5);
+/// The longest packet.
+const LONGEST: usize = 1 << 16;
+/// How many changes of verdict are logged one by one.
+const LOGGED: usize = 5;
+
+/// The thread that probes.
+pub(super) struct Task {
+    orders: watch::Receiver<Order>,
+    findings: watch::Sender<Arc<BTreeMap<LineId, Finding>>>,
+    news: watch::Sender<News>,
+    order: Order,
+    prober: Prober,
+    sockets: Sockets,
+    /// Who has which name on the wire, and the key shared with it.
+    keys: BTreeMap<u64, (LeaseKey, hmac::Key)>,
+    names: BTreeMap<LeaseKey, u64>,
+    own: u64,
+    verdicts: BTreeMap<LineId, Verdict>,
+    account_at: Instant,
+    buffer: Vec<u8>,
+}
+
+impl Task {
+    pub(super) fn new(
+        orders: watch::Receiver<Order>,
+        findings: watch::Sender<Arc<BTreeMap<LineId, Finding>>>,
+        news: watch::Sender<News>,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            orders,
+            findings,
+            news,
+            order: Order::default(),
+            prober: Prober::new(fastrand::u32(..), now),
+            sockets: BTreeMap::new(),
+            keys: BTreeMap::new(),
+            names: BTreeMap::new(),
+            own: 0,
+            verdicts: BTreeMap::new(),
+            account_at: now,
+            buffer: vec![0; LONGEST],
+        }
+    }
+
+    /// Probes until nobody asks for it any more.
+    pub(super) async fn run(mut self) {
+        self.orders.mark_changed();
+        loop {
+            if self.orders.has_changed().unwrap_or(false) {
+                self.follow();
+            }
+            let now = Instant::now();
+            sockets::keep(&mut self.sockets, &self.order, now);
+            for out in self.prober.requests(now) {
+                self.request(&out, now);
+            }
+            self.tell(now);
+            let due = self.due(now).max(now + TURN);
+            let heard = tokio::select! {
+                ordered = self.orders.changed() => match ordered {
+                    Ok(()) => {
+                        self.orders.mark_changed();
+                        None
+                    }
+                    Err(_) => return,
+                },
+                heard = heard(&self.sockets) => Some(heard),
+                () = tokio::time::sleep_until(due.into()) => None,
+            };
+            if let Some((place, failed)) = heard {
+                self.receive(place);
+                if failed {
+                    self.refused(place);
+                }
+            }
+        }
+    }
+
+    fn due(&self, now: Instant) -> Instant {
+        let failed = self.sockets.values().filter_map(|socket| match socket {
+            Socket::Failed { again, .. } => Some(*again),
+            Socket::Open(..) => None,
+        });
+        let first = failed.chain(self.prober.due(now)).min();
+        first.map_or(self.account_at, |first| first.min(self.account_at))
+    }
+
+    /// Takes an order.
+    fn follow(&mut self) {
+        let order = self.orders.borrow_and_update().clone();
+        self.prober.settled(order.settled);
+        let same = (&order.node, &order.secret) == (&self.order.node, &self.order.secret);
+        if !same || !Arc::ptr_eq(&order.peers, &self.order.peers) {
+            let own = Party { node: &order.node, secret: &order.secret };
+            self.own = secret::name(own);
+            (self.keys, self.names) = (BTreeMap::new(), BTreeMap::new());
+            let mut courses = BTreeMap::new();
+            for (lease, peer) in order.peers.iter() {
+                let party = Party { node: &peer.node, secret: &peer.secret };
+                let name = secret::name(party);
+                self.names.insert(lease.clone(), name);
+                self.keys.insert(name, (lease.clone(), secret::key(own, party)));
+                courses
+                    .extend(peer.courses.iter().map(|(family, course)| ((lease.clone(), family), *course)));
+            }
+            self.prober.follow(courses, Instant::now());
+            self.account_at = Instant::now();
+        }
+        self.order = order;
+    }
+
+    fn request(&mut self, out: &Outgoing, now: Instant) {
+        let (lease, family) = &out.line;
+        let course = self.order.peers.get(lease).and_then(|peer| peer.courses.get(*family));
+        let Some(port) = course.map(|course| course.port) else { return };
+        let sent = self.send(out, SocketAddr::new(out.to, port));
+        if sent.is_err_and(|error| error.raw_os_error() == Some(libc::EMSGSIZE)) {
+            self.prober.too_large(&out.line, out.echo.way, out.echo.seq, now);
+        }
+    }
+
+    fn send(&mut self, out: &Outgoing, to: SocketAddr) -> io::Result<()> {
+        let (lease, family) = &out.line;
+        let key = self.names.get(lease).and_then(|name| self.keys.get(name));
+        let Some((_, key)) = key else { return Ok(()) };
+        let Some(Socket::Open(_, socket)) = self.sockets.get(&(out.echo.way, *family)) else { return Ok(()) };
+        let length = out.size.saturating_sub(headers(to.is_ipv6()));
+        let Ok(length) = u16::try_from(length) else {
+            return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
+        };
+        let header = out.echo.encode(self.own, length);
+        let mut probe = vec![0; usize::from(length).max(SHORTEST)];
+        probe[..HEADER].copy_from_slice(&header);
+        probe[HEADER..HEADER + TAG].copy_from_slice(&secret::tag(key, &header));
+        match socket.try_send_to(&probe, to) {
+            // What an earlier packet met with; this one was not sent.
+            Err(error) if error.raw_os_error() == Some(libc::ECONNREFUSED) => {
+                socket.try_send_to(&probe, to).map(drop)
+            }
+            sent => sent.map(drop),
+        }
+    }
+
+    /// Takes everything that came to a socket.
+    fn receive(&mut self, place: (Way, Family)) {
+        loop {
+            let Some(Socket::Open(_, socket)) = self.sockets.get(&place) else { return };
+            match socket.try_recv_from(&mut self.buffer) {
+                Ok((length, from)) => self.hear(place, length, from),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(_) => self.refused(place),
+            }
+        }
+    }
+
+    /// Takes what peers' kernels said of packets that were sent.
+    fn refused(&mut self, place: (Way, Family)) {
+        let Some(Socket::Open(_, socket)) = self.sockets.get(&place) else { return };
+        let refused = socket::refusals(socket);
+        refused.into_iter().for_each(|addr| self.prober.refused(addr, Instant::now()));
+    }
+
+    /// Takes one packet for what it is, if it is one of a peer's.
+    fn hear(&mut self, (way, family): (Way, Family), length: usize, from: SocketAddr) {
+        let probe = &self.buffer[..length];
+        let Some((name, echo)) = Echo::decode(probe).filter(|(_, echo)| echo.way == way) else { return };
+        let Some((lease, key)) = self.keys.get(&name) else { return };
+        if !secret::is_tagged(key, probe) {
+            return;
+        }
+        let size = u32::try_from(length).unwrap_or(u32::MAX).saturating_add(headers(family == Family::V6));
+        let line = (lease.clone(), family);
+        if let Some(answer) = self.prober.hear(&line, &echo, size, Instant::now())
+            && let Err(error) = self.send(&answer, from)
+        {
+            tracing::trace!(%from, %error, "a probe was not answered");
+        }
+    }
+
+    /// Says what there is to act on at once, and the rest now and then.
+    fn tell(&mut self, now: Instant) {
+        let trouble = self.sockets.values().filter_map(|socket| socket.trouble(now)).next();
+        let decided = self.prober.decide();
+        let first = self.news.borrow().limits.is_none();
+        let limits = (decided || first || self.account_at <= now)
+            .then(|| self.prober.limits().map(|(line, mtu)| (line.clone(), mtu)).collect());
+        self.news.send_if_modified(|news| {
+            let before = news.clone();
+            news.limits = limits.or(news.limits.take());
+            news.trouble = trouble;
+            *news != before
+        });
+        if self.account_at > now {
+            return;
+        }
+        let findings: BTreeMap<LineId, Finding> =
+            self.prober.findings(now).map(|(line, finding)| (line.clone(), finding)).collect();
+        let times = u32::try_from(findings.len() / ACCOUNTED).unwrap_or(u32::MAX);
+        self.account_at = now + ACCOUNT * times.saturating_add(1);
+        self.log(&findings);
+        self.findings.send_replace(Arc::new(findings));
+    }
+
+    /// Logs what became of peers.
+    fn log(&mut self, findings: &BTreeMap<LineId, Finding>) {
+        let verdicts: BTreeMap<LineId, Verdict> =
+            findings.iter().map(|(line, finding)| (line.clone(), finding.verdict)).collect();
+        let told = |verdict: Option<&Verdict>| verdict.copied().unwrap_or(Verdict::Unknown);
+        let changed: Vec<_> = findings
+            .iter()
+            .filter(|(line, finding)| {
+                let before = told(self.verdicts.get(*line));
+                before != finding.verdict && (before, finding.verdict) != (Verdict::Unknown, Verdict::Ok)
+            })
+            .collect();
+        for ((lease, family), Finding { verdict, cause, .. }) in changed.iter().take(LOGGED) {
+            if *verdict > Verdict::Unknown {
+                tracing::warn!(%lease, %family, %verdict, cause, "probes of a peer fail");
+            } else {
+                tracing::info!(%lease, %family, %verdict, "probes of a peer");
+            }
+        }
+        if changed.len() > LOGGED {
+            tracing::warn!(peers = changed.len(), "probes of many peers changed; see `twill status`");
+        }
+        self.verdicts = verdicts;
+    }
+}
