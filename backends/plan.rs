@@ -26,7 +26,7 @@ use crate::leases::Leases;
 use crate::state::{Desired, NetState, PeerState};
 
 mod claim;
-mod views;
+mod peers;
 
 use claim::{Claim, conflict, keys};
 

@@ -10,12 +10,15 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex, watch};
 
+use super::input::Input;
 use super::status::{PeerStatus, Status};
 use super::{Agent, World};
 use crate::filter::{Dropped, Drops, Firewall};
 
-/// How soon something that changed is written up again at the earliest.
+/// How soon something that happened is written up at the earliest.
 const SOON: Duration = Duration::from_millis(100);
+/// How often all is written up though nothing happened: ages, counters.
+const ANYWAY: Duration = Duration::from_secs(1);
 /// What part of its time the loop spends on writing up, at most: one in this many.
 const SHARE: u32 = 50;
 /// How long the loop may take for one thing. What it runs is given up after 20 s.
@@ -31,10 +34,11 @@ pub(super) struct Board {
     peers: Arc<Vec<PeerStatus>>,
     /// Whether the peers changed since they were written up.
     stale: bool,
-    /// When to write up what changed since; `None` if nothing may have.
-    due: Option<Instant>,
-    /// Not before.
-    next: Instant,
+    /// Whether something happened since all was written up.
+    moved: bool,
+    /// When all was written up, and how long the loop may not spend on it again.
+    last: Instant,
+    rest: Duration,
 }
 
 /// What is written up.
@@ -85,7 +89,15 @@ impl Board {
             doing: "its start",
         };
         let (notice, _) = watch::channel(notice);
-        Self { notice, counted: Arc::default(), peers, stale: true, due: None, next: now }
+        Self {
+            notice,
+            counted: Arc::default(),
+            peers,
+            stale: true,
+            moved: true,
+            last: now,
+            rest: Duration::ZERO,
+        }
     }
 
     pub(super) fn view(&self) -> View {
@@ -105,9 +117,19 @@ impl Board {
         self.stale = true;
     }
 
-    /// When something is to be written up.
-    pub(super) const fn due(&self) -> Option<Instant> {
-        self.due
+    /// Something happened, unless it is only time.
+    pub(super) const fn hears(&mut self, input: &Input) {
+        self.moved |= !matches!(input, Input::Time);
+    }
+
+    /// Something was done.
+    pub(super) const fn moved(&mut self) {
+        self.moved = true;
+    }
+
+    /// When to write up what happened; `None` if nothing did.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.moved.then(|| self.last + self.rest)
     }
 }
 
@@ -149,12 +171,17 @@ impl View {
         stuck.into_iter().chain(because).collect()
     }
 
+    /// How long ago the loop last went on to something else.
+    #[must_use]
+    pub fn turned(&self) -> Duration {
+        crate::now().saturating_duration_since(self.notice.borrow().turned)
+    }
+
     /// Whether the loop makes no progress.
     #[must_use]
     pub fn stuck(&self) -> Option<Stuck> {
-        let notice = self.notice.borrow();
-        let since = crate::now().saturating_duration_since(notice.turned);
-        (since >= STUCK).then(|| Stuck { doing: notice.doing, seconds: since.as_secs() })
+        let since = self.turned();
+        (since >= STUCK).then(|| Stuck { doing: self.notice.borrow().doing, seconds: since.as_secs() })
     }
 
     /// What the firewall dropped. However many ask, it is asked every few seconds.
@@ -180,11 +207,10 @@ impl<W: World> Agent<W> {
 
     /// Writes up what may have changed in this turn, if it is time to.
     pub(super) fn write_up(&mut self, now: Instant) {
-        if now < self.board.next {
-            self.board.due = Some(self.board.next);
-            return;
+        let rest = if self.board.moved { self.board.rest } else { self.board.rest.max(ANYWAY) };
+        if now >= self.board.last + rest {
+            self.write_up_at_once(now);
         }
-        self.write_up_at_once(now);
     }
 
     /// Writes up what is so, whatever it costs.
@@ -200,7 +226,8 @@ impl<W: World> Agent<W> {
             (notice.status, notice.peers, notice.drops) = (Some(status), peers, drops);
             (notice.written, notice.turned) = (now, now);
         });
-        self.board.due = None;
-        self.board.next = now + SOON.max(began.elapsed() * SHARE);
+        self.board.moved = false;
+        self.board.last = now;
+        self.board.rest = SOON.max(began.elapsed() * SHARE);
     }
 }

@@ -13,6 +13,7 @@ mod filtering;
 pub mod flanneld;
 mod guarding;
 pub mod handover;
+mod history;
 pub mod identity;
 mod input;
 mod leaving;
@@ -51,6 +52,7 @@ use self::carrying::Carrying;
 use self::filtering::Filtering;
 use self::guarding::Guarding;
 use self::handover::{Heir, TakeOverError};
+use self::history::History;
 use self::identity::Identity;
 use self::input::Input;
 use self::leaving::Leaving;
@@ -158,9 +160,9 @@ pub struct Agent<W: World> {
     flanneld_ran: bool,
     reconciler: Reconciler,
     resync_at: Instant,
-    /// Whether the kernel was heard to differ from what was believed, and how many operations undid that so far.
+    /// Whether the kernel was heard to differ from what was believed.
     disturbed: bool,
-    repairs: u64,
+    history: History,
     firewall: Option<W::Firewall>,
     filtering: Filtering,
     guarding: Guarding,
@@ -215,7 +217,7 @@ impl<W: World> Agent<W> {
             reconciler: Reconciler::default(),
             resync_at: started + RESYNC,
             disturbed: false,
-            repairs: 0,
+            history: History::default(),
             firewall: None,
             filtering: Filtering::default(),
             guarding: Guarding::default(),
@@ -249,7 +251,9 @@ impl<W: World> Agent<W> {
             if calling.is_none() {
                 calling = self.tenure.next_call(crate::now()).map(|call| self.call(call));
             }
-            match self.wait(&mut events, &mut calling, &mut visits, &stop).await {
+            let input = self.wait(&mut events, &mut calling, &mut visits, &stop).await;
+            self.board.hears(&input);
+            match input {
                 Input::Stop => break,
                 Input::Ask(request) => {
                     if self.answer(request).await {

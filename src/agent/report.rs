@@ -14,8 +14,8 @@ use twill_backends::tenure::Standing;
 
 use super::socket::{Ask, Request};
 use super::status::{
-    FaultStatus, LeaseStatus, NetworkStatus, PeerStatus, ReconcileStatus, State, Status, StoreStatus,
-    UnderlayStatus, VERSION,
+    FaultStatus, LeaseStatus, NetworkStatus, PeerStatus, PoolStatus, ReconcileStatus, State, Status,
+    StoreStatus, UnderlayStatus, VERSION,
 };
 use super::{Agent, World};
 use crate::cli;
@@ -68,8 +68,13 @@ impl<W: World> Agent<W> {
     }
 
     /// All but the peers.
-    pub(super) fn status(&self, now: Instant) -> Status {
+    pub(super) fn status(&mut self, now: Instant) -> Status {
         let faults = self.faults();
+        self.history.sees(&faults);
+        self.history.follows(!self.store.connected || !self.changed.is_empty() || !self.converged(), now);
+        let repaired = self
+            .history
+            .repairs([("firewall", self.filtering.repairs()), ("guard", self.guarding.repairs())]);
         Status {
             version: VERSION,
             state: match (self.judgement.said().ready, faults.is_empty() && self.store.connected) {
@@ -88,6 +93,7 @@ impl<W: World> Agent<W> {
                 place: self.config.site.store.to_string(),
                 connected: self.store.connected,
                 revision: self.store.revision.number,
+                lag_s: self.history.lag_s(now),
                 error: self.store.error.clone(),
             },
             underlay: self.plan.as_ref().map(|plan| UnderlayStatus {
@@ -102,8 +108,12 @@ impl<W: World> Agent<W> {
             reconcile: ReconcileStatus {
                 converged: self.converged(),
                 tally: self.reconciler.tally(),
-                repairs: self.repairs + self.filtering.repairs() + self.guarding.repairs(),
+                repairs: repaired.values().sum(),
+                repaired,
+                programmed: self.programmed(),
+                durations: self.reconciler.durations().clone(),
             },
+            history: self.history.told().clone(),
         }
     }
 
@@ -120,7 +130,18 @@ impl<W: World> Agent<W> {
                 .unwrap_or_default(),
             datapath: plan.backend().datapath().map(|_| self.carrying.status()),
             guard: self.firewall.as_ref().and_then(|_| self.guarding.status()),
+            pools: self.pools(plan).iter().map(|(_, pool)| PoolStatus::from(*pool)).collect(),
+            devices: plan.backend().links().iter().map(|(_, link)| link.to_string()).collect(),
         })
+    }
+
+    /// How many peers the kernel leads to, as far as is known.
+    fn programmed(&self) -> usize {
+        let Some(plan) = &self.plan else { return 0 };
+        if self.converged() {
+            return plan.peers();
+        }
+        self.reconciler.believed().map_or(0, |have| plan.present(have))
     }
 
     fn lease_status(&self) -> Option<LeaseStatus> {
@@ -189,17 +210,22 @@ impl<W: World> Agent<W> {
         let Some(plan) = &self.plan else { return Vec::new() };
         let near = |ip: &IpAddr| plan.host().on_link.iter().any(|net| net.contains(ip));
         let public = |family| self.leases.iter().filter_map(move |lease| lease.attrs.public(family));
-        let subnets = |family| self.leases.iter().filter_map(move |lease| lease.subnets.get(family));
-        let leased = |family, pool: &Pool| subnets(family).filter(|subnet| pool.holds(subnet)).count();
         let on_link = |family| Some(public(family).filter(near).count());
         preflight::room(&Room {
             limits: self.reconciler.neighbours(),
             on_link: PerFamily { v4: on_link(Family::V4), v6: on_link(Family::V6) },
-            pools: plan.own().network.pools.map(|family, pool| Use {
-                network: pool.network,
-                size: pool.size(),
-                leased: leased(family, &pool),
-            }),
+            pools: self.pools(plan),
+        })
+    }
+
+    /// How much of each pool is leased.
+    fn pools(&self, plan: &Plan) -> PerFamily<Use> {
+        let subnets = |family| self.leases.iter().filter_map(move |lease| lease.subnets.get(family));
+        let leased = |family, pool: &Pool| subnets(family).filter(|subnet| pool.holds(subnet)).count();
+        plan.own().network.pools.map(|family, pool| Use {
+            network: pool.network,
+            size: pool.size(),
+            leased: leased(family, &pool),
         })
     }
 
@@ -209,6 +235,13 @@ impl<W: World> Agent<W> {
         let cause = "the lease does not fit the network configuration; it is kept";
         (!fits(&lease.subnets, network))
             .then(|| Fault::new(Code::LeaseOutgrown, lease.key.to_string(), cause))
+    }
+}
+
+impl From<Use> for PoolStatus {
+    fn from(pool: Use) -> Self {
+        let leased = u64::try_from(pool.leased).unwrap_or(u64::MAX);
+        Self { network: pool.network.to_string(), size: u64::try_from(pool.size).unwrap_or(u64::MAX), leased }
     }
 }
 

@@ -1,6 +1,8 @@
 //! What an agent says of itself.
 
 mod guard;
+mod history;
+mod network;
 mod peer;
 mod readiness;
 
@@ -10,9 +12,11 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use self::guard::GuardStatus;
+pub use self::history::HistoryStatus;
+pub use self::network::{DatapathStatus, NetworkStatus, PoolStatus, TunnelStatus};
 pub use self::peer::{PeerStatus, ProbeStatus, WayStatus};
 pub use self::readiness::Readiness;
-use crate::reconcile::Tally;
+use crate::reconcile::{Durations, Tally};
 
 /// The version of [`Status`] and of the requests; grows when a field changes its meaning or goes.
 pub const VERSION: u32 = 1;
@@ -54,6 +58,9 @@ pub struct Status {
     pub faults: Vec<FaultStatus>,
     /// What was done to the kernel.
     pub reconcile: ReconcileStatus,
+    /// What was wrong.
+    #[serde(default)]
+    pub history: HistoryStatus,
 }
 
 /// The answer in one word.
@@ -77,6 +84,9 @@ pub struct StoreStatus {
     pub connected: bool,
     /// The last revision seen.
     pub revision: u64,
+    /// How long it has been away, or else how long the oldest change of it waits for the kernel, in seconds.
+    #[serde(default)]
+    pub lag_s: f64,
     /// Why it does not answer.
     pub error: Option<String>,
 }
@@ -90,49 +100,6 @@ pub struct UnderlayStatus {
     pub mtu: u32,
     /// The addresses that are published.
     pub public: Vec<String>,
-}
-
-/// The network.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct NetworkStatus {
-    /// The network of each family.
-    pub networks: Vec<String>,
-    /// The backend.
-    pub backend: String,
-    /// The MTU of pods in bytes.
-    pub mtu: u32,
-    /// Which firewall carries the rules.
-    pub firewall: String,
-    /// Who carries frames; `None` where there is no tunnel.
-    #[serde(default)]
-    pub datapath: Option<DatapathStatus>,
-    /// Who may send; `None` where everybody may, or where there is no tunnel.
-    #[serde(default)]
-    pub guard: Option<GuardStatus>,
-}
-
-/// Who carries frames between tunnel devices and the underlay.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct DatapathStatus {
-    /// `kernel` or `userspace`.
-    pub kind: String,
-    /// Why it, and not the other.
-    pub because: String,
-    /// What the userspace datapath serves.
-    pub tunnels: Vec<TunnelStatus>,
-}
-
-/// A tunnel device that the userspace datapath serves.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct TunnelStatus {
-    /// The device.
-    pub device: String,
-    /// Whether the kernel's offloads are in use.
-    pub offload: bool,
-    /// How many threads serve it, each a queue of the device.
-    pub queues: usize,
-    /// Frames since it was opened: carried, and dropped by reason.
-    pub frames: BTreeMap<String, u64>,
 }
 
 /// The own lease.
@@ -170,6 +137,15 @@ pub struct ReconcileStatus {
     pub tally: Tally,
     /// How often something was repaired that nobody had asked to change.
     pub repairs: u64,
+    /// The same by what was repaired.
+    #[serde(default)]
+    pub repaired: BTreeMap<String, u64>,
+    /// How many other hosts the kernel leads to.
+    #[serde(default)]
+    pub programmed: usize,
+    /// How long the passes took.
+    #[serde(default)]
+    pub durations: Durations,
 }
 
 impl fmt::Display for State {
@@ -243,21 +219,6 @@ impl fmt::Display for Status {
     }
 }
 
-impl fmt::Display for DatapathStatus {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{:<10}{}: {}", "datapath", self.kind, self.because)?;
-        for tunnel in &self.tunnels {
-            let counts: Vec<_> =
-                tunnel.frames.iter().map(|(name, count)| format!("{name} {count}")).collect();
-            let mode = if tunnel.offload { "offload" } else { "plain" };
-            let queues =
-                if tunnel.queues == 1 { String::new() } else { format!(", {} queues", tunnel.queues) };
-            writeln!(f, "  {:<24}{mode}{queues}: {}", tunnel.device, counts.join(", "))?;
-        }
-        Ok(())
-    }
-}
-
 /// Seconds for people: the two largest units that count.
 fn duration(seconds: u64) -> String {
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
@@ -297,6 +258,7 @@ pub(crate) mod tests {
                 place: "etcd http://10.0.0.1:2379".to_owned(),
                 connected: true,
                 revision: 42,
+                lag_s: 0.0,
                 error: None,
             },
             underlay: Some(UnderlayStatus {
@@ -304,20 +266,7 @@ pub(crate) mod tests {
                 mtu: 1500,
                 public: vec!["192.0.2.1".to_owned(), "2001:db8::1".to_owned()],
             }),
-            network: Some(NetworkStatus {
-                networks: vec!["10.5.0.0/16".to_owned(), "fd00:5::/48".to_owned()],
-                backend: "vxlan".to_owned(),
-                mtu: 1430,
-                firewall: "nftables".to_owned(),
-                datapath: None,
-                guard: Some(GuardStatus {
-                    port: 8472,
-                    checks: vec!["outer".to_owned(), "inner".to_owned()],
-                    senders: 2,
-                    in_force: true,
-                    dropped: BTreeMap::from([("forged".to_owned(), 0), ("strangers".to_owned(), 7)]),
-                }),
-            }),
+            network: Some(network()),
             lease: Some(LeaseStatus {
                 key: "10.5.1.0-24".to_owned(),
                 subnets: vec!["10.5.1.0/24".to_owned()],
@@ -335,7 +284,30 @@ pub(crate) mod tests {
                 converged: true,
                 tally: Tally { passes: 3, operations: 12, ..Tally::default() },
                 repairs: 1,
+                repaired: BTreeMap::from([("route".to_owned(), 1)]),
+                programmed: 2,
+                durations: Durations::default(),
             },
+            history: HistoryStatus::default(),
+        }
+    }
+
+    fn network() -> NetworkStatus {
+        NetworkStatus {
+            networks: vec!["10.5.0.0/16".to_owned(), "fd00:5::/48".to_owned()],
+            backend: "vxlan".to_owned(),
+            mtu: 1430,
+            firewall: "nftables".to_owned(),
+            datapath: None,
+            guard: Some(GuardStatus {
+                port: 8472,
+                checks: vec!["outer".to_owned(), "inner".to_owned()],
+                senders: 2,
+                in_force: true,
+                dropped: BTreeMap::from([("forged".to_owned(), 0), ("strangers".to_owned(), 7)]),
+            }),
+            pools: vec![PoolStatus { network: "10.5.0.0/16".to_owned(), size: 255, leased: 3 }],
+            devices: vec!["flannel.1".to_owned()],
         }
     }
 
@@ -407,7 +379,12 @@ fault     deletions-held leases: the store was made anew
             lease: None,
             peers: Vec::new(),
             faults: Vec::new(),
-            reconcile: ReconcileStatus { converged: false, tally: Tally::default(), repairs: 0 },
+            reconcile: ReconcileStatus {
+                converged: false,
+                tally: Tally::default(),
+                repairs: 0,
+                ..status().reconcile
+            },
             ..status()
         };
         let text = "\

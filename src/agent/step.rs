@@ -199,13 +199,14 @@ impl<W: World> Agent<W> {
 
     /// Logs what a pass did: what was asked for quietly, what somebody had broken aloud.
     fn account(&mut self, done: &[Op]) {
+        self.board.moved();
         for op in done {
             tracing::debug!(%op, "done");
         }
         if std::mem::take(&mut self.disturbed)
             && let Some(first) = done.first()
         {
-            self.repairs += u64::try_from(done.len()).unwrap_or(u64::MAX);
+            self.history.repaired(done);
             tracing::info!(operations = done.len(), %first, "repaired");
         }
     }

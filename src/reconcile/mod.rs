@@ -21,7 +21,7 @@ pub use self::complaints::shadows;
 pub(crate) use self::pace::HURRIED;
 pub(crate) use self::pace::{Pace, Retry, backoff};
 use self::pass::Outcome;
-pub use self::pass::{Goal, Tally};
+pub use self::pass::{Bucket, Durations, Goal, Tally};
 use crate::kernel::{Change, ForeignRoute, Kernel, KernelError, Observed, Scope};
 
 /// How often a link is written before the pass gives up on it.
@@ -46,6 +46,7 @@ pub struct Reconciler {
     faults: Vec<Fault>,
     /// What was done so far.
     tally: Tally,
+    durations: Durations,
 }
 
 #[derive(Debug, Default)]
@@ -139,6 +140,18 @@ impl Reconciler {
         self.tally
     }
 
+    /// How long the passes took.
+    #[must_use]
+    pub const fn durations(&self) -> &Durations {
+        &self.durations
+    }
+
+    /// What the kernel is believed to be; `None` while that has to be read.
+    #[must_use]
+    pub const fn believed(&self) -> Option<&NetState> {
+        self.have.as_ref()
+    }
+
     /// Makes the kernel as wanted. Returns the operations that were done.
     pub async fn pass<K: Kernel>(&mut self, kernel: &K, goal: Goal<'_>) -> Vec<Op> {
         let started = crate::now();
@@ -154,8 +167,9 @@ impl Reconciler {
         faults.extend(self.stuck.iter().map(|(name, (want, have))| never_settles(name, want, have)));
         faults.extend(shadows(goal.want, &self.foreign));
         self.faults = faults;
-        self.tally.last_pass_us =
-            u64::try_from(crate::now().duration_since(started).as_micros()).unwrap_or(u64::MAX);
+        let took = crate::now().duration_since(started);
+        self.tally.last_pass_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.durations.add(took);
         done
     }
 

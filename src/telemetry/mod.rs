@@ -1,6 +1,7 @@
 //! Logs and the HTTP endpoints.
 
 pub mod http;
+pub mod metrics;
 mod routes;
 
 use std::io::IsTerminal;

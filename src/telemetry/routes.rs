@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `/healthz` | 200 with flanneld's body while the loop makes progress; else 503, and what it is busy with |
 //! | `/readyz` | 200 with flanneld's body once containers can be started; else 503, and why not |
+//! | `/metrics` | [`metrics`](super::metrics) for Prometheus |
 //! | `/v1/status` | [`Status`](crate::agent::status::Status) as JSON |
 
 use axum::Router;
@@ -12,11 +13,14 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 
+use super::metrics::{CONTENT_TYPE, Figures, Scrape, render};
 use crate::agent::board::View;
 
 /// Scripts and probes compare these.
 const RUNNING: &str = "flanneld is running";
 const READY: &str = "flanneld is ready";
+/// What is said where an agent ends before its first turn.
+const ENDING: &str = "the agent is ending\n";
 const NOT_READY: &str = "flanneld is not ready yet";
 
 /// All paths, answered from `view`.
@@ -24,6 +28,7 @@ pub(super) fn routes(view: View) -> Router {
     Router::new()
         .route("/healthz", any(healthz))
         .route("/readyz", any(readyz))
+        .route("/metrics", get(metrics))
         .route("/v1/status", get(status))
         .fallback(|| async { (StatusCode::NOT_FOUND, "404 page not found\n") })
         .with_state(view)
@@ -44,11 +49,22 @@ async fn readyz(State(view): State<View>) -> (StatusCode, String) {
     (StatusCode::SERVICE_UNAVAILABLE, format!("{NOT_READY}\n{}\n", because.join("\n")))
 }
 
+async fn metrics(State(view): State<View>) -> Response {
+    let turned_s = view.turned().as_secs_f64();
+    match view.status().await {
+        Some(status) => {
+            let scrape = Scrape { status, turned_s, figures: Figures::read() };
+            ([(header::CONTENT_TYPE, CONTENT_TYPE)], render(&scrape)).into_response()
+        }
+        None => (StatusCode::SERVICE_UNAVAILABLE, ENDING).into_response(),
+    }
+}
+
 async fn status(State(view): State<View>) -> Response {
     match view.status().await.as_ref().map(serde_json::to_string) {
         Some(Ok(json)) => ([(header::CONTENT_TYPE, "application/json")], json).into_response(),
         Some(Err(error)) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
-        None => (StatusCode::SERVICE_UNAVAILABLE, "the agent is ending\n").into_response(),
+        None => (StatusCode::SERVICE_UNAVAILABLE, ENDING).into_response(),
     }
 }
 

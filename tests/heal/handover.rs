@@ -235,7 +235,7 @@ fn an_agent_whose_successor_fails_goes_on_as_before() {
 
     let mut dies = Pretender::new(&fabric);
     let offer = dies.say(HAND_OVER);
-    assert_eq!((&offer["ok"]["version"], &offer["ok"]["ready"]), (&json!(1), &json!(true)), "{offer}");
+    assert_eq!((&offer["ok"]["version"], &offer["ok"]["ready"]), (&json!(2), &json!(true)), "{offer}");
     assert_eq!(fabric.status(0)["pid"], pid, "questions are answered meanwhile");
     let second = Pretender::new(&fabric).say(HAND_OVER);
     assert!(second["error"].as_str().unwrap().contains("another process is taking over"), "{second}");
@@ -355,7 +355,7 @@ fn an_offer_of_another_version_is_refused() {
     for (answer, why) in [
         (r#"{"version":1,"error":"not a request: unknown variant `hand-over`"}"#, "unknown variant"),
         (r#"{"version":1,"ok":{"version":9}}"#, "version 9"),
-        (r#"{"version":1,"ok":{"version":1,"wings":2}}"#, "unknown field `wings`"),
+        (r#"{"version":1,"ok":{"version":2,"wings":2}}"#, "unknown field `wings`"),
         (r#"{"version":1,"ok":null}"#, "version none"),
         ("hello", "expected value"),
         ("", "EOF"),

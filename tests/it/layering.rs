@@ -41,7 +41,15 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("crate::lab", &["src/lab/", "src/commands/"]),
     (
         "crate::agent",
-        &["src/agent/", "src/commands/", "src/doctor/", "src/lab/", "src/migrate/", "src/telemetry/", "src/views/"],
+        &[
+            "src/agent/",
+            "src/commands/",
+            "src/doctor/",
+            "src/lab/",
+            "src/migrate/",
+            "src/telemetry/",
+            "src/views/",
+        ],
     ),
     ("crate::probe", &["src/probe/", "src/agent/", "src/commands/"]),
     ("crate::reconcile", &["src/reconcile/", "src/agent/"]),

@@ -1,6 +1,7 @@
 //! README.md names every flag with its fate, and the commands of the Makefile. Its table of flags is made from the program's.
 
 use twill::cli::{FLANNELD_FLAGS, Fate, FlagRow, TWILL_FLAGS};
+use twill::telemetry::metrics::{METRICS, Metric};
 
 /// A row of the table: name, default, fate, and what it does or why it does not.
 fn line(row: &FlagRow) -> String {
@@ -35,4 +36,21 @@ fn the_readme_names_the_commands() {
         assert!(readme.contains(&format!("make {target}")), "README.md does not mention `make {target}`");
         assert!(makefile.contains(&format!("\n{target}:")), "the Makefile has no target `{target}`");
     }
+}
+
+#[test]
+fn every_metric_stands_in_the_readme() {
+    let readme = include_str!("../../README.md");
+    let rows: Vec<String> = METRICS
+        .iter()
+        .map(|Metric { name, kind, labels, help, .. }| {
+            format!("| `{name}` | {} | {} | {help} |", kind.as_str(), labels.join(", "))
+        })
+        .collect();
+    let missing: Vec<&String> = rows.iter().filter(|row| !readme.lines().any(|line| line == **row)).collect();
+    assert!(missing.is_empty(), "README.md lacks these lines:\n{missing:#?}");
+    let shown =
+        readme.lines().filter(|line| line.starts_with("| `twill_") || line.starts_with("| `process_"));
+    let obsolete: Vec<&str> = shown.filter(|line| !rows.iter().any(|row| row == line)).collect();
+    assert!(obsolete.is_empty(), "README.md has lines that no metric stands behind:\n{obsolete:#?}");
 }

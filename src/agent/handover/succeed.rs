@@ -30,6 +30,10 @@ impl<W: World> Agent<W> {
         predecessor.let_go().await?;
         predecessor.ended().await;
         self.ready.send_replace(ready);
+        // Whoever asked the other asks this process from here on.
+        let now = crate::now();
+        self.judge(now);
+        self.write_up_at_once(now);
         Ok(())
     }
 }

@@ -5,7 +5,7 @@ use crate::family::Family;
 use crate::fault::Fault;
 use crate::frame::table::{self, Table};
 use crate::lease::LeaseKey;
-use crate::state::{PeerState, Tunnel};
+use crate::state::{NetState, PeerState, Tunnel};
 
 impl Plan {
     /// What the userspace datapath has to serve, each with where its frames go.
@@ -38,5 +38,18 @@ impl Plan {
     #[must_use]
     pub fn peers(&self) -> usize {
         self.peers.values().filter(|peer| !peer.programmed.is_empty()).count()
+    }
+
+    /// How many peers `have` leads to, in every family in which they are wanted.
+    #[must_use]
+    pub fn present(&self, have: &NetState) -> usize {
+        let stands = |state: &PeerState| {
+            let (key, route) = &state.route;
+            have.routes.get(key) == Some(route)
+                && state.fdb.is_none_or(|entry| have.fdb.contains(&entry))
+                && state.neigh.is_none_or(|(key, mac)| have.neighs.get(&key) == Some(&mac))
+        };
+        let wanted = self.peers.values().filter(|peer| !peer.programmed.is_empty());
+        wanted.filter(|peer| peer.programmed.iter().all(|(_, state)| stands(state))).count()
     }
 }

@@ -1,0 +1,113 @@
+//! What was: faults that came up, repairs by kind, and how far this host is behind the store.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Instant, SystemTime};
+
+use twill_backends::diff::Op;
+use twill_backends::fault::{Code, Fault};
+
+use super::status::HistoryStatus;
+
+/// What was.
+#[derive(Debug, Default)]
+pub(super) struct History {
+    /// What was wrong when it was looked at last.
+    present: BTreeSet<(Code, String)>,
+    told: HistoryStatus,
+    repairs: BTreeMap<&'static str, u64>,
+    /// Since when the store is away, or else a change of it waits for the kernel.
+    behind: Option<Instant>,
+}
+
+impl History {
+    /// Takes note of what is wrong.
+    pub(super) fn sees(&mut self, faults: &[Fault]) {
+        let present: BTreeSet<_> = faults.iter().map(|fault| (fault.code, fault.subject.clone())).collect();
+        for (code, _) in present.difference(&self.present) {
+            *self.told.faults.entry(code.to_string()).or_default() += 1;
+            let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+            self.told.last_fault_unix_s = since.ok().map(|since| since.as_secs());
+        }
+        self.present = present;
+    }
+
+    /// Takes note of whether something the store has, or may have, is not in the kernel.
+    pub(super) fn follows(&mut self, behind: bool, now: Instant) {
+        self.behind = if behind { self.behind.or(Some(now)) } else { None };
+    }
+
+    /// How long that is so, in seconds.
+    pub(super) fn lag_s(&self, now: Instant) -> f64 {
+        self.behind.map_or(0.0, |since| now.saturating_duration_since(since).as_secs_f64())
+    }
+
+    /// Takes note of repairs of the kernel.
+    pub(super) fn repaired(&mut self, done: &[Op]) {
+        for op in done {
+            *self.repairs.entry(kind(op)).or_default() += 1;
+        }
+    }
+
+    /// How often what was mended, `others` beside the kernel.
+    pub(super) fn repairs(&self, others: [(&'static str, u64); 2]) -> BTreeMap<String, u64> {
+        let none = KINDS.map(|kind| (kind, 0));
+        let all = none.into_iter().chain(self.repairs.iter().map(|(kind, count)| (*kind, *count)));
+        all.chain(others).map(|(kind, count)| (kind.to_owned(), count)).collect()
+    }
+
+    /// What has gone wrong.
+    pub(super) const fn told(&self) -> &HistoryStatus {
+        &self.told
+    }
+}
+
+const KINDS: [&str; 5] = ["fdb", "link", "neighbour", "route", "sysctl"];
+
+const fn kind(op: &Op) -> &'static str {
+    match op {
+        Op::SetFdb(_) | Op::DelFdb(_) => "fdb",
+        Op::SetLink(..) | Op::DelLink(_) => "link",
+        Op::SetNeigh(..) | Op::DelNeigh(_) => "neighbour",
+        Op::SetRoute(..) | Op::DelRoute(..) => "route",
+        Op::SetSysctl(..) => "sysctl",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_fault_counts_when_it_comes_up_and_again_when_it_comes_back() {
+        let mut history = History::default();
+        let fault = |subject: &str| Fault::new(Code::KernelRefused, subject, "busy");
+        for faults in
+            [vec![fault("a")], vec![fault("a"), fault("b")], vec![fault("b")], vec![], vec![fault("a")]]
+        {
+            history.sees(&faults);
+        }
+        assert_eq!(history.told().faults, BTreeMap::from([("kernel-refused".to_owned(), 3)]));
+        assert!(history.told().last_fault_unix_s.is_some());
+    }
+
+    #[test]
+    fn the_lag_is_that_of_the_oldest() {
+        let (mut history, start) = (History::default(), Instant::now());
+        let at = |second| start + Duration::from_secs(second);
+        history.follows(true, at(0));
+        history.follows(true, at(3));
+        assert!((history.lag_s(at(5)) - 5.0).abs() < 1e-9);
+        history.follows(false, at(6));
+        assert!(history.lag_s(at(9)).abs() < 1e-9);
+    }
+
+    #[test]
+    fn every_kind_is_there_from_the_start() {
+        let mut history = History::default();
+        history.repaired(&[Op::SetSysctl("a".to_owned(), "1".to_owned())]);
+        let repairs = history.repairs([("firewall", 2), ("guard", 0)]);
+        assert_eq!((repairs.len(), repairs["sysctl"], repairs["route"], repairs["firewall"]), (7, 1, 0, 2));
+    }
+}

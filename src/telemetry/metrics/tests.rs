@@ -1,0 +1,65 @@
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::agent::status::PeerStatus;
+use crate::agent::status::tests::status;
+
+fn scrape(status: Status) -> Scrape {
+    let device = ("flannel.1".to_owned(), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]);
+    let figures = Figures { devices: [device].into(), conntrack: Some([3.0, 1.0]), ..Figures::default() };
+    Scrape { status, turned_s: 0.25, figures }
+}
+
+#[test]
+fn values_come_with_their_names_and_labels() {
+    let text = render(&scrape(status()));
+    for line in [
+        "# TYPE twill_lease_expires_seconds gauge",
+        "twill_lease_expires_seconds 80000",
+        "twill_build_info{version=\"0.1.0\"} 1",
+        "twill_state{state=\"degraded\"} 1",
+        "twill_state{state=\"ok\"} 0",
+        "twill_loop_age_seconds 0.25",
+        "twill_store_revision 42",
+        "twill_mtu_bytes{of=\"pods\"} 1430",
+        "twill_peers_wanted 2",
+        "twill_peers_held 1",
+        "twill_faults{code=\"deletions-held\"} 1",
+        "twill_faults{code=\"store-down\"} 0",
+        "# TYPE twill_repairs_total counter",
+        "twill_repairs_total{kind=\"route\"} 1",
+        "twill_guard_dropped_packets_total{reason=\"strangers\"} 7",
+        "twill_device_transmit_bytes_total{device=\"flannel.1\"} 5",
+        "twill_conntrack_insert_failed_total 3",
+        "twill_pool_leased_subnets{network=\"10.5.0.0/16\"} 3",
+        "twill_reconcile_duration_seconds_bucket{le=\"+Inf\"} 0",
+    ] {
+        assert!(text.lines().any(|other| other == line), "{line} is not in\n{text}");
+    }
+}
+
+#[test]
+fn values_of_labels_cannot_break_a_line() {
+    assert_eq!(escaped("a\"b\\c\nd"), r#"a\"b\\c\nd"#);
+}
+
+#[test]
+fn names_follow_the_conventions() {
+    let mut names = BTreeSet::new();
+    for Metric { name, kind, help, .. } in METRICS {
+        assert!(names.insert(name), "{name} is there twice");
+        assert!(name.starts_with("twill_") || name.starts_with("process_"), "{name}");
+        assert_eq!(name.ends_with("_total"), *kind == Kind::Counter, "{name}");
+        assert!(help.ends_with('.') && !help.contains('\n'), "{name}: {help}");
+    }
+}
+
+/// However many peers there are, a scrape stays small.
+#[test]
+fn a_thousand_peers_are_a_small_scrape() {
+    let one = status().peers.remove(0);
+    let peers = (0..1_000).map(|n| PeerStatus { key: format!("10.5.{n}.0-24"), ..one.clone() });
+    let text = render(&scrape(Status { peers: peers.collect(), ..status() }));
+    assert!(text.contains("twill_peers_wanted 1000\n"));
+    assert!(text.len() < 256 << 10, "{} bytes", text.len());
+}
