@@ -192,8 +192,13 @@ fn silent() -> Setback {
 }
 
 fn lost(held: &Held, found: Option<&Record>) -> Setback {
-    let holder = found.and_then(|record| Attrs::decode(&record.value).ok());
+    // What came late is ours, and yet to be claimed.
+    let late = found.is_some_and(|record| held.wrote(record));
+    let holder = found.filter(|_| !late).and_then(|record| Attrs::decode(&record.value).ok());
     let cause = match (&holder, found) {
+        _ if late => {
+            "it expired or was deleted, and an attempt of ours to claim it took effect late".to_owned()
+        }
         (None, None) => "it expired or was deleted, and nobody holds it".to_owned(),
         (None, Some(_)) => "something that is no lease was written over it".to_owned(),
         (Some(attrs), _) if attrs.node_id.is_some() && attrs.node_id == held.lease.attrs.node_id => {

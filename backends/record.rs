@@ -111,6 +111,14 @@ impl Held {
             Err(_) => false,
         }
     }
+
+    /// Whether the record was made after this process wrote its lease last: that one had gone, and what an attempt of
+    /// this process that nobody waited for any more had asked for came late. Since nobody waited, nobody looked whether
+    /// the subnets were still free.
+    #[must_use]
+    pub const fn came_late(&self, record: &Record) -> bool {
+        record.created > self.revision
+    }
 }
 
 impl Term {

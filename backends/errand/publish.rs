@@ -48,7 +48,8 @@ impl Publish {
     }
 
     fn found(&mut self, found: Option<Record>) -> Turn {
-        let Some(record) = found.filter(|record| self.held.wrote(record)) else {
+        let good = |record: &Record| self.held.wrote(record) && !self.held.came_late(record);
+        let Some(record) = found.filter(good) else {
             self.stage = Stage::Asking;
             return Turn::Ask(Question::Read(self.held.lease.key.clone()));
         };

@@ -56,7 +56,7 @@ impl Renew {
     fn found(&mut self, found: Option<Record>) -> Turn {
         let record = match found {
             // The revision alone proves nothing: a store restored from a backup gives it out again.
-            Some(record) if self.held.wrote(&record) => record,
+            Some(record) if self.held.wrote(&record) && !self.held.came_late(&record) => record,
             found => return Turn::Done(Err(lost(&self.held, found.as_ref()))),
         };
         let lease = record.lease().unwrap_or_else(|_| self.held.lease.clone());

@@ -40,6 +40,22 @@ fn a_renewal_does_not_take_a_revision_for_a_proof() {
     assert!(matches!(turn, Turn::Ask(Question::Extend(_, 12, _))), "{turn:?}");
 }
 
+/// Our lease was deleted, another host took a part of its subnets, and then an attempt to create it took effect that was
+/// given up long ago: whether the subnets are free has to be looked at again, by a claim.
+#[test]
+fn what_an_attempt_brought_back_late_is_not_held() {
+    let late = || Answer::Record(Some(Record { created: 12, ..record("us", 12) }));
+    let (mut errand, _) = Errand::renew(held(10));
+    let turn = goes_on(&mut errand, late());
+    assert!(matches!(turn, Turn::Done(Err(Setback::Lost { holder: None, .. }))), "{turn:?}");
+    let other = Attrs { backend_type: Some("other".to_owned()), ..attrs("us") };
+    let (mut errand, _) = Errand::publish(held(10), other);
+    let found = Written::Found(Some(Record { created: 12, ..record("us", 12) }));
+    assert!(matches!(goes_on(&mut errand, Answer::Written(found)), Turn::Ask(Question::Read(_))));
+    let turn = goes_on(&mut errand, late());
+    assert!(matches!(turn, Turn::Done(Err(Setback::Lost { holder: None, .. }))), "{turn:?}");
+}
+
 /// A term whose write was refused holds nothing and is ended; one whose write was not answered may yet be needed.
 #[test]
 fn a_term_is_ended_only_where_nothing_can_hang_on_it() {

@@ -86,9 +86,12 @@ impl Tenure {
             Seen::Nothing => self.lost_to(None, "it is gone from the store", now),
             Seen::Lease(lease) if is_ours(&held.lease.attrs, &lease.attrs) => {
                 // An operator may have edited it: what differs from what is wanted is published again. Or a call took
-                // effect whose answer was lost: then nothing is left to complain about.
+                // effect whose answer was lost: then nothing is left to complain about. Or it had gone, and came back by
+                // a call of long ago: only its record tells, which a renewal reads.
+                let unknown = revision > held.revision && !rewound;
                 held.lease.attrs = lease.attrs;
                 (self.failures, self.retry_at, self.fault) = (0, None, None);
+                self.renew_at = if unknown { Some(now) } else { self.renew_at };
             }
             // In a store restored from a backup stands what an earlier process of this host wrote.
             Seen::Lease(lease) => {

@@ -185,11 +185,22 @@ fn a_lease_lost_by_another_nodes_write_is_claimed_again() {
 fn our_own_write_seen_in_the_store_changes_nothing() {
     let (mut tenure, now) = holder();
     tenure.saw_put(&own(), 10, now);
-    tenure.saw_put(&own(), 14, now);
     tenure.saw_put(&another(), 15, now);
-    tenure.saw_snapshot(Some(&own()), 16, now);
+    tenure.saw_snapshot(Some(&own()), 10, now);
     assert_eq!(tenure.next_call(now), None);
     assert_eq!(tenure.standing(), &Standing::Held(held(10)));
+}
+
+#[test]
+fn what_stands_there_since_a_write_that_is_not_known_is_read_at_once() {
+    for see in [
+        |tenure: &mut Tenure, now| tenure.saw_put(&own(), 14, now),
+        |tenure: &mut Tenure, now| tenure.saw_snapshot(Some(&own()), 16, now),
+    ] {
+        let (mut tenure, now) = holder();
+        see(&mut tenure, now);
+        assert_eq!(tenure.next_call(now), Some(Call::Renew(held(10))));
+    }
 }
 
 #[test]
@@ -408,7 +419,11 @@ fn a_write_whose_answer_was_lost_is_seen_to_have_worked() {
     assert!(tenure.next_call(now).is_some());
     tenure.saw_put(&lease(moved), 11, now);
     answer(&mut tenure, Err(down()), now);
-    assert_eq!((tenure.fault(), tenure.due(now)), (None, Some(now + 8 * HOUR)));
+    assert_eq!((tenure.fault(), tenure.due(now)), (None, Some(now)));
+    assert!(
+        matches!(tenure.next_call(now), Some(Call::Renew(_))),
+        "what it says now is known, but not since when"
+    );
 }
 
 #[test]

@@ -159,6 +159,12 @@ fn a_host_that_renews_what_it_lost_is_found() {
 }
 
 #[test]
+fn a_host_that_goes_on_with_what_came_late_is_found() {
+    let budget = Budget { silences: 1, deletions: 1, resyncs: 1, ..QUIET };
+    finds(race(budget), Flaw::RenewsWhatCameLate, SOLE);
+}
+
+#[test]
 fn hosts_that_do_not_yield_are_found() {
     finds(race(QUIET), Flaw::YieldsToNobody, SOLE);
     finds(race(Budget { crashes: 1, ..QUIET }), Flaw::IgnoresWhatIsOlder, SOLE);

@@ -20,6 +20,8 @@ pub(crate) enum Flaw {
     TrustsWhatItFinds,
     /// A host renews whatever stands where its lease stood.
     RenewsWhatIsLost,
+    /// A host goes on with what an attempt brought back that it had given up.
+    RenewsWhatCameLate,
     /// A lease just created does not give way to one that was there before.
     YieldsToNobody,
     /// A node id proves a lease to be ours, though an older lease takes part of what it takes.
@@ -70,6 +72,11 @@ impl Flaw {
         match (self, held, answer) {
             (Self::RenewsWhatIsLost, Some(held), Answer::Record(Some(mut record))) => {
                 record.value = held.lease.attrs.encode();
+                record.created = 0;
+                Answer::Record(Some(record))
+            }
+            (Self::RenewsWhatCameLate, Some(_), Answer::Record(Some(mut record))) => {
+                record.created = 0;
                 Answer::Record(Some(record))
             }
             (_, _, answer) => answer,
