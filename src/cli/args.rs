@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use uuid::Uuid;
 
 use super::bench::BenchArgs;
-use super::doctor::LookArgs;
+use super::doctor::DoctorArgs;
 use super::generate::CompletionShell;
 use super::go;
 use super::looks::{PeersArgs, StatusArgs, TraceArgs, VerifyArgs};
@@ -65,15 +65,7 @@ pub(super) enum Verb {
     #[command(subcommand)]
     Migrate(MigrateVerb),
     /// Look at this host and its store, and say what is wrong and how to mend it; exit 0 nothing, 1 warnings, 2 broken
-    Doctor {
-        #[command(flatten)]
-        agent: AgentArgs,
-        #[command(flatten)]
-        look: LookArgs,
-        /// Print one JSON object
-        #[arg(long)]
-        json: bool,
-    },
+    Doctor(DoctorArgs),
     /// Say what a code means, what it breaks and what to do; without a code, list all
     Explain {
         /// As `twill status`, `twill doctor` or an error prints it

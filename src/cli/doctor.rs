@@ -1,11 +1,24 @@
-//! What was typed after `twill doctor` and `twill bundle`, beside the agent's flags.
+//! What was typed after `twill doctor`.
 
 use std::path::PathBuf;
 
 use clap::Args;
 
+use super::args::AgentArgs;
 use crate::config::{Config, DoctorConfig};
 use crate::migrate::cni;
+
+/// The agent's flags, where else to look, and how to say it.
+#[derive(Debug, Args)]
+pub(super) struct DoctorArgs {
+    #[command(flatten)]
+    pub(super) agent: AgentArgs,
+    #[command(flatten)]
+    pub(super) look: LookArgs,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(super) json: bool,
+}
 
 /// Where to look.
 #[derive(Debug, Args)]

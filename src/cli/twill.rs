@@ -12,6 +12,7 @@ use super::args::{
     AgentArgs, Cli, ConfigVerb, DemoArgs, DemoBackendArg, DemoStoreArg, GenerateVerb, LeaseVerb, OwnerArgs,
     ReleaseArgs, SiteArgs, Verb,
 };
+use super::doctor::DoctorArgs;
 use super::looks::{self, PeersArgs, StatusArgs, TraceArgs, VerifyArgs};
 use super::migrate::MigrateVerb;
 use super::table::{self, FLANNELD_FLAGS, Fate, FlagRow, Kind};
@@ -192,11 +193,8 @@ fn command(verb: Verb, flags: Flags, env: &Env) -> Result<Command, Exit> {
         Verb::Config(ConfigVerb::Get { site }) => resolve::site(site).map(|site| Command::ConfigGet { site }),
         Verb::Lease(verb) => lease(verb),
         Verb::Migrate(MigrateVerb::Check(args)) => Ok(Command::MigrateCheck(args.resolve(env))),
-        Verb::Doctor { agent, look, json } => resolve::config(agent, ignored).map(|config| Command::Doctor {
-            config: look.resolve(config),
-            typed,
-            json,
-        }),
+        Verb::Doctor(DoctorArgs { agent, look, json }) => resolve::config(agent, ignored)
+            .map(|config| Command::Doctor { config: look.resolve(config), typed, json }),
         Verb::Explain { code, json } => Ok(Command::Explain { code, json }),
         Verb::Demo(args) => Ok(Command::Demo(demo(&args))),
         Verb::Bench(args) => Ok(Command::Bench(args.resolve())),

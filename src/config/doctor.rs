@@ -1,4 +1,4 @@
-//! What `twill doctor` and `twill bundle` are told.
+//! What `twill doctor` is told.
 
 use std::path::PathBuf;
 
