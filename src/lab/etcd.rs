@@ -1,8 +1,8 @@
-//! An etcd of the lab, in the underlay's namespace.
+//! The lab's etcd, of one member or several, in the underlay's namespace.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,41 +14,51 @@ use super::site::Site;
 use super::wait::{Seen, until};
 use super::{LabError, Netns, Underlay, probe};
 
-/// Free, because the namespace is the lab's own.
+/// Those of the first member; the others' follow, ten further each. Free, because the namespace is the lab's own.
 const CLIENT_PORT: u16 = 2379;
 const PEER_PORT: u16 = 2380;
 const START: Duration = Duration::from_secs(15);
 
-/// A running etcd of one member. Dropping it ends it; its data are in the lab's folder.
+/// A running member of an etcd. Dropping it ends it; its data are in the lab's folder.
 #[derive(Debug)]
 pub struct EtcdProcess {
     process: Process,
-    address: IpAddr,
-    data: PathBuf,
+    member: Member,
     log: PathBuf,
     net: Netns,
     site: Arc<Site>,
 }
 
+/// Which member of which cluster.
+#[derive(Debug, Clone)]
+struct Member {
+    address: IpAddr,
+    /// From 0, and of how many.
+    number: u16,
+    count: u16,
+    data: PathBuf,
+}
+
 impl EtcdProcess {
-    /// Starts it on the gateway's address, IPv4 if the lab has it, and waits until it is healthy.
-    pub(super) fn start(underlay: &Underlay, site: &Arc<Site>) -> Result<Self, LabError> {
+    /// Starts a cluster on the gateway's address, IPv4 if the lab has it, and waits until all members are healthy.
+    pub(super) fn start(underlay: &Underlay, site: &Arc<Site>, count: u16) -> Result<Vec<Self>, LabError> {
         let nowhere = || LabError::NoDevice { namespace: underlay.net.name().into(), device: "ub0".into() };
         let address = underlay.gateways(0).first().copied().ok_or_else(nowhere)?;
-        let dir = site.folder("etcd")?;
-        let (data, log) = (dir.join("data"), dir.join("log"));
-        let process = Process::spawn(&underlay.net, "etcd", command(address, &data), &log);
-        let process = process.map_err(missing)?;
-        let (net, site) = (underlay.net.clone(), Arc::clone(site));
-        let mut etcd = Self { process, address, data, log, net, site };
-        etcd.wait_healthy()?;
-        Ok(etcd)
+        let mut members = Vec::new();
+        for number in 0..count {
+            let dir = site.folder(format!("etcd{number}"))?;
+            let (member, log) = (Member { address, number, count, data: dir.join("data") }, dir.join("log"));
+            let process = Process::spawn(&underlay.net, "etcd", member.command(), &log).map_err(missing)?;
+            members.push(Self { process, member, log, net: underlay.net.clone(), site: Arc::clone(site) });
+        }
+        members.iter_mut().try_for_each(Self::wait_healthy)?;
+        Ok(members)
     }
 
     /// Its URL, as hosts reach it.
     #[must_use]
     pub fn endpoint(&self) -> String {
-        url(self.address, CLIENT_PORT)
+        url(self.member.client())
     }
 
     /// Its process id.
@@ -70,16 +80,31 @@ impl EtcdProcess {
     /// Starts it again with its data, ending it first if it runs, and waits until it is healthy.
     pub fn restart(&mut self) -> Result<(), LabError> {
         self.stop()?;
-        self.process = Process::spawn(&self.net, "etcd", command(self.address, &self.data), &self.log)?;
+        self.process = Process::spawn(&self.net, "etcd", self.member.command(), &self.log)?;
         self.wait_healthy()
     }
 
     /// Ends it, loses all its data and starts it again: another cluster on the same address.
     pub fn wipe(&mut self) -> Result<(), LabError> {
-        self.stop()?;
-        std::fs::remove_dir_all(&self.data)
-            .map_err(LabError::io(|| format!("remove {}", self.data.display())))?;
+        self.lose()?;
         self.restart()
+    }
+
+    /// Ends it, and starts it again with what `etcdctl snapshot save` once wrote to `backup`, as an operator would
+    /// after the loss of all members.
+    pub fn restore(&mut self, backup: &Path) -> Result<(), LabError> {
+        self.lose()?;
+        let mut command = Command::new("etcdctl");
+        command.env("ETCDCTL_API", "3").args(["snapshot", "restore"]).arg(backup);
+        command.arg("--data-dir").arg(&self.member.data).args(self.member.cluster());
+        self.net.output(command)?;
+        self.restart()
+    }
+
+    fn lose(&mut self) -> Result<(), LabError> {
+        self.stop()?;
+        let data = &self.member.data;
+        std::fs::remove_dir_all(data).map_err(LabError::io(|| format!("remove {}", data.display())))
     }
 
     /// Runs etcdctl (API 3) against it; for tests, the demo does without.
@@ -90,7 +115,7 @@ impl EtcdProcess {
     }
 
     fn wait_healthy(&mut self) -> Result<(), LabError> {
-        let socket = SocketAddr::new(self.address, CLIENT_PORT);
+        let socket = self.member.client();
         let cancel = self.site.cancel.clone();
         until("etcd healthy", START, &cancel, || {
             self.process.check_alive()?;
@@ -103,18 +128,43 @@ impl EtcdProcess {
     }
 }
 
-fn command(address: IpAddr, data: &std::path::Path) -> Command {
-    let (client, peer) = (url(address, CLIENT_PORT), url(address, PEER_PORT));
-    let mut command = Command::new("etcd");
-    command.arg("--name").arg("lab").arg("--data-dir").arg(data);
-    command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
-    command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
-    command.arg("--initial-cluster").arg(format!("lab={peer}"));
-    command
+impl Member {
+    fn client(&self) -> SocketAddr {
+        SocketAddr::new(self.address, CLIENT_PORT + 10 * self.number)
+    }
+
+    /// The name of a member, and where its peers reach it.
+    fn peer(&self, number: u16) -> (String, String) {
+        (format!("lab{number}"), url(SocketAddr::new(self.address, PEER_PORT + 10 * number)))
+    }
+
+    /// The flags that say which member of which cluster it is.
+    fn cluster(&self) -> [String; 6] {
+        let members = (0..self.count).map(|number| self.peer(number));
+        let all: Vec<String> = members.map(|(name, url)| format!("{name}={url}")).collect();
+        let (name, peer) = self.peer(self.number);
+        [
+            "--name".into(),
+            name,
+            "--initial-advertise-peer-urls".into(),
+            peer,
+            "--initial-cluster".into(),
+            all.join(","),
+        ]
+    }
+
+    fn command(&self) -> Command {
+        let (client, (_name, peer)) = (url(self.client()), self.peer(self.number));
+        let mut command = Command::new("etcd");
+        command.arg("--data-dir").arg(&self.data).args(self.cluster());
+        command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
+        command.args(["--listen-peer-urls", &peer]);
+        command
+    }
 }
 
-fn url(address: IpAddr, port: u16) -> String {
-    format!("http://{}", SocketAddr::new(address, port))
+fn url(address: SocketAddr) -> String {
+    format!("http://{address}")
 }
 
 fn missing(error: LabError) -> LabError {

@@ -157,9 +157,15 @@ impl Lab {
         &self.site.cancel
     }
 
-    /// Starts an etcd in the underlay's namespace, on the gateway's address.
+    /// Starts an etcd of one member in the underlay's namespace, on the gateway's address.
     pub fn etcd(&self) -> Result<EtcdProcess, LabError> {
-        EtcdProcess::start(&self.underlay, &self.site)
+        let gone = || LabError::Ended(self.underlay.net.name().into());
+        self.etcd_cluster(1)?.pop().ok_or_else(gone)
+    }
+
+    /// Starts an etcd of several members there.
+    pub fn etcd_cluster(&self, members: u16) -> Result<Vec<EtcdProcess>, LabError> {
+        EtcdProcess::start(&self.underlay, &self.site, members)
     }
 
     fn segment(&self, index: usize) -> u8 {

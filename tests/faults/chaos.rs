@@ -41,7 +41,7 @@ fn rage(world: &mut World) {
             world.fabric.agents[at].kill(Signal::SIGKILL).unwrap();
         }
         if etcd {
-            world.etcd.signal(Signal::SIGKILL).unwrap();
+            world.etcd[0].signal(Signal::SIGKILL).unwrap();
         }
         // What another fault took away a moment ago cannot be broken again.
         let hurt = fault.try_inject(&world.fabric, at).is_ok();
@@ -59,7 +59,7 @@ fn rage(world: &mut World) {
             if hurt { "" } else { " (gone already)" }
         ));
         if etcd {
-            world.etcd.restart().unwrap();
+            world.etcd[0].restart().unwrap();
         }
         if agent {
             world.fabric.agents[at].restart().unwrap();

@@ -9,7 +9,7 @@ use twill::lab::{AgentProcess, Netns, tail};
 use crate::dump::{self, difference, sh};
 use crate::fabric::{PATIENCE, options, wait_for};
 use crate::scenario::{Allowed, SECOND, Scenario, play};
-use crate::world::{Backend, World, long};
+use crate::world::{Backend, World, fault, long};
 
 /// What a host may take over a change of its own address: others have to hear of it.
 const MOVE: Allowed = Allowed::Gap(Duration::from_secs(3));
@@ -61,9 +61,7 @@ fn newcomer(world: &World, flags: &[&str]) -> AgentProcess {
 fn wait_fault(agent: &AgentProcess, code: &str) -> String {
     wait_for(code, || {
         let status = agent.status().map_err(|error| format!("{error}{}", tail(&agent.log())))?;
-        let all = status["faults"].as_array().map_or(&[][..], Vec::as_slice);
-        let fault = all.iter().find(|fault| fault["code"] == code);
-        fault.map(|fault| fault["cause"].to_string()).ok_or_else(|| format!("{status:#}"))
+        fault(&status, code).map(|fault| fault["cause"].to_string()).ok_or_else(|| format!("{status:#}"))
     })
 }
 

@@ -36,4 +36,5 @@ mod agent;
 mod chaos;
 mod deletions;
 mod hosts;
+mod peers;
 mod store;

@@ -1,59 +1,279 @@
-//! An etcd that is away, slow, compacted, or has lost what it knew: packets flow on.
+//! An etcd that is away, slow, compacted, or has lost what it knew; leases that end or are given away: packets flow on.
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use serde_json::Value;
 
+use crate::dump::sh;
 use crate::fabric::wait_for;
 use crate::scenario::{Allowed, Scenario, play};
-use crate::world::{Backend, World, lasting};
+use crate::world::{Backend, World, fault, lasting, long};
+
+/// The network configuration's key.
+const CONFIG: &str = "/coreos.com/network/config";
+/// Somebody who joins, and who has no agent.
+const JOINS: &str = "192.168.77.200";
 
 /// How long etcd is away.
 fn outage() -> Duration {
     lasting(Duration::from_secs(600), Duration::from_secs(4))
 }
 
-/// Whether an agent says that the store is down, and is ready all the same.
-fn enduring(status: &Value) -> bool {
-    let faults = status["faults"].as_array().map_or(&[][..], Vec::as_slice);
-    status["state"] == "degraded" && faults.iter().any(|fault| fault["code"] == "store-down")
-}
-
-/// Waits until all agents say so.
+/// Waits until all agents say that the store is down, and are ready all the same.
 fn wait_down(world: &World) {
     for host in 0..world.fabric.agents.len() {
         wait_for("an agent that misses its store", || {
             let status = world.fabric.status(host);
-            if enduring(&status) { Ok(()) } else { Err(status) }
+            let told = status["state"] == "degraded" && fault(&status, "store-down").is_some();
+            told.then_some(()).ok_or(status)
         });
         let (code, why) = world.fabric.agents[host].get("/readyz").unwrap();
         assert_eq!(code, 200, "pods can be started during an outage: {why}");
     }
 }
 
-fn scenarios(_: &World) -> Vec<Scenario> {
-    let scenario = |name: &str, rows: &'static [u8], run: fn(&mut World)| {
+fn outages(world: &World) -> Vec<Scenario> {
+    let lossless = |name: &str, rows: &'static [u8], run: fn(&mut World)| {
         Scenario::new(name, rows, Allowed::Nothing, run).everybody()
     };
+    let started = if world.backend.in_kernel() {
+        Allowed::Nothing
+    } else {
+        // As long as a process takes to start, on all hosts at once.
+        Allowed::Gap(Duration::from_secs(1))
+    };
     vec![
-        scenario("etcd frozen", &[13, 14], |world| {
-            world.etcd.signal(Signal::SIGSTOP).unwrap();
-            wait_down(world);
-            world.etcd.signal(Signal::SIGCONT).unwrap();
-        }),
-        scenario("etcd gone", &[13, 31], |world| {
-            world.etcd.signal(Signal::SIGKILL).unwrap();
-            wait_down(world);
-            thread::sleep(outage());
-            world.etcd.restart().unwrap();
-        }),
+        // Whoever left in the ten seconds before is taken for lost with the rest: nobody has so far.
+        lossless("etcd wiped", &[2, 13], wiped),
+        lossless("etcd restored from a backup", &[1, 2], restored),
+        lossless("etcd frozen", &[13, 14], frozen),
+        lossless("etcd gone", &[13, 31], gone),
+        lossless("etcd takes seconds to answer", &[13, 14], slow),
+        lossless("history compacted", &[1, 31], compacted),
+        Scenario::new("agents started without etcd", &[12, 13], started, started_alone).everybody(),
+        lossless("lease revoked", &[14], revoked),
+        lossless("lease deleted", &[2, 14], deleted),
+        Scenario::new("frozen until the lease ended", &[2, 14], Allowed::WhileItLasts, ended).everybody(),
+        Scenario::new("lease given to another host", &[2], Allowed::WhileItLasts, given_away).everybody(),
+        Scenario::new("one half of the hosts cut off", &[13, 14], Allowed::WhileItLasts, partitioned),
     ]
 }
 
+fn frozen(world: &mut World) {
+    world.etcd[0].signal(Signal::SIGSTOP).unwrap();
+    wait_down(world);
+    world.etcd[0].signal(Signal::SIGCONT).unwrap();
+}
+
+fn gone(world: &mut World) {
+    world.etcd[0].signal(Signal::SIGKILL).unwrap();
+    wait_down(world);
+    thread::sleep(outage());
+    world.etcd[0].restart().unwrap();
+}
+
+/// It works for a moment every other second; who joins is known all the same.
+fn slow(world: &mut World) {
+    let end = Instant::now() + lasting(Duration::from_secs(60), Duration::from_secs(6));
+    let (key, subnet) = world.put_lease(JOINS);
+    while Instant::now() < end {
+        world.etcd[0].signal(Signal::SIGSTOP).unwrap();
+        thread::sleep(Duration::from_secs(2));
+        world.etcd[0].signal(Signal::SIGCONT).unwrap();
+        thread::sleep(Duration::from_millis(50));
+    }
+    world.wait_route(&subnet);
+    world.ctl(&["del", &key]);
+}
+
+/// Cut off from etcd while it forgets how it came to be what it is.
+fn compacted(world: &mut World) {
+    let net = world.fabric.lab.underlay.net.clone();
+    let rules = "add table inet cut; add chain inet cut in { type filter hook input priority 0; }; \
+                 add rule inet cut in iif != lo tcp dport 2379 drop";
+    net.exec(&["nft", rules]).unwrap();
+    let (key, subnet) = world.put_lease(JOINS);
+    for number in 0..if long() { 5000 } else { 50 } {
+        world.ctl(&["put", &format!("/registry/pods/{}", number % 7), "of no interest"]);
+    }
+    wait_down(world);
+    let status = world.ctl(&["endpoint", "status", "-w", "json"]);
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    let revision = status[0]["Status"]["header"]["revision"].as_u64().unwrap();
+    world.ctl(&["compact", &revision.to_string()]);
+    net.exec(&["nft", "delete table inet cut"]).unwrap();
+    world.wait_route(&subnet);
+    world.ctl(&["del", &key]);
+}
+
+/// Everybody claims what they had.
+fn wiped(world: &mut World) {
+    let config = world.ctl(&["get", "--print-value-only", CONFIG]);
+    let own = world.own_lease();
+    world.etcd[0].wipe().unwrap();
+    wait_own(world, &own);
+    world.ctl(&["put", CONFIG, &config]);
+}
+
+/// Revisions go backwards; who joins then is known, and who leaves. Nobody has left in the ten seconds before: that would
+/// be taken back.
+fn restored(world: &mut World) {
+    let backup = world.fabric.lab.dir().join("backup");
+    world.ctl(&["snapshot", "save", backup.to_str().unwrap()]);
+    for number in 0..50 {
+        world.ctl(&["put", "/registry/junk", &number.to_string()]);
+    }
+    world.etcd[0].restore(&backup).unwrap();
+    std::fs::remove_file(&backup).unwrap();
+    let key = world.join(JOINS);
+    world.ctl(&["del", &key]);
+}
+
+fn started_alone(world: &mut World) {
+    world.etcd[0].stop().unwrap();
+    for agent in &mut world.fabric.agents {
+        agent.kill(Signal::SIGKILL).unwrap();
+        agent.restart().unwrap();
+    }
+    world.fabric.wait_ready();
+    wait_down(world);
+    world.etcd[0].restart().unwrap();
+}
+
+/// Ends the etcd lease that the first host's lease lives by.
+fn revoke(world: &World) {
+    let (key, _) = world.own_lease();
+    let found = world.ctl(&["get", "-w", "fields", &key]);
+    let id = found.lines().find_map(|line| line.strip_prefix("\"Lease\" : ")).unwrap();
+    world.ctl(&["lease", "revoke", &format!("{:x}", id.parse::<i64>().unwrap())]);
+}
+
+fn wait_own(world: &World, want: &(String, String)) {
+    wait_for("the lease", || {
+        let value = world.ctl(&["get", "--print-value-only", &want.0]);
+        if value == want.1 { Ok(()) } else { Err(value) }
+    });
+}
+
+fn revoked(world: &mut World) {
+    let own = world.own_lease();
+    revoke(world);
+    wait_own(world, &own);
+}
+
+fn deleted(world: &mut World) {
+    let own = world.own_lease();
+    world.ctl(&["del", &own.0]);
+    wait_own(world, &own);
+}
+
+/// The subnet is free when it wakes up: it has it again.
+fn ended(world: &mut World) {
+    let own = world.own_lease();
+    world.fabric.agents[0].signal(Signal::SIGSTOP).unwrap();
+    revoke(world);
+    thread::sleep(Duration::from_secs(2));
+    world.fabric.agents[0].signal(Signal::SIGCONT).unwrap();
+    wait_own(world, &own);
+}
+
+/// The subnet is another host's when it wakes up: it writes nothing until that one has left.
+fn given_away(world: &mut World) {
+    let own = world.own_lease();
+    let other = own.1.replace("192.168.77.1\"", "192.168.77.200\"");
+    let (from, to) = (other.find("\"NodeID\":\"").unwrap() + 10, "7a3f4ab8-5d38-4b8f-9c55-0a1e0d7a2c11");
+    let other = format!("{}{to}{}", &other[..from], &other[from + to.len()..]);
+    assert_ne!(own.1, other);
+    world.fabric.agents[0].signal(Signal::SIGSTOP).unwrap();
+    revoke(world);
+    world.ctl(&["put", &own.0, &other]);
+    world.fabric.agents[0].signal(Signal::SIGCONT).unwrap();
+    let fault = world.wait_fault("lease-lost");
+    assert!(fault.to_string().contains(to), "it names who has it: {fault}");
+    let end = Instant::now() + Duration::from_secs(2);
+    while Instant::now() < end {
+        assert_eq!(world.ctl(&["get", "--print-value-only", &own.0]), other, "it wrote what is not its own");
+    }
+    world.ctl(&["del", &own.0]);
+    wait_own(world, &own);
+}
+
+/// The first host is on one side, the others and etcd on the other.
+fn partitioned(world: &mut World) {
+    let (net, port) = (&world.fabric.lab.underlay.net, &world.fabric.lab.hosts[0].name);
+    sh(net, &format!("ip link set {port} nomaster"));
+    world.wait_fault("store-down");
+    thread::sleep(outage());
+    sh(net, &format!("ip link set {port} master ub0"));
+}
+
+/// With three members, of which the first is the one that agents ask first.
+fn members(_: &World) -> Vec<Scenario> {
+    let lossless =
+        |name: &str, run: fn(&mut World)| Scenario::new(name, &[13], Allowed::Nothing, run).everybody();
+    vec![
+        lossless("one etcd member of three gone", one_member_gone),
+        lossless("etcd has another leader", another_leader),
+        lossless("two etcd members of three gone", two_members_gone),
+    ]
+}
+
+/// Whatever happens is known as before.
+fn one_member_gone(world: &mut World) {
+    world.etcd[0].signal(Signal::SIGKILL).unwrap();
+    let key = world.join(JOINS);
+    thread::sleep(lasting(Duration::from_secs(60), Duration::from_secs(1)));
+    world.ctl(&["del", &key]);
+    world.etcd[0].restart().unwrap();
+}
+
+/// Each time another one leads.
+fn another_leader(world: &mut World) {
+    let list = world.ctl(&["member", "list"]);
+    let ids: Vec<&str> = list.lines().filter_map(|line| line.split(',').next()).collect();
+    for _ in 0..3 {
+        // Only the one that leads can hand over, and not to itself.
+        let hand = |id: &&&str| world.etcd.iter().any(|member| member.etcdctl(&["move-leader", id]).is_ok());
+        ids.iter().find(hand).unwrap_or_else(|| panic!("nobody leads among {list}"));
+        let key = world.join(JOINS);
+        world.ctl(&["del", &key]);
+    }
+}
+
+/// What is left may read, and not write.
+fn two_members_gone(world: &mut World) {
+    let [first, second, ..] = &mut world.etcd[..] else { panic!("three members") };
+    first.signal(Signal::SIGKILL).unwrap();
+    second.signal(Signal::SIGKILL).unwrap();
+    wait_down(world);
+    thread::sleep(lasting(Duration::from_secs(60), Duration::from_secs(2)));
+    for member in &mut world.etcd[..2] {
+        member.restart().unwrap();
+    }
+}
+
+fn clusters(backend: Backend) {
+    play(|| World::with(backend, 3), members);
+}
+
+#[test]
+fn three_members_vxlan() {
+    clusters(Backend::Vxlan);
+}
+
+#[test]
+fn three_members_host_gw() {
+    clusters(Backend::HostGw);
+}
+
+#[test]
+fn three_members_userspace() {
+    clusters(Backend::Userspace);
+}
+
 fn stores(backend: Backend) {
-    play(|| World::new(backend), scenarios);
+    play(|| World::new(backend), outages);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! What flows while something is broken: packets between pods, a TCP connection, and pods that ask the outside.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -20,6 +21,9 @@ const RUNS: u64 = 10;
 /// How often a pod asks the outside, and how long it waits for the answer.
 const KNOCK: Duration = Duration::from_millis(5);
 const PATIENCE: Duration = Duration::from_millis(20);
+/// A machine that has much to do answers later than that: how many questions are kept open, and how long at the end.
+const OPEN: usize = 200;
+const LATE: Duration = Duration::from_millis(100);
 
 /// Everything that flows.
 #[derive(Debug)]
@@ -55,14 +59,15 @@ impl Traffic {
             talk: Talk::start(&pods[0].net, &pods[1].net, target(1)).unwrap(),
             outside: Knocks::start(&pods[0].net, &underlay.net, underlay.gateways(0)[0]),
         };
-        traffic.wait_flowing();
+        traffic.wait_flowing(true);
         traffic
     }
 
-    /// Waits until more has come back on every way. A TCP connection that broke counts as settled: the report tells.
-    pub(crate) fn wait_flowing(&self) {
+    /// Waits until more has come back on every way, over TCP if that is asked for. A connection that broke counts as
+    /// settled: the report tells.
+    pub(crate) fn wait_flowing(&self, tcp: bool) {
         let look = || {
-            let heard = if self.talk.is_broken() { u64::MAX / 2 } else { self.talk.heard() };
+            let heard = if !tcp || self.talk.is_broken() { u64::MAX / 2 } else { self.talk.heard() };
             [self.main.answered(), self.others.answered(), self.outside.answered(), heard]
         };
         let goal = look().map(|passed| passed + RUNS);
@@ -135,37 +140,44 @@ fn echo(socket: &UdpSocket, shared: &Shared) {
     }
 }
 
-/// The longest time without an answer, if any question stayed without one; else nothing.
+/// The longest time in which no question was answered, however late; nothing if all were.
 fn knock(server: SocketAddr, shared: &Shared) -> Duration {
-    let (mut longest, mut good, mut missed) = (Duration::ZERO, Instant::now(), false);
+    let (mut asked, mut late) = (Vec::new(), VecDeque::new());
     while !shared.stop.load(Ordering::SeqCst) {
-        match ask(server) {
-            Ok(()) => {
-                if missed {
-                    longest = longest.max(good.elapsed());
-                }
-                (good, missed) = (Instant::now(), false);
-                shared.answered.fetch_add(1, Ordering::SeqCst);
-                thread::sleep(KNOCK);
-            }
-            Err(_) => missed = true,
+        let begin = Instant::now();
+        let (answered, socket) = match ask(server) {
+            Ok((answered, socket)) => (answered, Some(socket)),
+            Err(_refused) => (false, None),
+        };
+        if answered {
+            shared.answered.fetch_add(1, Ordering::SeqCst);
+        } else {
+            late.extend(socket.map(|socket| (asked.len(), socket)));
+            late.drain(..late.len().saturating_sub(OPEN));
         }
+        asked.push((begin, answered));
+        thread::sleep(KNOCK.saturating_sub(begin.elapsed()));
+    }
+    thread::sleep(LATE);
+    for (number, socket) in late {
+        asked[number].1 = heard(&socket);
+    }
+    let mut longest = Duration::ZERO;
+    for outage in asked.chunk_by(|a, b| a.1 == b.1).filter(|outage| !outage[0].1) {
+        let after = outage[outage.len() - 1].0 + KNOCK.max(PATIENCE);
+        longest = longest.max(after - outage[0].0);
     }
     longest
 }
 
-fn ask(server: SocketAddr) -> io::Result<()> {
-    let begin = Instant::now();
-    let asked = || -> io::Result<()> {
-        let socket = UdpSocket::bind("0.0.0.0:0")?;
-        socket.set_read_timeout(Some(PATIENCE))?;
-        socket.send_to(b"anybody?", server)?;
-        socket.recv(&mut [0; 8]).map(drop)
-    };
-    let answer = asked();
-    if answer.is_err() {
-        // A refusal by the kernel takes no time.
-        thread::sleep(KNOCK.saturating_sub(begin.elapsed()));
-    }
-    answer
+/// Whether the answer came at once, and where else it may come.
+fn ask(server: SocketAddr) -> io::Result<(bool, UdpSocket)> {
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.send_to(b"anybody?", server)?;
+    Ok((heard(&socket), socket))
+}
+
+fn heard(socket: &UdpSocket) -> bool {
+    socket.recv(&mut [0; 8]).is_ok()
 }

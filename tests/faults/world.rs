@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
 use twill::lab::{EtcdProcess, Lab, LabError, LabOptions, StoreAt};
 
-use crate::dump::difference;
+use crate::dump::{self, difference};
 use crate::fabric::{Fabric, Families, wait_for};
+
+/// Where leases are in etcd.
+const LEASES: &str = "/coreos.com/network/subnets";
 
 /// Who carries the packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,27 +53,82 @@ impl Backend {
 #[derive(Debug)]
 pub(crate) struct World {
     pub(crate) fabric: Fabric,
-    pub(crate) etcd: EtcdProcess,
+    /// Its members.
+    pub(crate) etcd: Vec<EtcdProcess>,
     pub(crate) backend: Backend,
 }
 
 impl World {
-    /// Builds it on one segment; the error says why it cannot be built here.
+    /// Builds it on one segment, with an etcd of one member; the error says why it cannot be built here.
     pub(crate) fn new(backend: Backend) -> Result<Self, String> {
-        Self::on(LabOptions { hosts: 4, ..LabOptions::default() }, backend, backend.config())
+        Self::with(backend, 1)
     }
 
-    /// [`World::new`] with an underlay and a backend's configuration of its own.
-    pub(crate) fn on(options: LabOptions, backend: Backend, config: &str) -> Result<Self, String> {
+    /// [`World::new`] with an etcd of several members.
+    pub(crate) fn with(backend: Backend, members: u16) -> Result<Self, String> {
         Lab::available().map_err(|reason| reason.to_string())?;
-        let lab = Lab::new(&options).unwrap();
-        let etcd = match lab.etcd() {
+        let lab = Lab::new(&LabOptions { hosts: 4, ..LabOptions::default() }).unwrap();
+        let etcd = match lab.etcd_cluster(members) {
             Err(error @ LabError::Missing { .. }) => return Err(error.to_string()),
             etcd => etcd.unwrap(),
         };
-        let store = StoreAt::Etcd { endpoints: etcd.endpoint() };
-        let fabric = Fabric::over(store, lab, Families::V4, config, [backend.flags(); 3]);
+        let endpoints: Vec<String> = etcd.iter().map(EtcdProcess::endpoint).collect();
+        let store = StoreAt::Etcd { endpoints: endpoints.join(",") };
+        let fabric = Fabric::over(store, lab, Families::V4, backend.config(), [backend.flags(); 3]);
         Ok(Self { fabric, etcd, backend })
+    }
+
+    /// Asks the last member, until it answers: an election takes a moment.
+    pub(crate) fn ctl(&self, args: &[&str]) -> String {
+        wait_for("etcdctl", || self.etcd.last().unwrap().etcdctl(args).map_err(|error| error.to_string()))
+    }
+
+    /// The key of the first host's lease in etcd, and its value.
+    pub(crate) fn own_lease(&self) -> (String, String) {
+        let key = format!("{LEASES}/{}", self.fabric.subnet(0, false).to_string().replace('/', "-"));
+        let value = self.ctl(&["get", "--print-value-only", &key]);
+        (key, value)
+    }
+
+    /// Somebody joins, as etcd tells it: returns the key once all hosts have a route.
+    pub(crate) fn join(&self, public: &str) -> String {
+        let (key, subnet) = self.put_lease(public);
+        self.wait_route(&subnet);
+        key
+    }
+
+    /// Writes the lease of a host that is but data: its key, and its subnet.
+    pub(crate) fn put_lease(&self, public: &str) -> (String, String) {
+        let taken: Vec<_> = (0..3).map(|host| self.fabric.subnet(host, false).to_string()).collect();
+        let free = (200..).map(|third| format!("10.244.{third}.0/24")).find(|subnet| !taken.contains(subnet));
+        let (subnet, kind) =
+            (free.unwrap(), if self.backend == Backend::HostGw { "host-gw" } else { "vxlan" });
+        let data = if self.backend == Backend::HostGw {
+            "null"
+        } else {
+            r#"{"VNI":1,"VtepMAC":"0e:00:00:00:00:fa"}"#
+        };
+        let value = format!(r#"{{"PublicIP":"{public}","BackendType":"{kind}","BackendData":{data}}}"#);
+        let key = format!("{LEASES}/{}", subnet.replace('/', "-"));
+        self.ctl(&["put", &key, &value]);
+        (key, subnet)
+    }
+
+    pub(crate) fn wait_route(&self, subnet: &str) {
+        for host in &self.fabric.lab.hosts[..3] {
+            wait_for("a route to who joined", || {
+                let routes = dump::run(&host.net, "ip route");
+                routes.contains(&format!("{subnet} ")).then_some(()).ok_or(routes)
+            });
+        }
+    }
+
+    /// Waits until the first host's agent has a fault with this code, and returns it.
+    pub(crate) fn wait_fault(&self, code: &str) -> Value {
+        wait_for(code, || {
+            let status = self.fabric.status(0);
+            fault(&status, code).cloned().ok_or(status)
+        })
     }
 
     /// What the kernels of all hosts have, and the subnet files.
@@ -96,6 +155,11 @@ impl World {
     pub(crate) fn logged(&self) -> usize {
         self.fabric.agents.iter().map(|agent| agent.log().lines().count()).sum()
     }
+}
+
+/// The fault with this code in a status.
+pub(crate) fn fault<'a>(status: &'a Value, code: &str) -> Option<&'a Value> {
+    status["faults"].as_array()?.iter().find(|fault| fault["code"] == code)
 }
 
 /// Whether outages last as long as in the field.
