@@ -278,12 +278,14 @@ fn the_whole_fabric_is_shown_line_by_line() {
     let all = said(&fabric, &["status", "--all"], 1);
     let line = |key: &str| all.lines().find(|line| line.starts_with(key)).unwrap_or_else(|| panic!("{all}"));
     assert!(line(&keys[0]).contains("(here)") && line(&keys[0]).contains(" ok "), "{all}");
+    assert!(line(&keys[1]).contains("192.168.77.2") && line(&keys[1]).contains(" ok "), "{all}");
     assert!(line(&keys[2]).contains("192.168.77.3") && line(&keys[2]).contains("silent"), "{all}");
     assert!(all.contains(&format!("{}: not reachable at http://192.168.77.3:10254: ", keys[2])), "{all}");
     let json: Value = serde_json::from_str(&said(&fabric, &["status", "--all", "--json"], 1)).unwrap();
     assert_eq!(json["hosts"].as_array().map(Vec::len), Some(3), "{json}");
     let verified = said(&fabric, &["verify", "--all"], 2);
     assert!(verified.contains("entries are as 3 leases want them"), "{verified}");
+    assert!(verified.contains(&format!("{}: as its leases want it", keys[1])), "{verified}");
     assert!(verified.contains(&format!("{}: could not be asked\n  not reachable at", keys[2])), "{verified}");
     fabric.agents[0].kill(Signal::SIGTERM).unwrap();
     for words in [["peers"].as_slice(), &["status"]] {
