@@ -1,16 +1,20 @@
 //! What this host is and what its leases want of it: for commands that look and change nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::time::Duration;
 
 use futures::StreamExt;
 use twill_backends::allocate::{Choice, Claim, Taken, choose};
 use twill_backends::backend::{Backend, from_config};
+use twill_backends::family::{Family, PerFamily};
 use twill_backends::fault::Fault;
 use twill_backends::guard::Element;
+use twill_backends::host::Fact;
 use twill_backends::lease::{Attrs, Lease, LeaseKey};
+use twill_backends::leases::Leases;
 use twill_backends::plan::Plan;
+use twill_backends::state::{NetState, ROUTE_PROTOCOL, RouteKey};
 
 use super::{Agent, World};
 use crate::filter::{Firewall, PolicyDrop};
@@ -74,10 +78,12 @@ impl<W: World> Agent<W> {
         self.tenure.remember(lease.clone(), None);
         self.prepare().await?;
         let mut faults = self.faults();
-        let plan = self.plan.take().ok_or_else(|| {
+        let mut plan = self.plan.take().ok_or_else(|| {
             faults.first().map_or("this host could not be looked at".to_owned(), ToString::to_string)
         })?;
         let observed = self.world.kernel().observe(&self.scope).await?;
+        let measured = plan.measured(limits(&self.leases, &observed.net));
+        plan.update(&self.leases, &measured);
         faults.extend(shadows(plan.want(), &observed.foreign));
         let (mut rules, mut drops, mut shut_out) = (Vec::new(), Vec::new(), BTreeSet::new());
         if let Some(firewall) = &self.firewall {
@@ -147,4 +153,24 @@ impl<W: World> Agent<W> {
         };
         Ok(Lease { subnets: key.subnets().map_err(|fault| fault.to_string())?, key, attrs })
     }
+}
+
+/// What an agent measured of its peers. It stands in the routes that it made, and nowhere else once it has ended.
+fn limits(leases: &Leases, have: &NetState) -> BTreeMap<LeaseKey, PerFamily<Fact>> {
+    let nets = leases
+        .iter()
+        .flat_map(|lease| lease.subnets.iter().map(move |(family, net)| (lease, family, net.trunc())));
+    let mut limits: BTreeMap<LeaseKey, PerFamily<Fact>> = BTreeMap::new();
+    for (lease, family, net) in nets {
+        let key = RouteKey { dst: net, metric: if family == Family::V4 { 0 } else { 1024 } };
+        if let Some(mtu) =
+            have.routes.get(&key).filter(|route| route.protocol == ROUTE_PROTOCOL).and_then(|route| route.mtu)
+        {
+            limits
+                .entry(lease.key.clone())
+                .or_default()
+                .set(family, Some(Fact { mtu: Some(mtu), direct: None }));
+        }
+    }
+    limits
 }

@@ -10,13 +10,13 @@ use twill_backends::lease::Lease;
 
 use super::{failed, fleet, lease, with_store};
 use crate::agent::socket::{Ask, ask};
-use crate::agent::status::{State, Status, VERSION};
+use crate::agent::status::{PeerStatus, State, Status, VERSION};
 use crate::cli::{Exit, Stream};
 use crate::config::Site;
 use crate::store::{Entry, LeaseAdmin};
 use crate::telemetry;
 use crate::views::hosts::{self, Host, Said};
-use crate::views::peers::{self, Health, Order, Peer};
+use crate::views::peers::{self, Health, Order};
 use crate::views::status;
 
 type Failure = Box<dyn Error + Send + Sync>;
@@ -45,7 +45,7 @@ pub(super) async fn peers(site: &Site, order: Order, json: bool) -> Result<Exit,
     };
     let mut found = peers::read(&answer);
     peers::sort(&mut found, order);
-    let well = |(peer, _): &(Peer, Value)| matches!(peer.health(), Health::Good | Health::Unknown);
+    let well = |(peer, _): &(PeerStatus, Value)| matches!(peer.health(), Health::Good | Health::Unknown);
     let code = u8::from(!found.iter().all(well));
     let text = if json {
         let values: Vec<&Value> = found.iter().map(|(_, value)| value).collect();
@@ -68,7 +68,7 @@ pub(super) async fn all(site: &Site, port: Option<u16>, json: bool) -> Result<Ex
         Some(port) => fleet::ask(others, port).await,
         None => BTreeMap::new(),
     };
-    let known: BTreeMap<String, Peer> =
+    let known: BTreeMap<String, PeerStatus> =
         own.iter().flat_map(peers::read).map(|(peer, _)| (peer.key.clone(), peer)).collect();
     if let Ok(status) = &own {
         said.insert(here.to_owned(), Said::Status(status.clone()));
@@ -92,7 +92,7 @@ fn has_agent(lease: &Lease) -> bool {
     lease.attrs.node_id.is_some() && Family::ALL.iter().any(|family| lease.attrs.public(*family).is_some())
 }
 
-fn host(entry: &Entry, here: &str, said: Option<Said>, known: &BTreeMap<String, Peer>) -> Host {
+fn host(entry: &Entry, here: &str, said: Option<Said>, known: &BTreeMap<String, PeerStatus>) -> Host {
     let key = entry.key.to_string();
     let attrs = entry.lease.as_ref().map(|lease| lease.attrs.clone());
     let said = match &entry.lease {

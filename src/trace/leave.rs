@@ -61,14 +61,14 @@ impl<'a> Walk<'a> {
                 return None;
             }
         };
-        if !plan.want().routes.contains_key(&state.route.0) {
+        let Some(route) = plan.want().routes.get(&state.route.0) else {
             let fault = plan.faults().find(|fault| fault.subject == lease.key.as_str());
             let (cause, next) =
                 fault.map_or(("it is left out", "see twill status"), |fault| fault.cause_and_next());
             self.hops.push(hop.stops(cause, next));
             return None;
-        }
-        Some(state)
+        };
+        Some(PeerState { route: (state.route.0, *route), ..state })
     }
 
     /// A tunnel device.

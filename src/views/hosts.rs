@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 
 use super::columns::{Column, STAYS, table};
-use super::peers::{Health, Peer};
+use super::peers::Health;
+use crate::agent::status::PeerStatus;
 use crate::style::{BAD, Cell, FAINT, GOOD, PLAIN, STRONG, WARNING, paint};
 
 /// A host, as it is shown.
@@ -27,7 +28,7 @@ pub struct Host {
     /// What its agent says.
     pub said: Said,
     /// What this host's agent knows of it as a peer.
-    pub peer: Option<Peer>,
+    pub peer: Option<PeerStatus>,
 }
 
 /// What an agent says.
@@ -84,7 +85,7 @@ impl Host {
     /// The worst of what its agent says and of what was measured.
     #[must_use]
     pub fn health(&self) -> Health {
-        let measured = self.peer.as_ref().map_or(Health::Unknown, Peer::health);
+        let measured = self.peer.as_ref().map_or(Health::Unknown, PeerStatus::health);
         match (self.said.health(), measured) {
             (Health::Unknown, other) | (other, Health::Unknown) => other,
             (said, measured) => said.min(measured),
@@ -162,7 +163,7 @@ pub fn json(hosts: &[Host]) -> Value {
         };
         json!({
             "key": host.key, "node": host.node, "public": host.public, "backend": host.backend, "here": host.here,
-            "state": host.said.word(), "status": status, "cause": cause, "next": next, "probe": host.peer.as_ref().map(Peer::word),
+            "state": host.said.word(), "status": status, "cause": cause, "next": next, "probe": host.peer.as_ref().map(PeerStatus::word),
         })
     };
     hosts.iter().map(one).collect()

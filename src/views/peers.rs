@@ -5,62 +5,11 @@ use std::cmp::Reverse;
 use serde::Deserialize;
 use serde_json::Value;
 
+use twill_backends::probe::Verdict;
+
 use super::columns::{Column, STAYS, table};
+use crate::agent::status::{PeerStatus, WayStatus};
 use crate::style::{BAD, Cell, GOOD, PLAIN, STRONG, WARNING, paint};
-
-/// A peer, as far as it is shown.
-#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
-pub struct Peer {
-    /// The key of its lease.
-    pub key: String,
-    /// Its node id; `None` if flanneld wrote the lease.
-    #[serde(default)]
-    pub node: Option<String>,
-    /// Its public addresses.
-    #[serde(default)]
-    pub public: Vec<String>,
-    /// Its backend.
-    #[serde(default)]
-    pub backend: String,
-    /// Whether its lease is gone from the store, and its removal held back.
-    #[serde(default)]
-    pub held: bool,
-    /// What was measured of it.
-    #[serde(default)]
-    pub probe: Option<Probe>,
-}
-
-/// What was measured of a peer.
-#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
-#[serde(default)]
-pub struct Probe {
-    /// What it comes to.
-    pub verdict: String,
-    /// Why, in words.
-    pub cause: String,
-    /// How packets go to it.
-    pub path: String,
-    /// The largest packet in bytes that pods can send to it.
-    pub mtu: u32,
-    /// What that would be if only this host counted.
-    pub mtu_wanted: u32,
-    /// Each way to it.
-    pub ways: Vec<Way>,
-}
-
-/// One way to a peer.
-#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
-#[serde(default)]
-pub struct Way {
-    /// The median round trip in microseconds.
-    pub rtt_p50_us: Option<u64>,
-    /// The round trip that 99 of 100 do not exceed, in microseconds.
-    pub rtt_p99_us: Option<u64>,
-    /// The share of requests that was not answered, 0 to 1.
-    pub loss: Option<f64>,
-    /// The age of the last answer, in milliseconds.
-    pub answer_age_ms: Option<u64>,
-}
 
 /// How a peer is; the worst first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -117,24 +66,25 @@ impl Order {
     }
 }
 
-impl Peer {
+impl PeerStatus {
     /// How it is.
     #[must_use]
     pub fn health(&self) -> Health {
         let lossy = self.loss().is_some_and(|loss| loss > 0.0);
         let short = self.probe.as_ref().is_some_and(|probe| probe.mtu < probe.mtu_wanted);
-        match self.probe.as_ref().map(|probe| probe.verdict.as_str()) {
-            Some("peer-down" | "one-way" | "port-eaten" | "overlay-down") => Health::Cut,
-            Some("ok") if !(self.held || lossy || short) => Health::Good,
-            None | Some("unknown") if !self.held => Health::Unknown,
-            Some(_) | None => Health::Poor,
+        let verdict = self.probe.as_ref().map_or(Verdict::Unknown, |probe| probe.verdict);
+        match verdict {
+            Verdict::OverlayDown | Verdict::PortEaten | Verdict::OneWay | Verdict::PeerDown => Health::Cut,
+            Verdict::Ok if !(self.held || lossy || short) => Health::Good,
+            Verdict::Unknown if !self.held => Health::Unknown,
+            Verdict::Ok | Verdict::Unknown | Verdict::UnderlayDown | Verdict::AgentDown => Health::Poor,
         }
     }
 
-    /// The verdict, or what else is to be said of it.
+    /// The verdict, if anything was measured.
     #[must_use]
-    pub fn word(&self) -> &str {
-        self.probe.as_ref().map_or("-", |probe| probe.verdict.as_str())
+    pub fn word(&self) -> String {
+        self.probe.as_ref().map_or("-".to_owned(), |probe| probe.verdict.to_string())
     }
 
     /// Its verdict, round trip and largest packet, as cells.
@@ -144,7 +94,7 @@ impl Peer {
     }
 
     /// The first way of which this is known: the overlay's, where there is one.
-    fn of<T>(&self, known: impl Fn(&Way) -> Option<T>) -> Option<T> {
+    fn of<T>(&self, known: impl Fn(&WayStatus) -> Option<T>) -> Option<T> {
         self.probe.iter().flat_map(|probe| &probe.ways).find_map(known)
     }
 
@@ -184,23 +134,23 @@ impl Health {
 
 /// The peers of a status, each with all that the agent said of it.
 #[must_use]
-pub fn read(status: &Value) -> Vec<(Peer, Value)> {
+pub fn read(status: &Value) -> Vec<(PeerStatus, Value)> {
     let peers = status["peers"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let read = |value: &Value| Some((Peer::deserialize(value).ok()?, value.clone()));
+    let read = |value: &Value| Some((PeerStatus::deserialize(value).ok()?, value.clone()));
     peers.iter().filter_map(read).collect()
 }
 
 /// Puts them in order.
-pub fn sort(peers: &mut [(Peer, Value)], order: Order) {
+pub fn sort(peers: &mut [(PeerStatus, Value)], order: Order) {
     peers.sort_by(|(a, _), (b, _)| {
-        let worst = |peer: &Peer| (peer.health(), Reverse(peer.lost()), Reverse(peer.rtt()));
+        let worst = |peer: &PeerStatus| (peer.health(), Reverse(peer.lost()), Reverse(peer.rtt()));
         let first = match order {
             Order::Worst => worst(a).cmp(&worst(b)),
             Order::Key => std::cmp::Ordering::Equal,
             Order::Rtt => b.rtt().cmp(&a.rtt()),
             Order::Loss => b.lost().cmp(&a.lost()),
             Order::Mtu => {
-                let mtu = |peer: &Peer| peer.probe.as_ref().map_or(u32::MAX, |probe| probe.mtu);
+                let mtu = |peer: &PeerStatus| peer.probe.as_ref().map_or(u32::MAX, |probe| probe.mtu);
                 mtu(a).cmp(&mtu(b))
             }
         };
@@ -224,7 +174,7 @@ pub(super) const COLUMNS: [Column; 11] = [
 
 /// The table, and a line below it that sums it up. `width`: of the terminal, if it is one.
 #[must_use]
-pub fn text(peers: &[(Peer, Value)], width: Option<usize>) -> String {
+pub fn text(peers: &[(PeerStatus, Value)], width: Option<usize>) -> String {
     let rows = peers.iter().map(|(peer, _)| row(peer)).collect();
     let table = table(&COLUMNS, rows, width);
     let causes: String = peers.iter().filter_map(|(peer, _)| cause(peer)).take(CAUSES).collect();
@@ -235,14 +185,14 @@ pub fn text(peers: &[(Peer, Value)], width: Option<usize>) -> String {
 const CAUSES: usize = 10;
 
 /// Why a peer is not reached.
-fn cause(peer: &Peer) -> Option<String> {
+fn cause(peer: &PeerStatus) -> Option<String> {
     let probe = peer.probe.as_ref().filter(|probe| !probe.cause.is_empty())?;
     Some(format!("{}: {}\n", paint(peer.health().style(), &*peer.key), probe.cause))
 }
 
 /// How many there are of each kind.
 #[must_use]
-pub fn summary(peers: &[(Peer, Value)]) -> String {
+pub fn summary(peers: &[(PeerStatus, Value)]) -> String {
     let count = |health| peers.iter().filter(|(peer, _)| peer.health() == health).count();
     let held = peers.iter().filter(|(peer, _)| peer.held).count();
     let parts = [
@@ -259,7 +209,7 @@ pub fn summary(peers: &[(Peer, Value)]) -> String {
     format!("{} peers{of}", peers.len())
 }
 
-pub(super) fn row(peer: &Peer) -> Vec<Cell> {
+pub(super) fn row(peer: &PeerStatus) -> Vec<Cell> {
     let ms = |us: Option<u64>| us.map_or("-".to_owned(), |us| format!("{}.{:02}", us / 1000, us % 1000 / 10));
     let probe = peer.probe.as_ref();
     let or_dash = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
@@ -289,7 +239,10 @@ mod tests {
     use super::*;
 
     fn peer(n: u16, verdict: &str, loss: f64) -> Value {
-        let way = json!({ "way": "overlay", "rtt_p50_us": 210 + u64::from(n), "rtt_p99_us": 1_900, "loss": loss, "answer_age_ms": 4_000 });
+        let way = json!({
+            "way": "overlay", "family": "ipv4", "address": "10.5.2.0", "up": true, "rtt_p50_us": 210 + u64::from(n), "rtt_p99_us": 1_900,
+            "loss": loss, "loss_there": null, "mtu": 1450, "sent": 9, "answered": 9, "answer_age_ms": 4_000,
+        });
         json!({
             "key": format!("10.{}.{}.0-24", n / 250, n % 250), "node": format!("node-{n}"), "public": [format!("192.0.2.{}", n % 250)],
             "backend": "vxlan", "held": false, "later": "unknown fields are passed over",

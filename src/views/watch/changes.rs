@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::views::peers::{Peer, read, summary};
+use crate::agent::status::PeerStatus;
+use crate::views::peers::{read, summary};
 
 /// What happened. Without an earlier status: how it is.
 #[must_use]
@@ -70,7 +71,7 @@ fn of_faults(before: &Value, after: &Value) -> Vec<String> {
 }
 
 fn of_peers(before: &Value, after: &Value) -> Vec<String> {
-    let known = |status: &Value| -> BTreeMap<String, Peer> {
+    let known = |status: &Value| -> BTreeMap<String, PeerStatus> {
         read(status).into_iter().map(|(peer, _)| (peer.key.clone(), peer)).collect()
     };
     let (had, has) = (known(before), known(after));

@@ -9,7 +9,8 @@ use serde_json::Value;
 
 pub use changes::changes;
 
-use super::peers::{self, Order, Peer};
+use super::peers::{self, Order};
+use crate::agent::status::PeerStatus;
 
 /// How many events are kept.
 const KEPT: usize = 500;
@@ -21,7 +22,7 @@ pub struct Watch {
     status: Option<Value>,
     /// Why there is no newer one.
     silent: Option<String>,
-    peers: Vec<(Peer, Value)>,
+    peers: Vec<(PeerStatus, Value)>,
     order: Order,
     /// The first peer shown.
     top: usize,

@@ -39,8 +39,14 @@ fn what_happened_is_told_once() {
         (|s| s["peers"][0]["held"] = json!(true), &["peer 10.0.0.0-24 is gone from the store, and held"]),
         (|s| s["peers"][0]["public"] = json!(["192.0.2.9"]), &["peer 10.0.0.0-24 moved to 192.0.2.9"]),
         (
-            |s| s["peers"][1]["probe"] = json!({ "verdict": "gone", "cause": "nothing comes" }),
-            &["peer 10.0.1.0-24 gone, was -: nothing comes"],
+            |s| {
+                let ways: [Value; 0] = [];
+                let (mtu, cause) = (1450, "nothing comes");
+                s["peers"][1]["probe"] = json!({
+                    "verdict": "peer-down", "cause": cause, "path": "kernel", "mtu": mtu, "mtu_wanted": mtu, "ways": ways,
+                });
+            },
+            &["peer 10.0.1.0-24 peer-down, was -: nothing comes"],
         ),
         (|s| s["peers"] = status(3)["peers"].clone(), &["peer 10.0.2.0-24 came, at 192.0.2.7"]),
     ];
