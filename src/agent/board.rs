@@ -216,7 +216,7 @@ impl<W: World> Agent<W> {
     /// Writes up what is so, whatever it costs.
     pub(super) fn write_up_at_once(&mut self, now: Instant) {
         let began = Instant::now();
-        if std::mem::take(&mut self.board.stale) {
+        if std::mem::take(&mut self.board.stale) || self.probing.found_more() {
             self.board.peers = Arc::new(self.peers());
         }
         let status = Arc::new(self.status(now));

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use twill_backends::family::{Family, PerFamily};
 use twill_backends::fault::{Code, Fault};
@@ -11,7 +10,7 @@ use twill_backends::host::Fact;
 use twill_backends::lease::{LeaseKey, Listener};
 use twill_backends::leases::Leases;
 use twill_backends::plan::Plan;
-use twill_backends::probe::{Course, Finding, LineId, Measured, Up, Verdict, Way};
+use twill_backends::probe::{Course, Finding, LineId, Verdict};
 use twill_backends::state::{Datapath, LinkName, PeerState};
 use twill_backends::vxlan;
 
@@ -35,6 +34,8 @@ pub(super) struct Probing {
     trouble: Option<String>,
     /// How packets to each peer go.
     paths: BTreeMap<LineId, &'static str>,
+    /// What was written up last.
+    shown: Arc<BTreeMap<LineId, Finding>>,
 }
 
 impl Probing {
@@ -130,7 +131,13 @@ impl Probing {
     }
 
     fn findings(&self) -> Arc<BTreeMap<LineId, Finding>> {
-        self.probes.as_ref().map(Probes::findings).unwrap_or_default()
+        self.probes.as_ref().map_or_else(|| Arc::clone(&self.shown), Probes::findings)
+    }
+
+    /// Whether more was found out since this was last asked.
+    pub(super) fn found_more(&mut self) -> bool {
+        let findings = self.findings();
+        !Arc::ptr_eq(&std::mem::replace(&mut self.shown, Arc::clone(&findings)), &findings)
     }
 
     /// What is wrong.
@@ -175,7 +182,7 @@ impl Probing {
             mtu_wanted: lines.iter().map(|(_, finding)| finding.mtu).min()?,
             ways: lines
                 .iter()
-                .flat_map(|(family, finding)| finding.ways.iter().map(|way| way_status(*family, way)))
+                .flat_map(|(family, finding)| finding.ways.iter().map(|way| WayStatus::of(*family, way)))
                 .collect(),
         })
     }
@@ -265,30 +272,4 @@ fn summary(code: Code, causes: &[(&LeaseKey, String)]) -> Vec<Fault> {
     let some: Vec<&str> = causes.iter().take(TOLD).map(|(lease, _)| lease.as_str()).collect();
     let cause = format!("{}, …: {}", some.join(", "), causes[0].1);
     vec![Fault::new(code, format!("{} peers", causes.len()), cause)]
-}
-
-fn way_status(family: Family, way: &Measured) -> WayStatus {
-    let us = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-    let name = match way.way {
-        Way::Overlay => "overlay",
-        Way::Underlay => "underlay",
-    };
-    WayStatus {
-        way: name.to_owned(),
-        family: family.to_string().to_lowercase(),
-        address: way.to.to_string(),
-        up: match way.up {
-            Up::Yes => Some(true),
-            Up::No => Some(false),
-            Up::Unknown => None,
-        },
-        rtt_p50_us: way.p50.map(us),
-        rtt_p99_us: way.p99.map(us),
-        loss: way.loss,
-        loss_there: way.loss_there,
-        mtu: way.mtu,
-        sent: way.sent,
-        answered: way.answered,
-        answer_age_ms: way.age.map(|age| us(age) / 1_000),
-    }
 }

@@ -13,8 +13,9 @@ use crate::fabric::{Fabric, Families, files, need_namespaces, options, wait_for}
 
 pub(crate) const VXLAN: &str = r#"{"Type":"vxlan"}"#;
 pub(crate) const USERSPACE: &[&str] = &["--datapath", "userspace"];
-/// What the firewall would drop already, the datapath has to.
-pub(crate) const ALONE: &[&str] = &["--datapath", "userspace", "--outer-source-check", "off"];
+/// What the firewall would drop already, the datapath has to; and what is counted, the test has sent.
+pub(crate) const ALONE: &[&str] =
+    &["--datapath", "userspace", "--outer-source-check", "off", "--probe-port", "0"];
 pub(crate) const PLAIN: &[&str] = &["--datapath", "plain"];
 pub(crate) const KERNEL: &[&str] = &["--datapath", "kernel"];
 /// How many bytes a transfer moves in each direction.

@@ -4,7 +4,8 @@ use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use twill_backends::probe::Verdict;
+use twill_backends::family::Family;
+use twill_backends::probe::{Measured, Up, Verdict, Way};
 
 /// Another host.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -68,6 +69,35 @@ pub struct WayStatus {
     pub answered: u64,
     /// The age of the last answer, in milliseconds.
     pub answer_age_ms: Option<u64>,
+}
+
+impl WayStatus {
+    /// As `status` has it.
+    pub(in crate::agent) fn of(family: Family, way: &Measured) -> Self {
+        let us = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let name = match way.way {
+            Way::Overlay => "overlay",
+            Way::Underlay => "underlay",
+        };
+        Self {
+            way: name.to_owned(),
+            family: family.to_string().to_lowercase(),
+            address: way.to.to_string(),
+            up: match way.up {
+                Up::Yes => Some(true),
+                Up::No => Some(false),
+                Up::Unknown => None,
+            },
+            rtt_p50_us: way.p50.map(us),
+            rtt_p99_us: way.p99.map(us),
+            loss: way.loss,
+            loss_there: way.loss_there,
+            mtu: way.mtu,
+            sent: way.sent,
+            answered: way.answered,
+            answer_age_ms: way.age.map(|age| us(age) / 1_000),
+        }
+    }
 }
 
 impl fmt::Display for PeerStatus {
