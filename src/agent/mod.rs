@@ -9,6 +9,7 @@ pub mod board;
 mod carrying;
 pub mod confine;
 mod early;
+mod end;
 mod filtering;
 pub mod flanneld;
 mod guarding;
@@ -49,9 +50,9 @@ use twill_backends::tenure::{Call, Tenure};
 
 use self::board::Board;
 use self::carrying::Carrying;
+pub use self::end::{AgentError, End};
 use self::filtering::Filtering;
 use self::guarding::Guarding;
-use self::handover::{Heir, TakeOverError};
 use self::history::History;
 use self::identity::Identity;
 use self::input::Input;
@@ -92,33 +93,6 @@ pub trait World: Send + Sync {
     fn kernel(&self) -> &Self::Kernel;
     /// The firewall, once it is known what the network's configuration asks for.
     fn firewall(&self, options: filter::Options) -> impl Future<Output = Self::Firewall> + Send;
-}
-
-/// Why an agent ends though nobody told it to. Nothing on the host was touched.
-#[derive(Debug, thiserror::Error)]
-pub enum AgentError {
-    /// The configuration cannot be run.
-    #[error("{0}")]
-    Refused(Fault),
-    /// The host is not fit for the network.
-    #[error("refusing to touch this host:\n  {}\nnext: choose another Network, or start with --force", causes(.0))]
-    Preflight(Vec<Fault>),
-    /// Another process does not let this one take over.
-    #[error(transparent)]
-    TakeOver(#[from] TakeOverError),
-}
-
-fn causes(faults: &[Fault]) -> String {
-    faults.iter().map(|fault| fault.cause.as_str()).collect::<Vec<_>>().join("\n  ")
-}
-
-/// How an agent ends that was told to.
-#[derive(Debug)]
-pub enum End {
-    /// By a signal, or because its lease was released.
-    Told,
-    /// This process took over. It waits for the end of its connection.
-    HandedOver(Heir),
 }
 
 /// One host's agent.
