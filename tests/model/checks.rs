@@ -69,8 +69,10 @@ fn holds(fabric: Fabric) {
     let checker = fabric.checker().threads(2).target_max_depth(depth).spawn_bfs().join();
     println!("{} states within {depth} steps", checker.unique_state_count());
     if let Some((name, path)) = checker.discoveries().into_iter().next() {
+        let state = path.last_state();
+        let end = format!("{:?}\n{:?}", state.store.history, state.beliefs());
         let steps: Vec<_> = path.into_actions().iter().map(|action| format!("{action:?}")).collect();
-        panic!("not true: {name}\n{}", steps.join("\n"));
+        panic!("not true: {name}\n{}\n{end}", steps.join("\n"));
     }
 }
 
@@ -113,6 +115,7 @@ fn three_hosts_and_one_subnet() {
 #[test]
 fn races_for_half_of_a_dual_stack_lease() {
     holds(race(Budget { silences: 1, crashes: 1, ..QUIET }));
+    holds(race(Budget { silences: 1, deletions: 1, resyncs: 1, ..QUIET }));
 }
 
 #[test]

@@ -96,7 +96,7 @@ pub(crate) enum Action {
 
 impl State {
     pub(crate) fn beliefs(&self) -> Vec<Belief> {
-        self.hosts.iter().filter_map(|host| host.belief()).collect()
+        self.hosts.iter().filter_map(|host| host.belief(self.store.revision)).collect()
     }
 
     /// Somebody's question takes effect.

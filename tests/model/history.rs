@@ -37,6 +37,9 @@ pub(crate) struct Belief {
     pub(crate) who: Stamp,
     pub(crate) key: LeaseKey,
     pub(crate) since: u64,
+    /// A revision of the store at which it was believed. At that of its write it was not yet: the host looks first
+    /// whether an older lease is in the way, which may be gone when it looks.
+    pub(crate) at: u64,
 }
 
 impl Stamp {
@@ -63,11 +66,12 @@ pub(crate) fn unfounded(history: &[Change], beliefs: &[Belief]) -> Option<String
     beliefs.iter().find(|belief| !founded(belief)).map(|belief| format!("{belief:?} rests on no write"))
 }
 
-/// At no revision do two nodes own the same address. A belief holds from its write to the next change of the key that
+/// At no revision do two nodes own the same address. A belief holds to the next change of the key, after its write, that
 /// is not of the same node.
 pub(crate) fn shared(history: &[Change], beliefs: &[Belief]) -> Option<String> {
     let mut terms: Vec<(u64, u64, &Belief)> =
-        beliefs.iter().map(|belief| (belief.since, end(history, belief), belief)).collect();
+        beliefs.iter().map(|belief| (belief.at, end(history, belief), belief)).collect();
+    terms.retain(|(at, until, _)| at < until);
     terms.sort();
     terms.iter().enumerate().find_map(|(index, (_, until, one))| {
         let others = terms[index + 1..].iter().take_while(|(since, ..)| since < until);

@@ -120,10 +120,11 @@ impl Host {
         self.process.iter_mut().for_each(|process| process.tenure.want(attrs.clone()));
     }
 
-    pub(crate) fn belief(&self) -> Option<Belief> {
+    /// What it believes while the store is at revision `at`.
+    pub(crate) fn belief(&self, at: u64) -> Option<Belief> {
         let held = self.process.as_ref()?.held()?;
         let who = Stamp::of(&held.lease.attrs)?;
-        Some(Belief { who, key: held.lease.key.clone(), since: held.revision })
+        Some(Belief { who, key: held.lease.key.clone(), since: held.revision, at })
     }
 
     /// The answer arrives, and the errand goes on.
