@@ -41,6 +41,8 @@ pub struct Config {
     pub health: Option<SocketAddr>,
     /// Where this host answers probes of its peers; `None`: it neither answers nor sends any.
     pub probe_port: Option<u16>,
+    /// How many of a hundred probed peers have to be reachable for this host to be ready.
+    pub ready_peers: u8,
     /// How long suspicious mass deletions are held back.
     pub delete_hold: Duration,
     /// Give up every privilege that is not needed.

@@ -32,6 +32,8 @@ pub(super) struct Board {
     notice: watch::Sender<Notice>,
     counted: Arc<Mutex<Counted>>,
     peers: Arc<Vec<PeerStatus>>,
+    /// When the peers were written up last.
+    peers_at: Instant,
     /// Whether the peers changed since they were written up.
     stale: bool,
     /// Whether something happened since all was written up.
@@ -93,6 +95,7 @@ impl Board {
             notice,
             counted: Arc::default(),
             peers,
+            peers_at: now,
             stale: true,
             moved: true,
             last: now,
@@ -115,6 +118,12 @@ impl Board {
     /// The peers have to be written up again.
     pub(super) fn peers_changed(&mut self) {
         self.stale = true;
+    }
+
+    /// How many of the peers that were written up packets reach, and of how many that is known.
+    pub(super) fn reach(&self) -> (usize, usize) {
+        let known = self.peers.iter().filter_map(PeerStatus::is_reachable);
+        known.fold((0, 0), |(reachable, known), is| (reachable + usize::from(is), known + 1))
     }
 
     /// Something happened, unless it is only time.
@@ -216,8 +225,11 @@ impl<W: World> Agent<W> {
     /// Writes up what is so, whatever it costs.
     pub(super) fn write_up_at_once(&mut self, now: Instant) {
         let began = Instant::now();
-        if std::mem::take(&mut self.board.stale) || self.probing.found_more() {
+        // What probes find out changes all the time.
+        let aged = now >= self.board.peers_at + ANYWAY && self.probing.found_more();
+        if std::mem::take(&mut self.board.stale) || aged {
             self.board.peers = Arc::new(self.peers());
+            self.board.peers_at = now;
         }
         let status = Arc::new(self.status(now));
         let drops = self.firewall.as_ref().map(Firewall::drops);

@@ -6,6 +6,7 @@
 
 mod adoption;
 pub mod board;
+mod calls;
 mod carrying;
 pub mod confine;
 mod early;
@@ -38,7 +39,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
-use futures::future::BoxFuture;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use twill_backends::fault::Fault;
@@ -46,9 +46,10 @@ use twill_backends::lease::LeaseKey;
 use twill_backends::leases::Leases;
 use twill_backends::network::NetworkConfig;
 use twill_backends::plan::Plan;
-use twill_backends::tenure::{Call, Tenure};
+use twill_backends::tenure::Tenure;
 
 use self::board::Board;
+use self::calls::Calling;
 use self::carrying::Carrying;
 pub use self::end::{AgentError, End};
 use self::filtering::Filtering;
@@ -68,7 +69,7 @@ use crate::config::Config;
 use crate::filter::{self, Firewall};
 use crate::kernel::{Kernel, Scope};
 use crate::reconcile::Reconciler;
-use crate::store::{Held, LeaseStore, Revision, StoreError};
+use crate::store::{LeaseStore, Revision};
 use crate::subnet_env::Previous;
 
 /// How long the store may take at start before the last run's memory is used.
@@ -155,9 +156,6 @@ struct StoreState {
     revision: Revision,
     error: Option<String>,
 }
-
-/// A call to the store under way.
-type Calling = BoxFuture<'static, Result<Held, StoreError>>;
 
 impl<W: World> Agent<W> {
     /// An agent that has done nothing yet.
@@ -260,20 +258,5 @@ impl<W: World> Agent<W> {
             self.clean_up().await;
         }
         Ok(End::Told)
-    }
-
-    fn call(&self, call: Call) -> Calling {
-        let store = self.world.store();
-        let network = self.network.clone();
-        Box::pin(async move {
-            match call {
-                Call::Acquire(claim) => match network {
-                    Some(network) => store.acquire(&claim, &network).await,
-                    None => Err(StoreError::NoConfig { place: "the store".to_owned() }),
-                },
-                Call::Renew(held) => store.renew(&held).await,
-                Call::Publish(held, attrs) => store.publish(&held, &attrs).await,
-            }
-        })
     }
 }

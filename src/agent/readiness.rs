@@ -10,10 +10,14 @@ use super::{Agent, World};
 /// How long links may be missing, or in the way of being mended, before that counts, and stand before it is over.
 const LINKS: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(2)];
 
+/// The same for peers that are not reachable. Probes take some seconds to say so.
+const PEERS: [Duration; 2] = [Duration::from_secs(3), Duration::from_secs(5)];
+
 /// What is said, and what could change it.
 #[derive(Debug, Default)]
 pub(super) struct Judgement {
     links: Latch,
+    peers: Latch,
     said: Readiness,
 }
 
@@ -29,11 +33,18 @@ impl<W: World> Agent<W> {
     pub(super) fn judge(&mut self, now: Instant) -> bool {
         let broken = self.judgement.links.sees(!self.established(), now, LINKS);
         let ready = *self.ready.borrow();
-        let because = match self.lacks() {
+        let mut because = match self.lacks() {
             Some(lack) if !ready || broken => vec![self.explained(lack)],
             Some(_) | None => Vec::new(),
         };
-        let said = Readiness { ready: because.is_empty(), because };
+        let (reachable, probed) = self.board.reach();
+        let share = usize::from(self.config.ready_peers);
+        if self.judgement.peers.sees(reachable * 100 < share * probed, now, PEERS) {
+            because.push(format!(
+                "{reachable} of {probed} probed peers are reachable, and --ready-peers asks for {share} %"
+            ));
+        }
+        let said = Readiness { ready: because.is_empty(), because, probed, reachable };
         let turned = said.ready != self.judgement.said.ready;
         self.judgement.said = said;
         turned

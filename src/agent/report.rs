@@ -31,6 +31,7 @@ impl<W: World> Agent<W> {
     pub(super) async fn answer(&mut self, request: Request) -> bool {
         let (answer, end) = match request.ask {
             Ask::Status => {
+                self.board.peers_changed();
                 self.write_up_at_once(crate::now());
                 (Ok(Value::Null), false)
             }

@@ -23,6 +23,7 @@ pub const VERSION: u32 = 1;
 
 /// What an agent says of itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Status {
     /// [`VERSION`].
     pub version: u32,
@@ -65,6 +66,7 @@ pub struct Status {
 
 /// The answer in one word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum State {
     /// All is as wanted.
@@ -77,6 +79,7 @@ pub enum State {
 
 /// Where leases live.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct StoreStatus {
     /// The store and its place.
     pub place: String,
@@ -93,6 +96,7 @@ pub struct StoreStatus {
 
 /// The underlay.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct UnderlayStatus {
     /// The interface.
     pub interface: String,
@@ -104,6 +108,7 @@ pub struct UnderlayStatus {
 
 /// The own lease.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct LeaseStatus {
     /// Its key.
     pub key: String,
@@ -117,6 +122,7 @@ pub struct LeaseStatus {
 
 /// A complaint.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct FaultStatus {
     /// Its kind: stable, for scripts.
     pub code: String,
@@ -130,6 +136,7 @@ pub struct FaultStatus {
 
 /// What was done to the kernel.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ReconcileStatus {
     /// Whether the kernel is believed to be as wanted.
     pub converged: bool,
@@ -251,7 +258,7 @@ pub(crate) mod tests {
             pid: 4711,
             uptime_s: 7_265,
             age_ms: 0,
-            readiness: Readiness { ready: true, because: Vec::new() },
+            readiness: Readiness { ready: true, ..Readiness::default() },
             node: "0d6e".to_owned(),
             instance: "ff82d74b".to_owned(),
             store: StoreStatus {
@@ -409,5 +416,16 @@ peers     0
         let json = serde_json::to_value(status()).unwrap();
         assert_eq!((&json["state"], &json["version"]), (&"degraded".into(), &VERSION.into()));
         assert_eq!(serde_json::from_value::<Status>(json).unwrap(), status());
+    }
+
+    /// `BLESS=1 cargo test --lib schema` writes it.
+    #[test]
+    fn the_published_schema_is_that_of_the_status() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/manifests/monitoring/status.schema.json");
+        let schema = format!("{:#}\n", schemars::schema_for!(Status).as_value());
+        if std::env::var_os("BLESS").is_some() {
+            std::fs::write(path, &schema).unwrap();
+        }
+        assert!(std::fs::read_to_string(path).unwrap_or_default() == schema, "{path} should read:\n{schema}");
     }
 }

@@ -283,6 +283,8 @@ pub(super) struct AgentArgs {
     pub(super) datapath_queues: i64,
     #[arg(long, value_parser = go::int)]
     pub(super) probe_port: i64,
+    #[arg(long, value_parser = go::int)]
+    pub(super) ready_peers: i64,
     #[arg(long)]
     pub(super) confine: String,
     #[arg(long, action = ArgAction::Set, value_parser = go::boolean)]

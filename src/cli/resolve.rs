@@ -34,6 +34,7 @@ pub(super) fn config(args: AgentArgs, mut warnings: Vec<String>) -> Result<Confi
         number("subnet-lease-renew-margin", args.subnet_lease_renew_margin, 1..=1439, "1 to 1439 (minutes)")?;
     let resync = number("iptables-resync", args.iptables_resync, 1..=86_400, "1 to 86400 (seconds)")?;
     let delete_hold = number("delete-hold", args.delete_hold, 0..=86_400, "0 to 86400 (seconds)")?;
+    let ready_peers = number("ready-peers", args.ready_peers, 0..=100, "0 to 100 (percent)")?;
     let mut site = site(args.site)?;
     warnings.append(&mut site.warnings);
     site.warnings = warnings;
@@ -47,6 +48,7 @@ pub(super) fn config(args: AgentArgs, mut warnings: Vec<String>) -> Result<Confi
         blackhole: args.ip_blackhole_route,
         resync: Duration::from_secs(resync),
         health,
+        ready_peers: u8::try_from(ready_peers).unwrap_or(100),
         probe_port: port("probe-port", args.probe_port, "0 (no probes) to 65535")?,
         delete_hold: Duration::from_secs(delete_hold),
         confine: switch("confine", &args.confine)?,

@@ -162,6 +162,12 @@ pub const TWILL_FLAGS: &[FlagRow] = &[
         "UDP port at which hosts probe each other; each host may have its own; 0: no probes",
     ),
     row(
+        "ready-peers",
+        Kind::Int,
+        "50",
+        "/readyz asks for this share of the probed peers to be reachable, in percent; 50: with this host, a majority",
+    ),
+    row(
         "confine",
         Kind::Text,
         "on",

@@ -15,6 +15,7 @@ const BOUNDS: [f64; 8] = [0.0005, 0.002, 0.01, 0.05, 0.2, 1.0, 5.0, 20.0];
 
 /// Counts since the start of the process.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Tally {
     /// Passes that compared something.
     pub passes: u64,
@@ -30,6 +31,7 @@ pub struct Tally {
 
 /// How long passes took.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Durations {
     /// Each counts those that took longer than the bound before its own.
     pub buckets: Vec<Bucket>,
@@ -39,6 +41,7 @@ pub struct Durations {
 
 /// How many took no longer than this, and longer than the bound before.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Bucket {
     /// The bound in seconds; the last bucket has none.
     pub up_to_s: Option<f64>,

@@ -5,6 +5,7 @@
 //! twice; rendered at each scrape, the two cannot differ, and between scrapes nothing is spent.
 
 mod figures;
+mod probes;
 mod sample;
 mod table;
 

@@ -130,7 +130,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (listeners, addr) = listeners(&dir);
         let because = vec!["this host lost its lease: store: gone".to_owned()];
-        let status = Status { readiness: Readiness { ready: false, because }, ..sample() };
+        let status = Status { readiness: Readiness { because, ..Readiness::default() }, ..sample() };
         let server = Server::start(listeners, View::of(status)).unwrap();
         let answer = ask(addr, "GET /readyz");
         assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");

@@ -14,6 +14,7 @@ mod cni;
 mod image;
 mod kubernetes;
 mod machine;
+mod monitoring;
 mod pod;
 mod quiet;
 mod service;

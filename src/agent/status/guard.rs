@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// Who may send to the tunnel's port.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct GuardStatus {
     /// The UDP port.
     pub port: u16,

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// What has gone wrong since the start, over or not.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct HistoryStatus {
     /// How many faults came up, by code.
     pub faults: BTreeMap<String, u64>,

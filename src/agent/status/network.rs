@@ -9,6 +9,7 @@ use super::GuardStatus;
 
 /// The network.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct NetworkStatus {
     /// The network of each family.
     pub networks: Vec<String>,
@@ -34,6 +35,7 @@ pub struct NetworkStatus {
 
 /// What subnets of one family are taken from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct PoolStatus {
     /// The network.
     pub network: String,
@@ -45,6 +47,7 @@ pub struct PoolStatus {
 
 /// Who carries frames between tunnel devices and the underlay.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct DatapathStatus {
     /// `kernel` or `userspace`.
     pub kind: String,
@@ -56,6 +59,7 @@ pub struct DatapathStatus {
 
 /// A tunnel device that the userspace datapath serves.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct TunnelStatus {
     /// The device.
     pub device: String,

@@ -9,6 +9,7 @@ use twill_backends::probe::{Measured, Up, Verdict, Way};
 
 /// Another host.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct PeerStatus {
     /// The key of its lease.
     pub key: String,
@@ -27,8 +28,10 @@ pub struct PeerStatus {
 
 /// What was measured of a peer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ProbeStatus {
     /// What it comes to: the worst of the address families.
+    #[cfg_attr(test, schemars(with = "String"))]
     pub verdict: Verdict,
     /// Why, in words; empty if all is well.
     pub cause: String,
@@ -44,6 +47,7 @@ pub struct ProbeStatus {
 
 /// One way to a peer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct WayStatus {
     /// `overlay`, from tunnel address to tunnel address, or `underlay`, from public address to public address.
     pub way: String,
@@ -96,6 +100,18 @@ impl WayStatus {
             sent: way.sent,
             answered: way.answered,
             answer_age_ms: way.age.map(|age| us(age) / 1_000),
+        }
+    }
+}
+
+impl PeerStatus {
+    /// Whether packets to its pods pass; `None` where nothing can tell.
+    #[must_use]
+    pub fn is_reachable(&self) -> Option<bool> {
+        match self.probe.as_ref()?.verdict {
+            Verdict::Unknown => None,
+            Verdict::Ok | Verdict::UnderlayDown | Verdict::AgentDown => Some(true),
+            Verdict::OverlayDown | Verdict::PortEaten | Verdict::OneWay | Verdict::PeerDown => Some(false),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Every metric, and where its value comes from. README.md has the same table.
 
+use super::probes::{mtus, seconds, verdicts, ways};
 use super::sample::{
     codes, count, devices, durations, flag, float, frames, guard, is_drop, labelled, named, one, pools, some,
 };
@@ -59,6 +60,35 @@ pub const METRICS: &[Metric] = &[
     gauge("twill_peers_programmed", &[], "Other hosts that the kernel leads to.", |s| {
         count(s.status.reconcile.programmed)
     }),
+    gauge(
+        "twill_peers_probed",
+        &[],
+        "Other hosts of which probes can tell whether they are reachable.",
+        |s| count(s.status.readiness.probed),
+    ),
+    gauge("twill_peers_reachable", &[], "Those of them to whose pods packets pass.", |s| {
+        count(s.status.readiness.reachable)
+    }),
+    gauge("twill_peers_by_verdict", &["verdict"], "Other hosts, by what their probes mean.", verdicts),
+    gauge(
+        "twill_probe_rtt_median_seconds",
+        &["peer", "way", "family"],
+        "The median round trip to each of the 50 peers that are worst off.",
+        |s| ways(s, |way| way.rtt_p50_us.map(seconds)),
+    ),
+    gauge(
+        "twill_probe_rtt_p99_seconds",
+        &["peer", "way", "family"],
+        "The round trip that 99 of 100 to such a peer do not exceed.",
+        |s| ways(s, |way| way.rtt_p99_us.map(seconds)),
+    ),
+    gauge(
+        "twill_probe_loss_ratio",
+        &["peer", "way", "family"],
+        "The share of the last probes of such a peer that was not answered.",
+        |s| ways(s, |way| way.loss),
+    ),
+    gauge("twill_path_mtu_bytes", &["peer"], "The largest packet that pods can send to such a peer.", mtus),
     gauge("twill_peers_held", &[], "Hosts whose lease is gone, and whose removal is held back.", |s| {
         count(s.status.peers.iter().filter(|peer| peer.held).count())
     }),

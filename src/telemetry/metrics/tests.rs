@@ -1,5 +1,7 @@
 use std::collections::BTreeSet;
 
+use twill_backends::probe::Verdict;
+
 use super::*;
 use crate::agent::status::PeerStatus;
 use crate::agent::status::tests::status;
@@ -24,6 +26,9 @@ fn values_come_with_their_names_and_labels() {
         "twill_mtu_bytes{of=\"pods\"} 1430",
         "twill_peers_wanted 2",
         "twill_peers_held 1",
+        "twill_peers_by_verdict{verdict=\"ok\"} 1",
+        "twill_probe_rtt_median_seconds{peer=\"10.5.2.0-24\",way=\"overlay\",family=\"ipv4\"} 0.000312",
+        "twill_path_mtu_bytes{peer=\"10.5.2.0-24\"} 1350",
         "twill_faults{code=\"deletions-held\"} 1",
         "twill_faults{code=\"store-down\"} 0",
         "# TYPE twill_repairs_total counter",
@@ -58,8 +63,17 @@ fn names_follow_the_conventions() {
 #[test]
 fn a_thousand_peers_are_a_small_scrape() {
     let one = status().peers.remove(0);
-    let peers = (0..1_000).map(|n| PeerStatus { key: format!("10.5.{n}.0-24"), ..one.clone() });
-    let text = render(&scrape(Status { peers: peers.collect(), ..status() }));
+    let mut peers: Vec<_> =
+        (0..1_000).map(|n| PeerStatus { key: format!("10.5.{n}.0-24"), ..one.clone() }).collect();
+    peers[777].probe.as_mut().unwrap().verdict = Verdict::PortEaten;
+    peers[888].probe.as_mut().unwrap().ways[0].loss = Some(0.5);
+    let text = render(&scrape(Status { peers, ..status() }));
     assert!(text.contains("twill_peers_wanted 1000\n"));
+    let told: Vec<&str> = text.lines().filter(|line| line.starts_with("twill_path_mtu_bytes{")).collect();
+    assert_eq!(told.len(), 50);
+    assert!(
+        told[0].contains("10.5.777.0-24") && told[1].contains("10.5.888.0-24"),
+        "the worst first: {told:?}"
+    );
     assert!(text.len() < 256 << 10, "{} bytes", text.len());
 }

@@ -113,6 +113,7 @@ impl Host {
             resync: Duration::from_secs(5),
             health: None,
             probe_port: None,
+            ready_peers: 50,
             delete_hold: HOLD,
             confine: false,
             take_over: false,
