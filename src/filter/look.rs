@@ -1,7 +1,7 @@
 //! The firewall as it is, ours or not: for commands that only look.
 
 use super::iptables::Iptables;
-use super::nft::{self, Nft};
+use super::nft::Nft;
 use super::tools::Tools;
 use super::{FilterError, PolicyDrop};
 
@@ -44,25 +44,4 @@ pub async fn look(instance: &str) -> Result<Firewall, FilterError> {
     firewall.drops.extend(legacy.forward_drops().await);
     firewall.legacy = legacy.rules().await.into_iter().take(SHOWN).collect();
     Ok(firewall)
-}
-
-/// Our tables and chains as their tools print them, each with its name. What cannot be read says why.
-pub async fn ours(instance: &str) -> Vec<(String, String)> {
-    let tools = Tools::default();
-    let nft = Nft::new(tools.clone(), instance);
-    let mut texts = Vec::new();
-    let tables = if nft.installed() { nft.tables().await.unwrap_or_default() } else { Default::default() };
-    let is_ours =
-        |family: &str, name: &str| name.starts_with(nft.table()) || nft::FLANNELD.contains(&(family, name));
-    for (family, name) in tables.iter().filter(|(family, name)| is_ours(family, name)) {
-        let printed = tools.run("nft", &["list", "table", family, name], None).await;
-        texts.push((format!("nft-{family}-{name}"), printed.unwrap_or_else(|error| error.to_string())));
-    }
-    for suffix in ["", "-legacy"] {
-        let rules = Iptables::new(tools.clone(), suffix).flannels().await;
-        if !rules.is_empty() {
-            texts.push((format!("iptables{suffix}"), rules.join("\n") + "\n"));
-        }
-    }
-    texts
 }

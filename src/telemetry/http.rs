@@ -1,4 +1,4 @@
-//! The HTTP endpoints, on a TCP port and on a unix socket: what they answer is in [`routes`](super::routes).
+//! The HTTP endpoints, on a TCP port and on a unix socket: what they answer is in `routes`.
 //!
 //! # Why a thread of its own
 //! An agent whose loop holds its thread up has to be found out by those who ask, and however much they ask, the loop

@@ -114,13 +114,6 @@ impl Iptables {
         rules
     }
 
-    /// Those among them that are flanneld's, and so ours.
-    pub(super) async fn flannels(&self) -> Vec<String> {
-        let mut rules = self.rules().await;
-        rules.retain(|rule| rule.contains("FLANNEL-") || rule.contains("flanneld "));
-        rules
-    }
-
     async fn hook(
         &self,
         hook: &Hook,
