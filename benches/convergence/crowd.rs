@@ -6,6 +6,9 @@ use twill::lab::{AgentProcess, EtcdProcess, Host, Lab, LabOptions};
 
 use crate::fabric::{PATIENCE, Requests, agent, cpu, fill, peak, routes, spread, until_routes};
 
+/// All hosts share this machine's processors, on which each would spend what it may spend on probing by itself.
+const SILENT: [&str; 2] = ["--probe-port", "0"];
+
 /// `repeats`: how often one joins and leaves, and etcd starts again. More than three in a small crowd, and its agents hold
 /// the deletions back.
 pub(crate) fn run(size: u32, repeats: u32, window: Duration) {
@@ -26,7 +29,7 @@ pub(crate) fn run(size: u32, repeats: u32, window: Duration) {
 /// All agents start at once.
 fn storm(hosts: &[Host], etcd: &EtcdProcess) -> Vec<AgentProcess> {
     let begin = Instant::now();
-    let agents: Vec<AgentProcess> = hosts.iter().map(|host| agent(host, etcd, &[])).collect();
+    let agents: Vec<AgentProcess> = hosts.iter().map(|host| agent(host, etcd, &SILENT)).collect();
     let spawned = begin.elapsed();
     for (host, agent) in hosts.iter().zip(&agents) {
         while routes(host) != hosts.len() - 1 {
@@ -52,7 +55,7 @@ fn come_and_go(lab: &Lab, guest: &Host, etcd: &EtcdProcess, repeats: u32) {
         let mut agent = None;
         let start = || {
             let begin = Instant::now();
-            agent = Some(crate::fabric::agent(guest, etcd, &["--cleanup-on-exit"]));
+            agent = Some(crate::fabric::agent(guest, etcd, &[&SILENT[..], &["--cleanup-on-exit"]].concat()));
             begin
         };
         joins.push(until_routes(&lab.hosts, |routes| routes + 1, start));
