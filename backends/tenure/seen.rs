@@ -14,7 +14,11 @@ use crate::lease::{Attrs, Lease, LeaseKey};
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Seen {
     /// This lease.
-    Lease(Box<Lease>),
+    Lease {
+        lease: Box<Lease>,
+        /// Whether the revision is that of its write; otherwise it stood there by then.
+        written: bool,
+    },
     /// Nothing, or something that is no lease.
     Nothing,
 }
@@ -22,7 +26,7 @@ pub(super) enum Seen {
 impl Tenure {
     /// A lease was written under some key, by us or by somebody else, at this revision.
     pub fn saw_put(&mut self, lease: &Lease, revision: u64, now: Instant) {
-        self.saw(&lease.key, revision, || Seen::Lease(Box::new(lease.clone())), now);
+        self.saw(&lease.key, revision, || Seen::Lease { lease: Box::new(lease.clone()), written: true }, now);
     }
 
     /// A key is gone, or what was written under it does not decode.
@@ -33,7 +37,9 @@ impl Tenure {
     /// All leases were listed at this revision, and this is what stood under our key.
     pub fn saw_snapshot(&mut self, own: Option<&Lease>, revision: u64, now: Instant) {
         let Some(key) = self.lease().map(|lease| lease.key.clone()) else { return };
-        let seen = || own.map_or(Seen::Nothing, |lease| Seen::Lease(Box::new(lease.clone())));
+        let seen = || {
+            own.map_or(Seen::Nothing, |lease| Seen::Lease { lease: Box::new(lease.clone()), written: false })
+        };
         self.saw(&key, revision, seen, now);
     }
 
@@ -45,10 +51,13 @@ impl Tenure {
         }
     }
 
-    /// The store answers again: what failed need not wait any longer.
-    pub const fn saw_store_back(&mut self) {
+    /// The store answers again: what failed need not wait any longer, and what happened to the lease meanwhile is read.
+    pub const fn saw_store_back(&mut self, now: Instant) {
         if self.failures > 0 {
             self.retry_at = None;
+        }
+        if matches!(self.standing, Standing::Held(_)) {
+            self.renew_at = Some(now);
         }
     }
 
@@ -84,17 +93,17 @@ impl Tenure {
         let rewound = held.revision == 0;
         match seen {
             Seen::Nothing => self.lost_to(None, "it is gone from the store", now),
-            Seen::Lease(lease) if is_ours(&held.lease.attrs, &lease.attrs) => {
+            Seen::Lease { lease, written } if is_ours(&held.lease.attrs, &lease.attrs) => {
                 // An operator may have edited it: what differs from what is wanted is published again. Or a call took
                 // effect whose answer was lost: then nothing is left to complain about. Or it had gone, and came back by
                 // a call of long ago: only its record tells, which a renewal reads.
-                let unknown = revision > held.revision && !rewound;
+                let unknown = written && revision > held.revision && !rewound;
                 held.lease.attrs = lease.attrs;
                 (self.failures, self.retry_at, self.fault) = (0, None, None);
                 self.renew_at = if unknown { Some(now) } else { self.renew_at };
             }
             // In a store restored from a backup stands what an earlier process of this host wrote.
-            Seen::Lease(lease) => {
+            Seen::Lease { lease, .. } => {
                 let holder = Some(&lease.attrs).filter(|_| !rewound);
                 self.lost_to(holder, "somebody else wrote it", now);
             }

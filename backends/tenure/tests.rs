@@ -186,7 +186,7 @@ fn our_own_write_seen_in_the_store_changes_nothing() {
     let (mut tenure, now) = holder();
     tenure.saw_put(&own(), 10, now);
     tenure.saw_put(&another(), 15, now);
-    tenure.saw_snapshot(Some(&own()), 10, now);
+    tenure.saw_snapshot(Some(&own()), 16, now);
     assert_eq!(tenure.next_call(now), None);
     assert_eq!(tenure.standing(), &Standing::Held(held(10)));
 }
@@ -195,7 +195,7 @@ fn our_own_write_seen_in_the_store_changes_nothing() {
 fn what_stands_there_since_a_write_that_is_not_known_is_read_at_once() {
     for see in [
         |tenure: &mut Tenure, now| tenure.saw_put(&own(), 14, now),
-        |tenure: &mut Tenure, now| tenure.saw_snapshot(Some(&own()), 16, now),
+        |tenure: &mut Tenure, now| tenure.saw_store_back(now),
     ] {
         let (mut tenure, now) = holder();
         see(&mut tenure, now);

@@ -159,7 +159,7 @@ impl<W: World> Agent<W> {
                 tracing::info!("the store is back");
                 self.store.connected = true;
                 self.store.error = None;
-                self.tenure.saw_store_back();
+                self.tenure.saw_store_back(now);
                 return;
             }
             StoreEvent::Config(Ok(read)) => return self.hear_config(&read),

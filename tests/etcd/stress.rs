@@ -202,7 +202,7 @@ fn hear(tenure: &mut Tenure, event: StoreEvent) {
         StoreEvent::Put(lease, revision) => tenure.saw_put(&lease, revision.number, now),
         StoreEvent::Delete(key, revision) => tenure.saw_delete(&key, revision.number, now),
         StoreEvent::Bad(key, _) => tenure.saw_delete(&key, u64::MAX, now),
-        StoreEvent::Up => tenure.saw_store_back(),
+        StoreEvent::Up => tenure.saw_store_back(now),
         StoreEvent::Down(_) | StoreEvent::Config(_) => {}
     }
 }

@@ -31,7 +31,7 @@ impl Kept {
         let mut attrs: Value = serde_json::from_str(&value).unwrap();
         // Twill's own; flanneld does not look at them.
         let fields = attrs.as_object_mut().unwrap();
-        fields.retain(|key, _| !matches!(key.as_str(), "NodeID" | "Session"));
+        fields.retain(|key, _| !matches!(key.as_str(), "NodeID" | "Session" | "Probe"));
         let env = std::fs::read_to_string(left.env_file(index)).unwrap();
         Self { devices: left.tunnels().iter().map(device).collect(), key, attrs, env }
     }

@@ -229,6 +229,7 @@ impl Process {
         self.heard = store.history.len();
         let own = self.tenure.lease().and_then(|lease| store.records.get(&lease.key));
         let own = own.and_then(|record| record.lease().ok());
+        self.tenure.saw_store_back(now());
         self.tenure.saw_snapshot(own.as_ref(), store.revision, now());
         self.tenure.remarks();
     }
