@@ -211,7 +211,11 @@ fn a_pool_that_is_exhausted() {
     fabric.agents[0].twill(&["lease", "release"], &[&free]).unwrap();
     fabric.agents[3].wait_ready(SOON).unwrap();
     assert_eq!(fabric.lease_key(3), free);
-    wait_ok(&fabric.agents[3]);
+    // It has one, and the next host will not.
+    wait_status(&fabric.agents[3], "a pool that is full, and nothing else", |status| {
+        let faults = status["faults"].as_array().unwrap();
+        status["state"] == "degraded" && faults.len() == 1 && faults[0]["code"] == "pool-low"
+    });
 }
 
 /// Real agents that start at once on a pool with exactly enough room: each gets a subnet of its own.
