@@ -1,7 +1,6 @@
 //! What this agent would do, and the undoing of what it did: for commands, without the loop.
 
 use std::collections::BTreeSet;
-use std::error::Error;
 
 use twill_backends::backend::from_config;
 use twill_backends::diff::{Op, diff};
@@ -10,12 +9,10 @@ use twill_backends::filter::{Filter, FilterNet};
 use twill_backends::lease::{Lease, LeaseKey, Subnets};
 use twill_backends::state::NetState;
 
-use super::survey::Survey;
+use super::survey::{Failure, Survey};
 use super::{Agent, STORE_PATIENCE, World};
 use crate::filter::Firewall;
 use crate::kernel::{Kernel, Scope};
-
-type Failure = Box<dyn Error + Send + Sync>;
 
 /// What a start would do on this host.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,14 +56,6 @@ impl From<Survey> for Preview {
 }
 
 impl<W: World> Agent<W> {
-    /// What a start would do. Nothing is written, nowhere.
-    ///
-    /// # Errors
-    /// What would keep the agent from starting.
-    pub async fn preview(self) -> Result<Preview, Failure> {
-        self.survey().await.map(Preview::from)
-    }
-
     /// Removes what is ours from the host, and says what that was.
     ///
     /// # Errors

@@ -22,7 +22,8 @@ use crate::kernel::{Kernel, Observed};
 use crate::reconcile::shadows;
 use crate::store::{LeaseStore, StoreEvent};
 
-type Failure = Box<dyn Error + Send + Sync>;
+/// Why this host could not be looked at.
+pub(super) type Failure = Box<dyn Error + Send + Sync>;
 
 /// How long the store may take to answer a command.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -61,6 +61,18 @@ impl Fabric {
         Self::parse(&String::from_utf8_lossy(&text)).map_err(|why| FabricError::Bad(bad(why)))
     }
 
+    /// The same for those who only look: it may not be there.
+    ///
+    /// # Errors
+    /// Why it is of no use.
+    pub fn find(path: &Path) -> Result<Option<Self>, String> {
+        match Self::read(path) {
+            Ok(fabric) => Ok(Some(fabric)),
+            Err(FabricError::Absent) => Ok(None),
+            Err(FabricError::Bad(error)) => Err(error.msg),
+        }
+    }
+
     /// Reads the text.
     ///
     /// # Errors

@@ -1,6 +1,5 @@
 //! `twill agent`, and flanneld.
 
-use std::error::Error;
 use std::os::fd::AsFd;
 use std::os::unix::net;
 use std::path::PathBuf;
@@ -14,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use twill_backends::lease::Listener;
 
 use super::world::Real;
-use super::{Outcome, successor, with_store};
+use super::{Failure, Outcome, successor, with_store};
 use crate::agent::confine::{Reach, confine};
 use crate::agent::handover::{self, Doors, Inheritance, TakeOverError};
 use crate::agent::identity::{Identity, Origin, machine_id};
@@ -30,8 +29,6 @@ use crate::telemetry::http::{self, Listeners, Server};
 
 /// How many requests may wait for the loop.
 const WAITING: usize = 16;
-
-type Failure = Box<dyn Error + Send + Sync>;
 
 /// What an agent holds before it does anything.
 struct Post {

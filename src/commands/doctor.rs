@@ -1,6 +1,5 @@
 //! `twill doctor`: looks at this host and at the store, and says what is wrong. Nothing is written.
 
-use std::error::Error;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -15,7 +14,7 @@ use twill_backends::udp;
 use twill_backends::vxlan::DEFAULT_PORT;
 
 use super::preview::survey;
-use super::{running, with_store};
+use super::{Failure, running, with_store};
 use crate::agent::identity::Identity;
 use crate::agent::memory::Memory;
 use crate::agent::preview::Preview;
@@ -24,7 +23,7 @@ use crate::agent::socket::{Ask, ask};
 use crate::agent::status::Status;
 use crate::agent::{AgentError, underlay_choice};
 use crate::cli::{Exit, Stream};
-use crate::cni::fabric::{Fabric as Env, FabricError};
+use crate::cni::fabric::Fabric as Env;
 use crate::config::{Config, DoctorConfig};
 use crate::doctor::facts::{self, Fabric, Facts, Refused, Store};
 use crate::doctor::{Report, checks, look};
@@ -34,8 +33,6 @@ use crate::kernel::ownership::ALIAS_PREFIX;
 use crate::kernel::{Kernel, Scope};
 use crate::migrate::cni;
 use crate::store::{Entry, LeaseAdmin, StoreError};
-
-type Failure = Box<dyn Error + Send + Sync>;
 
 /// How long the agent and the store may take, each.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -80,7 +77,7 @@ pub(super) async fn gather(config: &DoctorConfig) -> Result<Facts, Failure> {
         programs: look::programs(&config.proc),
         told: look::told(&config.root),
         firewall: firewall.map_err(|error| error.to_string()),
-        env: env(&config.agent.subnet_file),
+        env: Env::find(&config.agent.subnet_file),
         env_path: config.agent.subnet_file.clone(),
         folders: folders(&config.agent),
         snapshot: written,
@@ -219,15 +216,6 @@ async fn ahead(config: &Config, agent: &facts::Agent, store: &Store) -> Option<R
         Some(AgentError::Refused(fault)) => Refused::Faults(vec![fault.clone()]),
         Some(AgentError::TakeOver(_)) | None => Refused::Error(crate::chain(&*error)),
     }))
-}
-
-/// subnet.env, as strictly as the CNI plugin reads it.
-fn env(path: &Path) -> Result<Option<Env>, String> {
-    match Env::read(path) {
-        Ok(fabric) => Ok(Some(fabric)),
-        Err(FabricError::Absent) => Ok(None),
-        Err(FabricError::Bad(error)) => Err(error.msg),
-    }
 }
 
 fn folders(config: &Config) -> Vec<facts::Folder> {

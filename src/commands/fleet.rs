@@ -6,7 +6,6 @@
 //! others are said to be silent, with how to change that.
 
 use std::collections::BTreeMap;
-use std::error::Error;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -20,11 +19,9 @@ use tokio::net::TcpStream;
 use twill_backends::family::Family;
 use twill_backends::lease::Lease;
 
-use super::running;
+use super::{Failure, running};
 use crate::config::Site;
 use crate::views::hosts::Said;
-
-type Failure = Box<dyn Error + Send + Sync>;
 
 /// How long an agent may take.
 const PATIENCE: Duration = Duration::from_secs(2);

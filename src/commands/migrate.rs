@@ -1,7 +1,6 @@
 //! `twill migrate check`: reads what a host that runs flanneld has, and judges it. Nothing is written.
 
 use std::collections::BTreeMap;
-use std::error::Error;
 use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
@@ -10,22 +9,20 @@ use twill_backends::backend::from_config;
 use twill_backends::network::NetworkConfig;
 
 use super::preview::survey;
-use super::with_store;
+use super::{Failure, with_store};
 use crate::agent::AgentError;
 use crate::agent::flanneld::{self, Flanneld};
 use crate::agent::preview::Preview;
 use crate::agent::privilege::may_change_network;
 use crate::agent::socket::{Ask, ask};
 use crate::cli::{Command, Exit, Stream, parse};
-use crate::cni::fabric::{Fabric, FabricError};
+use crate::cni::fabric::Fabric;
 use crate::config::{Config, MigrateConfig};
 use crate::kernel::Kernel;
 use crate::kernel::netlink::Netlink;
 use crate::migrate::{Device, Report, Seen, Severity, Source, cni, unit};
 use crate::store::LeaseAdmin;
 use crate::telemetry;
-
-type Failure = Box<dyn Error + Send + Sync>;
 
 /// A command line of flanneld's, and where it was found.
 struct Line {
@@ -66,7 +63,7 @@ async fn look(check: &MigrateConfig) -> Result<Seen, Failure> {
         running,
         source: line.source,
         agent,
-        env: env(&config),
+        env: config.as_ref().map_or(Ok(None), |config| Fabric::find(&config.subnet_file)),
         config,
         network,
         preview,
@@ -132,26 +129,12 @@ async fn network(config: &Config) -> Result<NetworkConfig, String> {
 }
 
 async fn preview(config: &Config) -> Result<Preview, Vec<String>> {
-    ahead(config).await.map_err(|error| match error.downcast_ref::<AgentError>() {
+    survey(config).await.map(Preview::from).map_err(|error| match error.downcast_ref::<AgentError>() {
         Some(AgentError::Preflight(refusals)) => {
             refusals.iter().map(|refusal| refusal.cause.clone()).collect()
         }
         Some(AgentError::Refused(_) | AgentError::TakeOver(_)) | None => vec![crate::chain(&*error)],
     })
-}
-
-async fn ahead(config: &Config) -> Result<Preview, Failure> {
-    survey(config).await.map(Preview::from)
-}
-
-/// subnet.env, as strictly as the CNI plugin reads it.
-fn env(config: &Result<Config, String>) -> Result<Option<Fabric>, String> {
-    let Ok(config) = config else { return Ok(None) };
-    match Fabric::read(&config.subnet_file) {
-        Ok(fabric) => Ok(Some(fabric)),
-        Err(FabricError::Absent) => Ok(None),
-        Err(FabricError::Bad(error)) => Err(error.msg),
-    }
 }
 
 /// Devices that have flanneld's names.

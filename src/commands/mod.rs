@@ -41,8 +41,11 @@ macro_rules! with_store {
 }
 use with_store;
 
+/// Why a command failed.
+type Failure = Box<dyn Error + Send + Sync>;
+
 /// The outcome of a command: what to print on stdout, or why it failed.
-type Outcome = Result<String, Box<dyn Error + Send + Sync>>;
+type Outcome = Result<String, Failure>;
 
 /// Carries a command out.
 #[must_use]
@@ -89,14 +92,12 @@ pub fn run(command: Command) -> Exit {
 }
 
 /// What a command says that looks at things; its codes 0 and 1 are about what it saw.
-fn looked(saw: impl Future<Output = Result<Exit, Box<dyn Error + Send + Sync>>>) -> Exit {
+fn looked(saw: impl Future<Output = Result<Exit, Failure>>) -> Exit {
     blocking(saw).unwrap_or_else(|error| Exit { code: 2, ..failed(&error) })
 }
 
 /// Runs a future to its end. One thread does: the agent is one loop, and the kernel does the work.
-fn blocking<T>(
-    future: impl Future<Output = Result<T, Box<dyn Error + Send + Sync>>>,
-) -> Result<T, Box<dyn Error + Send + Sync>> {
+fn blocking<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future)
 }
 
@@ -114,7 +115,7 @@ fn printed(text: String) -> Exit {
 }
 
 #[allow(clippy::borrowed_box, reason = "a boxed error is what commands return")]
-fn failed(error: &Box<dyn Error + Send + Sync>) -> Exit {
+fn failed(error: &Failure) -> Exit {
     let code = refusal::code(&**error).map(|entry| format!(" [{}]", entry.code)).unwrap_or_default();
     Exit { text: format!("twill: {}{code}\n", crate::chain(&**error)), stream: Stream::Stderr, code: 1 }
 }

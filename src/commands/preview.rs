@@ -1,11 +1,9 @@
 //! `twill plan` and `twill cleanup`: what an agent would do, and the undoing of what one did.
 
-use std::error::Error;
-
 use tokio::sync::watch;
 
 use super::world::Real;
-use super::{Outcome, with_store};
+use super::{Failure, Outcome, with_store};
 use crate::agent::Agent;
 use crate::agent::identity::Identity;
 use crate::agent::lock::Lock;
@@ -14,8 +12,6 @@ use crate::agent::privilege::may_change_network;
 use crate::agent::survey::Survey;
 use crate::config::Config;
 use crate::telemetry;
-
-type Failure = Box<dyn Error + Send + Sync>;
 
 /// Prints the operations that an agent would do, each with its reason. Nothing is written.
 pub(super) async fn plan(config: Config) -> Outcome {

@@ -1,14 +1,13 @@
 //! `twill status` and `twill peers`: what this host's agent says of itself, of its peers, and of the whole fabric.
 
 use std::collections::BTreeMap;
-use std::error::Error;
 use std::io::IsTerminal;
 
 use serde_json::{Value, json};
 use twill_backends::family::Family;
 use twill_backends::lease::Lease;
 
-use super::{failed, fleet, lease, with_store};
+use super::{Failure, fleet, lease, with_store};
 use crate::agent::socket::{Ask, ask};
 use crate::agent::status::{PeerStatus, State, Status, VERSION};
 use crate::cli::{Exit, Stream};
@@ -19,14 +18,9 @@ use crate::views::hosts::{self, Host, Said};
 use crate::views::peers::{self, Health, Order};
 use crate::views::status;
 
-type Failure = Box<dyn Error + Send + Sync>;
-
 /// Prints what the agent says of itself. Exit 0 is ok, 1 degraded, 2 failed or no agent.
 pub(super) async fn run(site: &Site, json: bool) -> Result<Exit, Failure> {
-    let answer = match ask(&site.socket(), Ask::Status).await {
-        Ok(answer) => answer,
-        Err(error) => return Ok(Exit { code: 2, ..failed(&error.into()) }),
-    };
+    let answer = ask(&site.socket(), Ask::Status).await?;
     let read: Status = serde_json::from_value(answer.clone())?;
     let code = match read.state {
         State::Ok => 0,
@@ -39,10 +33,7 @@ pub(super) async fn run(site: &Site, json: bool) -> Result<Exit, Failure> {
 
 /// Prints the peers. Exit 0 is all well, 1 some need attention or are cut off, 2 no agent.
 pub(super) async fn peers(site: &Site, order: Order, json: bool) -> Result<Exit, Failure> {
-    let answer = match ask(&site.socket(), Ask::Status).await {
-        Ok(answer) => answer,
-        Err(error) => return Ok(Exit { code: 2, ..failed(&error.into()) }),
-    };
+    let answer = ask(&site.socket(), Ask::Status).await?;
     let mut found = peers::read(&answer);
     peers::sort(&mut found, order);
     let well = |(peer, _): &(PeerStatus, Value)| matches!(peer.health(), Health::Good | Health::Unknown);

@@ -1,14 +1,13 @@
 //! `twill trace`: the hops between two addresses.
 
 use std::collections::BTreeMap;
-use std::error::Error;
 use std::net::IpAddr;
 
 use serde_json::json;
 use twill_backends::lease::LeaseKey;
 
 use super::preview::survey;
-use super::running;
+use super::{Failure, running};
 use crate::agent::socket::{Ask, ask};
 use crate::agent::status::{Status, VERSION};
 use crate::agent::survey::Survey;
@@ -19,8 +18,6 @@ use crate::kernel::facts::HostFacts;
 use crate::kernel::netlink::Netlink;
 use crate::telemetry;
 use crate::trace::{Agent, Cause, Firewall, Scene, Trace, Way, questions, trace};
-
-type Failure = Box<dyn Error + Send + Sync>;
 
 /// What is to be traced, and how it is told.
 #[derive(Debug)]

@@ -1,14 +1,13 @@
 //! `twill verify`: this host's kernel against every lease.
 
 use std::collections::BTreeSet;
-use std::error::Error;
 
 use serde_json::json;
 use twill_backends::fault::Code;
 use twill_backends::lease::Lease;
 
 use super::preview::survey;
-use super::{fleet, running};
+use super::{Failure, fleet, running};
 use crate::agent::status::VERSION;
 use crate::agent::survey::Survey;
 use crate::cli::{Exit, Fabric, Stream};
@@ -16,8 +15,6 @@ use crate::config::Config;
 use crate::telemetry;
 use crate::verify::{Other, Outcome, Report, differences};
 use crate::views::hosts::{Said, differences as differences_there};
-
-type Failure = Box<dyn Error + Send + Sync>;
 
 /// Names each difference. Exit 0 is none, 1 some, 2 a host could not be looked at.
 pub(super) async fn run(

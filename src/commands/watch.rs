@@ -1,6 +1,5 @@
 //! `twill watch`: asks the agent once a second, and shows what it says for as long as somebody looks.
 
-use std::error::Error;
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,12 +10,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
+use super::Failure;
 use crate::agent::socket::{Ask, ask};
 use crate::cli::{Exit, Stream};
 use crate::config::Site;
 use crate::views::watch::{Key, Watch};
-
-type Failure = Box<dyn Error + Send + Sync>;
 
 /// How often the agent is asked.
 const EVERY: Duration = Duration::from_secs(1);
