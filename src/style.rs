@@ -6,6 +6,7 @@
 use std::fmt;
 
 use anstyle::{AnsiColor, Color, Style};
+use twill_backends::code::Severity;
 
 /// As it should be.
 pub const GOOD: Style = coloured(AnsiColor::Green);
@@ -37,6 +38,16 @@ pub struct Cell {
 #[derive(Debug, Clone, Default)]
 pub struct Table {
     rows: Vec<Vec<Cell>>,
+}
+
+/// How bad something is, in its colour.
+#[must_use]
+pub fn severity(severity: Severity) -> Cell {
+    let style = match severity {
+        Severity::Warning => WARNING,
+        Severity::Broken => BAD,
+    };
+    paint(style, severity.to_string())
 }
 
 /// A text in a style.

@@ -129,11 +129,9 @@ pub(crate) fn peak(agent: &AgentProcess) -> f64 {
     line.split_whitespace().next().unwrap().parse::<f64>().unwrap() / 1024.0
 }
 
-/// The processor time of a process (`utime` and `stime`, in hundredths), in seconds.
+/// The processor time of an agent, in seconds.
 pub(crate) fn cpu(agent: &AgentProcess) -> f64 {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", agent.pid())).unwrap();
-    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
-    fields[11..13].iter().map(|field| field.parse::<f64>().unwrap() / 100.0).sum()
+    agent.cpu().unwrap().as_secs_f64()
 }
 
 /// The middle one, and the least and the most, in `unit`s of a second.

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
 use twill::lab::{AgentProcess, EtcdProcess, Lab, LabOptions};
 
 use crate::fabric::{PATIENCE, Requests, agent, cpu, fill, peak};
@@ -41,6 +40,5 @@ fn settle(lab: &Lab, etcd: &EtcdProcess, agent: &AgentProcess) {
 }
 
 fn operations(agent: &AgentProcess) -> u64 {
-    let status: Value = serde_json::from_str(&agent.twill(&["status"], &["--json"]).unwrap()).unwrap();
-    status["reconcile"]["tally"]["operations"].as_u64().unwrap()
+    agent.status().unwrap()["reconcile"]["tally"]["operations"].as_u64().unwrap()
 }

@@ -32,8 +32,9 @@ pub(super) struct Board {
     notice: watch::Sender<Notice>,
     counted: Arc<Mutex<Counted>>,
     peers: Arc<Vec<PeerStatus>>,
-    /// When the peers were written up last.
+    /// When the peers were written up last, and how many of them were reached then, of how many that was known.
     peers_at: Instant,
+    reach: (usize, usize),
     /// Whether the peers changed since they were written up.
     stale: bool,
     /// Whether something happened since all was written up.
@@ -96,6 +97,7 @@ impl Board {
             counted: Arc::default(),
             peers,
             peers_at: now,
+            reach: (0, 0),
             stale: true,
             moved: true,
             last: now,
@@ -120,10 +122,15 @@ impl Board {
         self.stale = true;
     }
 
-    /// How many of the peers that were written up packets reach, and of how many that is known.
-    pub(super) fn reach(&self) -> (usize, usize) {
-        let known = self.peers.iter().filter_map(PeerStatus::is_reachable);
-        known.fold((0, 0), |(reachable, known), is| (reachable + usize::from(is), known + 1))
+    /// How many of the peers that were written up packets reach, and of how many that is known. Asked in every turn.
+    pub(super) const fn reach(&self) -> (usize, usize) {
+        self.reach
+    }
+
+    fn write_peers(&mut self, peers: Vec<PeerStatus>, now: Instant) {
+        let known = peers.iter().filter_map(PeerStatus::is_reachable);
+        self.reach = known.fold((0, 0), |(reachable, known), is| (reachable + usize::from(is), known + 1));
+        (self.peers, self.peers_at) = (Arc::new(peers), now);
     }
 
     /// Something happened, unless it is only time.
@@ -228,8 +235,8 @@ impl<W: World> Agent<W> {
         // What probes find out changes all the time.
         let aged = now >= self.board.peers_at + ANYWAY && self.probing.found_more();
         if std::mem::take(&mut self.board.stale) || aged {
-            self.board.peers = Arc::new(self.peers());
-            self.board.peers_at = now;
+            let peers = self.peers();
+            self.board.write_peers(peers, now);
         }
         let status = Arc::new(self.status(now));
         let drops = self.firewall.as_ref().map(Firewall::drops);

@@ -122,7 +122,6 @@ impl<W: World> Agent<W> {
         let mut plan = Plan::new(backend, host, own);
         plan.measured(self.probing.facts());
         plan.reset(&self.leases);
-        plan.changed_senders();
         self.changed.clear();
         self.scope = self.scope_of(&plan);
         self.carrying.want(&plan);

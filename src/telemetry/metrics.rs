@@ -52,6 +52,16 @@ pub struct Scrape {
     pub turned_s: f64,
     /// What the host counts.
     pub figures: Figures,
+    /// The places of the peers that are told of one by one.
+    worst: Vec<usize>,
+}
+
+impl Scrape {
+    /// Of these.
+    #[must_use]
+    pub fn new(status: Status, turned_s: f64, figures: Figures) -> Self {
+        Self { worst: probes::worst(&status.peers), status, turned_s, figures }
+    }
 }
 
 /// A value, and what tells it from others of its metric.

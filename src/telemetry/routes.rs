@@ -53,7 +53,7 @@ async fn metrics(State(view): State<View>) -> Response {
     let turned_s = view.turned().as_secs_f64();
     match view.status().await {
         Some(status) => {
-            let scrape = Scrape { status, turned_s, figures: Figures::read() };
+            let scrape = Scrape::new(status, turned_s, Figures::read());
             ([(header::CONTENT_TYPE, CONTENT_TYPE)], render(&scrape)).into_response()
         }
         None => (StatusCode::SERVICE_UNAVAILABLE, ENDING).into_response(),

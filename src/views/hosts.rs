@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::columns::{Column, STAYS, table};
 use super::peers::Health;
 use crate::agent::status::PeerStatus;
-use crate::style::{BAD, Cell, FAINT, GOOD, PLAIN, STRONG, WARNING, paint};
+use crate::style::{Cell, FAINT, STRONG, paint};
 
 /// A host, as it is shown.
 #[derive(Debug, Clone, PartialEq)]
@@ -93,12 +93,6 @@ impl Host {
     }
 
     fn row(&self) -> Vec<Cell> {
-        let said = match self.said.health() {
-            Health::Cut => BAD,
-            Health::Poor => WARNING,
-            Health::Unknown => PLAIN,
-            Health::Good => GOOD,
-        };
         let [probe, rtt, mtu] = match &self.peer {
             Some(peer) => peer.brief(),
             None => ["-".into(), "-".into(), "-".into()],
@@ -107,7 +101,7 @@ impl Host {
             if self.here { paint(STRONG, format!("{} (here)", self.key)) } else { self.key.as_str().into() },
             self.public.join(",").into(),
             self.backend.as_str().into(),
-            paint(said, self.said.word()),
+            paint(self.said.health().style(), self.said.word()),
             probe,
             rtt,
             mtu,

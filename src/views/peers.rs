@@ -8,7 +8,7 @@ use serde_json::Value;
 use twill_backends::probe::Verdict;
 
 use super::columns::{Column, STAYS, table};
-use crate::agent::status::{PeerStatus, WayStatus};
+use crate::agent::status::{PeerStatus, ProbeStatus, WayStatus};
 use crate::style::{BAD, Cell, GOOD, PLAIN, STRONG, WARNING, paint};
 
 /// How a peer is; the worst first.
@@ -71,13 +71,12 @@ impl PeerStatus {
     #[must_use]
     pub fn health(&self) -> Health {
         let lossy = self.loss().is_some_and(|loss| loss > 0.0);
-        let short = self.probe.as_ref().is_some_and(|probe| probe.mtu < probe.mtu_wanted);
-        let verdict = self.probe.as_ref().map_or(Verdict::Unknown, |probe| probe.verdict);
-        match verdict {
-            Verdict::OverlayDown | Verdict::PortEaten | Verdict::OneWay | Verdict::PeerDown => Health::Cut,
-            Verdict::Ok if !(self.held || lossy || short) => Health::Good,
-            Verdict::Unknown if !self.held => Health::Unknown,
-            Verdict::Ok | Verdict::Unknown | Verdict::UnderlayDown | Verdict::AgentDown => Health::Poor,
+        let flawless = |probe: &ProbeStatus| probe.verdict == Verdict::Ok && probe.mtu >= probe.mtu_wanted;
+        match self.is_reachable() {
+            Some(false) => Health::Cut,
+            None if !self.held => Health::Unknown,
+            Some(true) if !(self.held || lossy) && self.probe.as_ref().is_some_and(flawless) => Health::Good,
+            Some(true) | None => Health::Poor,
         }
     }
 
@@ -100,22 +99,15 @@ impl PeerStatus {
 
     /// The most that is lost on any way, 0 to 1.
     fn loss(&self) -> Option<f64> {
-        let known = self.probe.iter().flat_map(|probe| &probe.ways).filter_map(|way| way.loss);
-        known.reduce(f64::max)
+        self.probe.as_ref()?.loss()
     }
 
     fn rtt(&self) -> Option<u64> {
         self.of(|way| way.rtt_p99_us)
     }
 
-    /// The loss in a millionth, which has an order.
-    #[allow(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a share of 1 in a millionth fits"
-    )]
     fn lost(&self) -> u64 {
-        (self.loss().unwrap_or_default().clamp(0.0, 1.0) * 1e6) as u64
+        self.probe.as_ref().and_then(ProbeStatus::lost_ppm).unwrap_or_default()
     }
 }
 

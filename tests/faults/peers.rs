@@ -56,28 +56,18 @@ fn many_rules(world: &mut World) {
     let file = world.fabric.lab.dir().join("others.nft");
     std::fs::write(&file, rules + " }\n}\n").unwrap();
     run(net, &format!("nft -f {}", file.display()));
-    let pid = world.fabric.agents[0].pid();
+    let agent = &world.fabric.agents[0];
     // What was announced is looked at once, and every minute or so the agent looks unasked; in between it does nothing.
     let window = Duration::from_secs(if long() { 20 } else { 3 });
     wait_for("a time in which the agent runs no program", || {
-        let (begin, before, ran) = (Instant::now(), cpu(pid), children(pid));
+        let (begin, before, ran) = (Instant::now(), agent.cpu().unwrap(), children(agent.pid()));
         std::thread::sleep(window);
-        let share = (cpu(pid) - before).as_secs_f64() / begin.elapsed().as_secs_f64();
+        let share = (agent.cpu().unwrap() - before).as_secs_f64() / begin.elapsed().as_secs_f64();
         println!("LOAD 20,000 rules on {}: {:.2} % of a processor", world.backend.name(), share * 100.0);
-        let idle = children(pid) == ran && (share < 0.05 || !world.backend.in_kernel());
+        let idle = children(agent.pid()) == ran && (share < 0.05 || !world.backend.in_kernel());
         if idle { Ok(()) } else { Err(share) }
     });
     run(net, "nft delete table inet others");
-}
-
-/// The time that a process has had.
-fn cpu(pid: u32) -> Duration {
-    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
-    let ran = |task: std::fs::DirEntry| {
-        let text = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
-        text.split(' ').next()?.parse::<u64>().ok()
-    };
-    Duration::from_nanos(tasks.filter_map(ran).sum())
 }
 
 /// The page faults of the programs that a process has run: each has some.

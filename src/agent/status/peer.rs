@@ -104,6 +104,20 @@ impl WayStatus {
     }
 }
 
+impl ProbeStatus {
+    /// The most that is lost on any way, 0 to 1.
+    #[must_use]
+    pub fn loss(&self) -> Option<f64> {
+        self.ways.iter().filter_map(|way| way.loss).reduce(f64::max)
+    }
+
+    /// The same in millionths, which have an order.
+    #[must_use]
+    pub fn lost_ppm(&self) -> Option<u64> {
+        self.loss().map(|share| (share.clamp(0.0, 1.0) * 1e6) as u64)
+    }
+}
+
 impl PeerStatus {
     /// Whether packets to its pods pass; `None` where nothing can tell.
     #[must_use]
@@ -137,8 +151,7 @@ impl fmt::Display for ProbeStatus {
             let ms = |us: u64| Duration::from_micros(us).as_secs_f64() * 1e3;
             write!(f, ", {:.1} ms (p99 {:.1})", ms(p50), ms(p99))?;
         }
-        let lost = self.ways.iter().filter_map(|way| way.loss).fold(0.0, f64::max);
-        if lost > 0.0 {
+        if let Some(lost) = self.loss().filter(|lost| *lost > 0.0) {
             write!(f, ", {:.0} % lost", lost * 100.0)?;
         }
         write!(f, ", MTU {}", self.mtu)

@@ -3,8 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use nix::time::ClockId;
-use nix::unistd::{Pid, SysconfVar, sysconf};
+use nix::unistd::{SysconfVar, sysconf};
 
 use crate::lab::{AgentProcess, LabError};
 
@@ -27,7 +26,7 @@ impl Cpu {
         let ticks = busy(&text).ok_or_else(unreadable)?;
         let hertz = sysconf(SysconfVar::CLK_TCK).ok().flatten().and_then(|hertz| u32::try_from(hertz).ok());
         let machine = Duration::from_secs(ticks) / hertz.filter(|hertz| *hertz > 0).unwrap_or(100);
-        let agents = agents.iter().map(spent).sum::<Result<Duration, _>>()?;
+        let agents = agents.iter().map(AgentProcess::cpu).sum::<Result<Duration, _>>()?;
         Ok(Self { machine, agents })
     }
 
@@ -38,13 +37,6 @@ impl Cpu {
             agents: self.agents.saturating_sub(before.agents),
         }
     }
-}
-
-/// By all threads of a process, to the nanosecond; `/proc/<pid>/stat` has the same in hundredths of a second.
-fn spent(agent: &AgentProcess) -> Result<Duration, LabError> {
-    let attempt = || format!("read the clock of process {}", agent.pid());
-    let read = || ClockId::pid_cpu_clock_id(Pid::from_raw(agent.pid().cast_signed()))?.now();
-    read().map(Duration::from).map_err(|errno| LabError::io(attempt)(errno.into()))
 }
 
 /// Ticks of all processors that were neither idle, nor waiting for a disk, nor taken by the hypervisor: proc_stat(5).

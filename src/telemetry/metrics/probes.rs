@@ -10,25 +10,27 @@ use crate::agent::status::{PeerStatus, ProbeStatus, WayStatus};
 /// Of how many peers each is told.
 const WORST: usize = 50;
 
-/// The peers that are worst off: by what their probes mean, then by loss and by round trip.
-fn worst(scrape: &Scrape) -> Vec<(&PeerStatus, &ProbeStatus)> {
-    let probed = scrape.status.peers.iter().filter_map(|peer| Some((peer, peer.probe.as_ref()?)));
-    let mut peers: Vec<_> = probed.collect();
+/// The places of the peers that are worst off: by what their probes mean, then by loss and by round trip.
+pub(super) fn worst(peers: &[PeerStatus]) -> Vec<usize> {
+    let probed = peers.iter().enumerate().filter_map(|(at, peer)| Some((at, peer, peer.probe.as_ref()?)));
+    let mut probed: Vec<_> = probed.collect();
     let badness = |probe: &ProbeStatus| {
-        let most = |of: fn(&WayStatus) -> Option<u64>| probe.ways.iter().filter_map(of).max();
-        // In millionths, as shares have no order.
-        let lost = |way: &WayStatus| way.loss.map(|share| (share * 1e6) as u64);
-        (probe.verdict, most(lost), most(|way| way.rtt_p99_us))
+        let slowest = probe.ways.iter().filter_map(|way| way.rtt_p99_us).max();
+        (probe.verdict, probe.lost_ppm(), slowest)
     };
-    peers.sort_by_cached_key(|(peer, probe)| (Reverse(badness(probe)), peer.key.clone()));
-    peers.truncate(WORST);
-    peers
+    probed.sort_by_cached_key(|(_, peer, probe)| (Reverse(badness(probe)), peer.key.clone()));
+    probed.iter().take(WORST).map(|(at, ..)| *at).collect()
+}
+
+/// Those peers.
+fn told(scrape: &Scrape) -> impl Iterator<Item = (&PeerStatus, &ProbeStatus)> {
+    let peers = scrape.worst.iter().filter_map(|at| scrape.status.peers.get(*at));
+    peers.filter_map(|peer| Some((peer, peer.probe.as_ref()?)))
 }
 
 /// A sample for each way to each of them that has been measured.
 pub(super) fn ways(scrape: &Scrape, of: impl Fn(&WayStatus) -> Option<f64>) -> Vec<Sample> {
-    let ways =
-        worst(scrape).into_iter().flat_map(|(peer, probe)| probe.ways.iter().map(move |way| (peer, way)));
+    let ways = told(scrape).flat_map(|(peer, probe)| probe.ways.iter().map(move |way| (peer, way)));
     let measured = ways.filter_map(|(peer, way)| Some((peer, way, of(way)?)));
     let sample = |(peer, way, value): (&PeerStatus, &WayStatus, f64)| {
         labelled([("peer", &peer.key), ("way", &way.way), ("family", &way.family)], value)
@@ -38,8 +40,8 @@ pub(super) fn ways(scrape: &Scrape, of: impl Fn(&WayStatus) -> Option<f64>) -> V
 
 /// The MTU of the path to each of them.
 pub(super) fn mtus(scrape: &Scrape) -> Vec<Sample> {
-    let told = worst(scrape).into_iter().filter(|(_, probe)| probe.mtu > 0);
-    told.map(|(peer, probe)| labelled([("peer", &peer.key)], f64::from(probe.mtu))).collect()
+    let known = told(scrape).filter(|(_, probe)| probe.mtu > 0);
+    known.map(|(peer, probe)| labelled([("peer", &peer.key)], f64::from(probe.mtu))).collect()
 }
 
 /// How many peers of each verdict there are.

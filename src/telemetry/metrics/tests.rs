@@ -9,7 +9,7 @@ use crate::agent::status::tests::status;
 fn scrape(status: Status) -> Scrape {
     let device = ("flannel.1".to_owned(), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]);
     let figures = Figures { devices: [device].into(), conntrack: Some([3.0, 1.0]), ..Figures::default() };
-    Scrape { status, turned_s: 0.25, figures }
+    Scrape::new(status, 0.25, figures)
 }
 
 #[test]
