@@ -98,11 +98,8 @@ const fn blackhole() -> Route {
 }
 
 fn forwarding(own: &Own) -> BTreeMap<String, String> {
-    let path = |family| match family {
-        Family::V4 => "net/ipv4/ip_forward",
-        Family::V6 => "net/ipv6/conf/all/forwarding",
-    };
-    own.parts().map(|(subnet, _)| (path(Family::of_net(&subnet)).to_owned(), "1".to_owned())).collect()
+    let on = |family: Family| (family.forwarding().to_owned(), "1".to_owned());
+    own.parts().map(|(subnet, _)| on(Family::of_net(&subnet))).collect()
 }
 
 fn filter(own: &Own) -> Filter {

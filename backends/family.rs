@@ -36,6 +36,15 @@ impl Family {
         }
     }
 
+    /// Whether its packets are forwarded: the setting, by its path below `/proc/sys`.
+    #[must_use]
+    pub const fn forwarding(self) -> &'static str {
+        match self {
+            Self::V4 => "net/ipv4/ip_forward",
+            Self::V6 => "net/ipv6/conf/all/forwarding",
+        }
+    }
+
     /// The family of a network.
     #[must_use]
     pub const fn of_net(net: &IpNet) -> Self {

@@ -92,8 +92,13 @@ impl Plan {
         keys.filter(|key| before.get(*key) != self.facts.get(*key)).cloned().collect()
     }
 
-    /// Plans everything again, from these leases.
+    /// Plans everything again, from these leases. Nobody is asked then which senders changed.
     pub fn reset(&mut self, leases: &Leases) {
+        self.plan_all(leases);
+        self.senders.clear();
+    }
+
+    fn plan_all(&mut self, leases: &Leases) {
         self.want.clone_from(&self.base.net);
         if let Some(guard) = &mut self.guard {
             self.senders.extend(guard.senders.iter().map(|sender| sender.addr));
@@ -114,7 +119,7 @@ impl Plan {
     pub fn update(&mut self, leases: &Leases, changed: &BTreeSet<LeaseKey>) -> Vec<Key> {
         if changed.contains(&self.own.key) && self.node_of(leases) != self.node {
             let before: Vec<PeerState> = self.programmed().copied().collect();
-            self.reset(leases);
+            self.plan_all(leases);
             let touched: BTreeSet<Key> = before.iter().chain(self.programmed()).flat_map(keys).collect();
             return touched.into_iter().collect();
         }
@@ -145,11 +150,6 @@ impl Plan {
     #[must_use]
     pub const fn guard(&self) -> Option<&Guard> {
         self.guard.as_ref()
-    }
-
-    /// The public addresses of the senders that changed since this was last asked for.
-    pub fn changed_senders(&mut self) -> BTreeSet<IpAddr> {
-        std::mem::take(&mut self.senders)
     }
 
     /// The backend.

@@ -1,5 +1,8 @@
 //! What a plan says of peers, for those who carry their packets and those who look how they fare.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
 use super::Plan;
 use crate::family::Family;
 use crate::fault::Fault;
@@ -27,6 +30,11 @@ impl Plan {
         self.peers
             .iter()
             .flat_map(|(key, peer)| peer.programmed.iter().map(move |(family, state)| (key, family, state)))
+    }
+
+    /// The public addresses of the senders that changed since this was last asked for.
+    pub fn changed_senders(&mut self) -> BTreeSet<IpAddr> {
+        std::mem::take(&mut self.senders)
     }
 
     /// What could not be planned: the host's own faults, then those of leases in the order of their keys.

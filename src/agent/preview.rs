@@ -1,7 +1,5 @@
 //! What this agent would do, and the undoing of what it did: for commands, without the loop.
 
-use std::collections::BTreeSet;
-
 use twill_backends::backend::from_config;
 use twill_backends::diff::{Op, diff};
 use twill_backends::fault::Fault;
@@ -100,22 +98,9 @@ impl<W: World> Agent<W> {
     fn bare_scope(&self) -> Scope {
         let network = self.network.as_ref();
         let backend = network.and_then(|network| from_config(network).ok());
-        let links = backend
-            .map(|backend| backend.links().iter().map(|(_, link)| *link).collect())
-            .unwrap_or_default();
-        let pools = network
-            .iter()
-            .flat_map(|network| network.pools.iter())
-            .map(|(_, pool)| (pool.network, pool.subnet_len));
-        Scope {
-            alias: format!("twill:{}", self.config.site.instance()),
-            links,
-            sysctls: BTreeSet::new(),
-            networks: pools.collect(),
-            own: self.tenure.had().iter().map(|(_, net)| *net).collect(),
-            underlay: None,
-            flanneld_ran: false,
-        }
+        let links = backend.map(|backend| backend.links()).unwrap_or_default();
+        let links = links.iter().map(|(_, link)| *link);
+        Scope::bare(&self.config.site.instance(), links, network, &self.tenure.had())
     }
 
     /// No rules, for the networks that are known: in chains that several fabrics share, only ours go.

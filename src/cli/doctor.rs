@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::args::AgentArgs;
+use super::migrate::CniArgs;
 use crate::config::{Config, DoctorConfig};
-use crate::migrate::cni;
 
 /// The agent's flags, where else to look, and how to say it.
 #[derive(Debug, Args)]
@@ -29,15 +29,8 @@ pub(super) struct LookArgs {
     /// Below which the configuration of network managers is looked for
     #[arg(long, value_name = "DIR", default_value = "/")]
     pub(super) root: PathBuf,
-    /// Configurations of CNI networks
-    #[arg(long, value_name = "DIR", default_value = cni::CONF_DIR)]
-    pub(super) cni_conf_dir: PathBuf,
-    /// What flannel's CNI plugin keeps of containers
-    #[arg(long, value_name = "DIR", default_value = cni::STATE_DIR)]
-    pub(super) cni_state_dir: PathBuf,
-    /// What host-local keeps of addresses
-    #[arg(long, value_name = "DIR", default_value = cni::NETWORKS_DIR)]
-    pub(super) cni_networks_dir: PathBuf,
+    #[command(flatten)]
+    pub(super) cni: CniArgs,
     /// CNI plugins
     #[arg(long, value_name = "DIR", default_value = "/opt/cni/bin")]
     pub(super) cni_bin_dir: PathBuf,
@@ -49,9 +42,7 @@ impl LookArgs {
             agent,
             proc: self.proc,
             root: self.root,
-            cni_conf_dir: self.cni_conf_dir,
-            cni_state_dir: self.cni_state_dir,
-            cni_networks_dir: self.cni_networks_dir,
+            cni: self.cni.resolve(),
             cni_bin_dir: self.cni_bin_dir,
         }
     }

@@ -33,6 +33,16 @@ pub(super) struct MigrateArgs {
     /// Where flanneld.service is looked for; repeatable
     #[arg(long, value_name = "DIR", default_values = UNIT_DIRS)]
     pub(super) unit_dir: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(super) cni: CniArgs,
+    /// flanneld's flags, in its own spelling, in place of those found
+    #[arg(last = true, value_name = "FLAG")]
+    pub(super) flags: Vec<String>,
+}
+
+/// Where CNI plugins have their files.
+#[derive(Debug, Args)]
+pub(super) struct CniArgs {
     /// Configurations of CNI networks
     #[arg(long, value_name = "DIR", default_value = cni::CONF_DIR)]
     pub(super) cni_conf_dir: PathBuf,
@@ -42,9 +52,12 @@ pub(super) struct MigrateArgs {
     /// What host-local keeps of addresses
     #[arg(long, value_name = "DIR", default_value = cni::NETWORKS_DIR)]
     pub(super) cni_networks_dir: PathBuf,
-    /// flanneld's flags, in its own spelling, in place of those found
-    #[arg(last = true, value_name = "FLAG")]
-    pub(super) flags: Vec<String>,
+}
+
+impl CniArgs {
+    pub(super) fn resolve(self) -> cni::Dirs {
+        cni::Dirs { conf: self.cni_conf_dir, state: self.cni_state_dir, networks: self.cni_networks_dir }
+    }
 }
 
 /// Where systemd looks for units, the most important directory first.
@@ -62,9 +75,7 @@ impl MigrateArgs {
             environment_files: self.environment_file,
             proc: self.proc,
             unit_dirs: self.unit_dir,
-            cni_conf_dir: self.cni_conf_dir,
-            cni_state_dir: self.cni_state_dir,
-            cni_networks_dir: self.cni_networks_dir,
+            cni: self.cni.resolve(),
             json: self.json,
         }
     }

@@ -29,7 +29,6 @@ use crate::doctor::facts::{self, Fabric, Facts, Refused, Store};
 use crate::doctor::{Report, checks, look};
 use crate::filter;
 use crate::kernel::netlink::Netlink;
-use crate::kernel::ownership::ALIAS_PREFIX;
 use crate::kernel::{Kernel, Scope};
 use crate::migrate::cni;
 use crate::store::{Entry, LeaseAdmin, StoreError};
@@ -56,11 +55,7 @@ pub(super) async fn gather(config: &DoctorConfig) -> Result<Facts, Failure> {
     let instance = site.instance();
     let (host, firewall, synchronized, ahead) =
         tokio::join!(kernel.facts(None), filter::look::look(&instance), look::synchronized(), ahead);
-    let cni = cni::read(&cni::Dirs {
-        conf: config.cni_conf_dir.clone(),
-        state: config.cni_state_dir.clone(),
-        networks: config.cni_networks_dir.clone(),
-    });
+    let cni = cni::read(&config.cni);
     let devices: Vec<_> = fabric.tunnels.iter().copied().chain(fabric.underlay).collect();
     let wants_vxlan = fabric.network.as_ref().is_some_and(|network| kind(network) == "vxlan");
     let state = site.state_dir();
@@ -157,23 +152,12 @@ async fn fabric(
         (None, None) => None,
     };
     let backend = network.as_ref().and_then(|network| from_config(network).ok());
-    let tunnels: Vec<_> = backend
-        .iter()
-        .flat_map(|backend| backend.links().iter().map(|(_, link)| *link).collect::<Vec<_>>())
-        .collect();
+    let links = backend.map(|backend| backend.links()).unwrap_or_default();
+    let tunnels: Vec<_> = links.iter().map(|(_, link)| *link).collect();
     let scope = Scope {
-        alias: format!("{ALIAS_PREFIX}{}", config.site.instance()),
-        links: tunnels.iter().copied().collect(),
-        networks: network
-            .iter()
-            .flat_map(|network| {
-                network.pools.iter().map(|(_, pool)| (pool.network, pool.subnet_len)).collect::<Vec<_>>()
-            })
-            .collect(),
-        own: own.iter().map(|(_, net)| *net).collect(),
         underlay,
         flanneld_ran: memory.is_none(),
-        ..Scope::default()
+        ..Scope::bare(&config.site.instance(), tunnels.iter().copied(), network.as_ref(), &own)
     };
     let vxlan = network.as_ref().filter(|_| !tunnels.is_empty()).and_then(vxlan);
     Fabric { network, node, own, tunnels, vxlan, underlay, scope }

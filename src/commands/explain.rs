@@ -2,11 +2,11 @@
 
 use std::error::Error;
 
-use twill_backends::code::{Entry, Severity};
+use twill_backends::code::Entry;
 
 use crate::catalogue;
 use crate::cli::{Exit, Stream};
-use crate::style::{BAD, Cell, FAINT, STRONG, Table, WARNING, paint};
+use crate::style::{FAINT, STRONG, Table, paint, severity};
 
 /// The exit code for a code that does not exist.
 const UNKNOWN: u8 = 2;
@@ -26,15 +26,6 @@ pub(super) fn run(code: Option<&str>, json: bool) -> Result<Exit, Box<dyn Error 
         _ => listed(&entries),
     };
     Ok(Exit { text, stream: Stream::Stdout, code: 0 })
-}
-
-/// How bad, in its colour.
-pub(super) fn severity(severity: Severity) -> Cell {
-    let style = match severity {
-        Severity::Warning => WARNING,
-        Severity::Broken => BAD,
-    };
-    paint(style, severity.to_string())
 }
 
 fn lines(entries: &[&Entry]) -> serde_json::Result<String> {

@@ -68,11 +68,7 @@ async fn look(check: &MigrateConfig) -> Result<Seen, Failure> {
         network,
         preview,
         devices: devices().await?,
-        cni: cni::read(&cni::Dirs {
-            conf: check.cni_conf_dir.clone(),
-            state: check.cni_state_dir.clone(),
-            networks: check.cni_networks_dir.clone(),
-        }),
+        cni: cni::read(&check.cni),
         privileged: may_change_network().is_ok(),
     })
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::Config;
+use crate::migrate::cni::Dirs;
 
 /// Where the doctor looks beside the agent, the store and the kernel.
 #[derive(Clone, Debug)]
@@ -13,12 +14,8 @@ pub struct DoctorConfig {
     pub proc: PathBuf,
     /// Below which the configuration of network managers is.
     pub root: PathBuf,
-    /// Configurations of CNI networks.
-    pub cni_conf_dir: PathBuf,
-    /// What flannel's CNI plugin keeps of containers.
-    pub cni_state_dir: PathBuf,
-    /// What host-local keeps of addresses.
-    pub cni_networks_dir: PathBuf,
+    /// Where CNI plugins have their files.
+    pub cni: Dirs,
     /// CNI plugins.
     pub cni_bin_dir: PathBuf,
 }

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use crate::migrate::cni::Dirs;
+
 /// Where to look for flanneld and what it left.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MigrateConfig {
@@ -18,12 +20,8 @@ pub struct MigrateConfig {
     pub proc: PathBuf,
     /// Where units are, the most important directory first.
     pub unit_dirs: Vec<PathBuf>,
-    /// Where CNI configurations are.
-    pub cni_conf_dir: PathBuf,
-    /// Where flannel's plugin keeps containers.
-    pub cni_state_dir: PathBuf,
-    /// Where host-local keeps addresses.
-    pub cni_networks_dir: PathBuf,
+    /// Where CNI plugins have their files.
+    pub cni: Dirs,
     /// One JSON object, else text.
     pub json: bool,
 }

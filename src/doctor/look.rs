@@ -31,8 +31,8 @@ const KUBERNETES: [&str; 2] = ["kubelet", "kube-proxy"];
 #[must_use]
 pub fn settings(devices: &[LinkName]) -> BTreeMap<String, String> {
     let mut paths: Vec<String> = [
-        "net/ipv4/ip_forward",
-        "net/ipv6/conf/all/forwarding",
+        Family::V4.forwarding(),
+        Family::V6.forwarding(),
         "net/ipv4/conf/all/rp_filter",
         "net/bridge/bridge-nf-call-iptables",
         "net/netfilter/nf_conntrack_count",

@@ -14,7 +14,7 @@ use std::fmt;
 use serde::Serialize;
 use twill_backends::code::{Entry, Severity};
 
-use crate::style::{BAD, FAINT, STRONG, Table, WARNING, paint};
+use crate::style::{FAINT, STRONG, Table, paint, severity};
 
 /// The version of [`Report`]'s JSON.
 const VERSION: u32 = 1;
@@ -107,11 +107,7 @@ impl fmt::Display for Report {
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let style = match self.severity {
-            Severity::Warning => WARNING,
-            Severity::Broken => BAD,
-        };
-        let severity = paint(style, self.severity.to_string());
+        let severity = severity(self.severity);
         writeln!(f, "{severity:<7}  {}  {}", paint(STRONG, self.code), self.subject)?;
         let mut table = Table::default();
         for (name, text) in [

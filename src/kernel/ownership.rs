@@ -7,6 +7,8 @@
 //! else's, and is never touched.
 
 use twill_backends::family::Family;
+use twill_backends::lease::Subnets;
+use twill_backends::network::NetworkConfig;
 use twill_backends::state::{LinkName, ROUTE_PROTOCOL, Route, RouteKey};
 
 use super::Scope;
@@ -27,6 +29,24 @@ pub enum Claim {
 }
 
 impl Scope {
+    /// What an instance owns whatever is planned: links of its names, and what lies in its network and its subnets.
+    #[must_use]
+    pub fn bare(
+        instance: &str,
+        links: impl IntoIterator<Item = LinkName>,
+        network: Option<&NetworkConfig>,
+        own: &Subnets,
+    ) -> Self {
+        let pools = network.into_iter().flat_map(|network| network.pools.iter());
+        Self {
+            alias: format!("{ALIAS_PREFIX}{instance}"),
+            links: links.into_iter().collect(),
+            networks: pools.map(|(_, pool)| (pool.network, pool.subnet_len)).collect(),
+            own: own.iter().map(|(_, net)| *net).collect(),
+            ..Self::default()
+        }
+    }
+
     /// Whether a link of this name and alias is ours.
     #[must_use]
     pub fn owns_link(&self, name: LinkName, alias: &str) -> bool {

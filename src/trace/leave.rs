@@ -4,11 +4,12 @@
 
 use twill_backends::diff::Op;
 use twill_backends::family::Family;
-use twill_backends::guard::{Element, Sender};
+use twill_backends::guard::Sender;
 use twill_backends::host::Fact;
 use twill_backends::lease::Lease;
 use twill_backends::mac::Mac;
 use twill_backends::state::{Fdb, Link, LinkKind, LinkName, NeighKey, PeerState, Route, RouteKey};
+use twill_backends::vxlan;
 
 use super::{Hop, Walk, Way};
 use crate::verify::words;
@@ -30,7 +31,7 @@ impl<'a> Walk<'a> {
         let overhead = match state.fdb {
             Some(fdb) => {
                 self.fdb(fdb);
-                if fdb.dst.is_ipv4() { 50 } else { 70 }
+                vxlan::overhead(Family::of(&fdb.dst))
             }
             None => 0,
         };
@@ -204,11 +205,8 @@ impl<'a> Walk<'a> {
         };
         let hop = Hop::here(format!("guard of UDP {}", guard.rules.port));
         let hop = hop.wants(format!("takes frames from {} with sources in {}", peer.addr, peer.subnet));
-        let of_peer = |one: &&Element| match one {
-            Element::From(addr) | Element::Carries(addr, _) => *addr == peer.addr,
-        };
         let table = "see whether the agent runs (twill status); twill verify names every difference";
-        self.hops.push(if self.scene.firewall.shut_out.iter().any(|one| of_peer(&one)) {
+        self.hops.push(if self.scene.firewall.shut_out.iter().any(|one| one.addr() == peer.addr) {
             hop.finds("it does not")
                 .stops(format!("frames from {} are dropped: the guard lacks it", peer.addr), table)
         } else {

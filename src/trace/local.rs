@@ -81,10 +81,7 @@ impl Walk<'_> {
 
     /// The kernel's forwarding and the firewall.
     fn forwarded(&mut self) {
-        let path = match Family::of(&self.src) {
-            Family::V4 => "net/ipv4/ip_forward",
-            Family::V6 => "net/ipv6/conf/all/forwarding",
-        };
+        let path = Family::of(&self.src).forwarding();
         let found = self.scene.observed.net.sysctls.get(path).map_or("nothing", String::as_str);
         let name = path.replace('/', ".");
         let hop = Hop::here(format!("setting {name}")).wants("1").finds(found);

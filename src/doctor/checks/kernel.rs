@@ -34,11 +34,7 @@ fn families(facts: &Facts) -> impl Iterator<Item = Family> {
 
 /// Whether packets are forwarded.
 pub(super) fn forwarding(facts: &Facts) -> Vec<Finding> {
-    let path = |family| match family {
-        Family::V4 => "net/ipv4/ip_forward",
-        Family::V6 => "net/ipv6/conf/all/forwarding",
-    };
-    let mut paths: Vec<String> = families(facts).map(|family| path(family).to_owned()).collect();
+    let mut paths: Vec<String> = families(facts).map(|family| family.forwarding().to_owned()).collect();
     // A device may be exempt from what holds for all.
     if families(facts).any(|family| family == Family::V4) {
         paths.extend(facts.devices().map(|device| format!("net/ipv4/conf/{device}/forwarding")));
