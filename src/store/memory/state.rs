@@ -109,8 +109,12 @@ impl State {
         }
     }
 
+    /// The history goes on from another revision; as in any store, no record is newer than the store.
     pub(super) fn upheaval(&mut self, revision: Revision) {
         self.revision = revision;
+        for record in self.records.values_mut() {
+            record.revision = record.revision.min(revision.number);
+        }
         self.history.clear();
         self.upheavals += 1;
     }

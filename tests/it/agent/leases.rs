@@ -122,6 +122,19 @@ async fn a_store_that_goes_back_in_time_costs_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_lease_lost_after_the_store_went_back_is_claimed_again() {
+    let (host, agent) = fabric(3).await;
+    let lease = host.lease().unwrap();
+    host.table.set_revision(2);
+    pause(1_000).await;
+    host.table.delete_raw(lease.key.as_str());
+    until("the lease is claimed again", || host.lease().is_some()).await;
+    assert_eq!(name(&host.lease().unwrap()), name(&lease));
+    pause(300_000).await;
+    agent.is_well().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_older_session_in_a_restored_store_is_taken_over() {
     let (host, agent) = fabric(3).await;
     let lease = host.lease().unwrap();
