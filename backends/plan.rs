@@ -11,7 +11,6 @@
 //! there more than one.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 
 use crate::backend::Backend;
 use crate::diff::Key;
@@ -29,6 +28,7 @@ mod claim;
 mod peers;
 
 use claim::{Claim, conflict, keys};
+pub use peers::Replanned;
 
 /// What this host must be, kept up to date lease by lease.
 #[derive(Debug)]
@@ -42,8 +42,8 @@ pub struct Plan {
     want: NetState,
     /// Who may send: all peers, with or without a tunnel.
     guard: Option<Guard>,
-    /// From where something else may come than when this was last asked for.
-    senders: BTreeSet<IpAddr>,
+    /// See [`Plan::replanned`].
+    replanned: Replanned,
     peers: BTreeMap<LeaseKey, Peer>,
     /// What the peers claim.
     index: Index,
@@ -75,7 +75,7 @@ impl Plan {
             base,
             want,
             guard,
-            senders: BTreeSet::new(),
+            replanned: Replanned::default(),
             peers: BTreeMap::new(),
             index: Index::new(),
             faults: BTreeMap::new(),
@@ -92,19 +92,19 @@ impl Plan {
         keys.filter(|key| before.get(*key) != self.facts.get(*key)).cloned().collect()
     }
 
-    /// Plans everything again, from these leases. Nobody is asked then which senders changed.
+    /// Plans everything again, from these leases. Nobody is asked then what changed.
     pub fn reset(&mut self, leases: &Leases) {
         self.plan_all(leases);
-        self.senders.clear();
+        self.replanned = Replanned::default();
     }
 
     fn plan_all(&mut self, leases: &Leases) {
         self.want.clone_from(&self.base.net);
         if let Some(guard) = &mut self.guard {
-            self.senders.extend(guard.senders.iter().map(|sender| sender.addr));
+            self.replanned.senders.extend(guard.senders.iter().map(|sender| sender.addr));
             guard.senders.clear();
         }
-        self.peers.clear();
+        self.replanned.peers.extend(std::mem::take(&mut self.peers).into_keys());
         self.faults.clear();
         self.index = Index::new();
         self.node = self.node_of(leases);
@@ -235,8 +235,9 @@ impl Plan {
         old.iter().for_each(|state| self.want.remove_peer(state));
         new.iter().for_each(|state| self.want.add_peer(state));
         if let Some(guard) = &mut self.guard {
-            self.senders.extend(guard.exchange(&old, &new));
+            self.replanned.senders.extend(guard.exchange(&old, &new));
         }
+        self.replanned.peers.append(&mut affected);
         old.append(&mut new);
         old
     }

@@ -10,6 +10,15 @@ use crate::frame::table::{self, Table};
 use crate::lease::LeaseKey;
 use crate::state::{NetState, PeerState, Tunnel};
 
+/// Of whom something else may be planned than when this was last asked for.
+#[derive(Debug, Default)]
+pub struct Replanned {
+    /// The peers.
+    pub peers: BTreeSet<LeaseKey>,
+    /// The public addresses from which something else may come.
+    pub senders: BTreeSet<IpAddr>,
+}
+
 impl Plan {
     /// What the userspace datapath has to serve, each with where its frames go.
     pub fn tunnels(&self) -> impl Iterator<Item = (&Tunnel, Table)> {
@@ -25,16 +34,19 @@ impl Plan {
         })
     }
 
-    /// The way to each peer in the state wanted, of each family.
-    pub fn ways(&self) -> impl Iterator<Item = (&LeaseKey, Family, &PeerState)> {
-        self.peers
-            .iter()
-            .flat_map(|(key, peer)| peer.programmed.iter().map(move |(family, state)| (key, family, state)))
+    /// The peers there are.
+    pub fn keys(&self) -> impl Iterator<Item = &LeaseKey> {
+        self.peers.keys()
     }
 
-    /// The public addresses of the senders that changed since this was last asked for.
-    pub fn changed_senders(&mut self) -> BTreeSet<IpAddr> {
-        std::mem::take(&mut self.senders)
+    /// The way to one peer in the state wanted, of each family.
+    pub fn ways_to(&self, peer: &LeaseKey) -> impl Iterator<Item = (Family, &PeerState)> {
+        self.peers.get(peer).into_iter().flat_map(|peer| peer.programmed.iter())
+    }
+
+    /// Of whom something else may be planned than when this was last asked for.
+    pub fn replanned(&mut self) -> Replanned {
+        std::mem::take(&mut self.replanned)
     }
 
     /// What could not be planned: the host's own faults, then those of leases in the order of their keys.

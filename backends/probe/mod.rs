@@ -24,6 +24,7 @@ mod window;
 #[cfg(test)]
 mod tests;
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -130,24 +131,27 @@ impl Prober {
         self.settled = settled;
     }
 
-    /// These are the peers.
-    pub fn follow(&mut self, courses: BTreeMap<LineId, Course>, now: Instant) {
-        self.lines.retain(|id, _| courses.contains_key(id));
-        for (id, course) in courses {
-            match self.lines.get_mut(&id) {
-                Some(line) => line.follow(course, self.first, now),
-                None => {
-                    self.lines.insert(id, Line::new(course, self.first, now));
-                }
-            }
+    /// This is how a peer is reached; `None` if it is no peer any more.
+    pub fn follow(&mut self, id: &LineId, course: Option<Course>, now: Instant) {
+        for (way, lane) in self.lines.get(id).into_iter().flat_map(Line::lanes) {
+            self.agenda.remove(&(lane.slot, id.clone(), way));
         }
-        self.agenda.clear();
-        for (id, line) in &mut self.lines {
-            for way in [Way::Overlay, Way::Underlay] {
-                let Some(lane) = line.lane_mut(way) else { continue };
-                lane.slot = lane.due();
-                self.agenda.insert((lane.slot, id.clone(), way));
+        let Some(course) = course else {
+            self.lines.remove(id);
+            return;
+        };
+        let line = match self.lines.entry(id.clone()) {
+            Entry::Vacant(entry) => entry.insert(Line::new(course, self.first, now)),
+            Entry::Occupied(entry) => {
+                let line = entry.into_mut();
+                line.follow(course, self.first, now);
+                line
             }
+        };
+        for way in [Way::Overlay, Way::Underlay] {
+            let Some(lane) = line.lane_mut(way) else { continue };
+            lane.slot = lane.due();
+            self.agenda.insert((lane.slot, id.clone(), way));
         }
     }
 

@@ -59,7 +59,7 @@ impl Net {
         let hosts = [0, 1].map(|host| {
             let mut prober = Prober::new(u32::MAX - 50, now);
             let peer = 1 - host;
-            prober.follow(BTreeMap::from([(id(peer), courses[peer])]), now);
+            prober.follow(&id(peer), Some(courses[peer]), now);
             prober.settled(true);
             prober
         });
@@ -238,7 +238,7 @@ fn a_peer_that_is_gone_is_forgotten() {
     let mut net = Net::of([0, 1].map(|host| Course { known: Some(1300), ..course(host) }));
     let now = net.now;
     assert_eq!(net.hosts[0].limits().count(), 1);
-    net.hosts[0].follow(BTreeMap::new(), now);
+    net.hosts[0].follow(&id(1), None, now);
     assert_eq!((net.hosts[0].limits().count(), net.hosts[0].due(now)), (0, None));
     assert_eq!(net.hosts[0].hear(&id(1), &echo(), 84, now), None);
 }
@@ -253,13 +253,12 @@ fn a_thousand_peers_cost_no_more_than_was_promised() {
     for answered in [true, false] {
         let mut now = Instant::now();
         let mut prober = Prober::new(7, now);
-        let line = |n: u16| {
+        for n in 0..1_000_u16 {
             let [a, b] = n.to_be_bytes();
             let course =
                 Course { underlay: [192, 0, a, b].into(), overlay: Some([10, a, b, 0].into()), ..course(0) };
-            ((LeaseKey::new(format!("10.{a}.{b}.0-24")), Family::V4), course)
-        };
-        prober.follow((0..1_000).map(line).collect(), now);
+            prober.follow(&(LeaseKey::new(format!("10.{a}.{b}.0-24")), Family::V4), Some(course), now);
+        }
         let (mut sent, mut turns) = (0, BTreeMap::new());
         let start = now;
         while now < start + seconds(60) {

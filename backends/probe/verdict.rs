@@ -27,6 +27,18 @@ pub enum Verdict {
     PeerDown,
 }
 
+impl Verdict {
+    /// Whether packets to the peer's pods pass; `None` where nothing can tell.
+    #[must_use]
+    pub const fn passes(self) -> Option<bool> {
+        match self {
+            Self::Unknown => None,
+            Self::Ok | Self::UnderlayDown | Self::AgentDown => Some(true),
+            Self::OverlayDown | Self::PortEaten | Self::OneWay | Self::PeerDown => Some(false),
+        }
+    }
+}
+
 /// Whether a way works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Up {

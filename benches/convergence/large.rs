@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use twill::lab::{AgentProcess, Lab, LabOptions};
 
 use crate::fabric::{PATIENCE, agent, cpu, fill, routes, spread, until_routes};
+use crate::steady::settle;
 
 /// How often everything is lost, and how often it is asked.
 const REPEATS: usize = 5;
@@ -15,6 +16,7 @@ pub(crate) fn run(leases: u32, puts: u32) {
     fill(&lab, &etcd, 0..leases);
     let mut agent = agent(&lab.hosts[0], &etcd, &[]);
     agent.wait_ready(PATIENCE).unwrap();
+    settle(&lab, &etcd, &agent);
     let before = cpu(&agent);
     let one = |n| until_routes(&lab.hosts, |routes| routes + 1, || fill(&lab, &etcd, n..n + 1));
     let (median, least, most) = spread((leases..leases + puts).map(one).collect(), 1e-3);

@@ -26,7 +26,7 @@ pub(crate) fn run(leases: u32, window: Duration) {
 }
 
 /// Until the agent has nothing left over from its start: a second in which it writes nothing and asks nothing.
-fn settle(lab: &Lab, etcd: &EtcdProcess, agent: &AgentProcess) {
+pub(crate) fn settle(lab: &Lab, etcd: &EtcdProcess, agent: &AgentProcess) {
     let state = || (operations(agent), Requests::of(lab, etcd));
     let mut before = state();
     loop {

@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex, watch};
 
+use super::census::{Census, Peer, Probed};
 use super::input::Input;
-use super::status::{PeerStatus, Status};
+use super::status::Status;
 use super::{Agent, World};
 use crate::filter::{Dropped, Drops, Firewall};
 
@@ -31,12 +32,6 @@ const FRESH: Duration = Duration::from_secs(2);
 pub(super) struct Board {
     notice: watch::Sender<Notice>,
     counted: Arc<Mutex<Counted>>,
-    peers: Arc<Vec<PeerStatus>>,
-    /// When the peers were written up last, and how many of them were reached then, of how many that was known.
-    peers_at: Instant,
-    reach: (usize, usize),
-    /// Whether the peers changed since they were written up.
-    stale: bool,
     /// Whether something happened since all was written up.
     moved: bool,
     /// When all was written up, and how long the loop may not spend on it again.
@@ -49,7 +44,8 @@ pub(super) struct Board {
 struct Notice {
     /// Everything but the peers and what the firewall counts; `None` before the first turn.
     status: Option<Arc<Status>>,
-    peers: Arc<Vec<PeerStatus>>,
+    peers: Arc<Vec<Peer>>,
+    probed: Probed,
     drops: Option<Drops>,
     written: Instant,
     /// When the loop last went on to something else, and to what.
@@ -82,27 +78,17 @@ pub struct Stuck {
 
 impl Board {
     pub(super) fn new(now: Instant) -> Self {
-        let peers = Arc::default();
         let notice = Notice {
             status: None,
-            peers: Arc::clone(&peers),
+            peers: Arc::default(),
+            probed: Probed::default(),
             drops: None,
             written: now,
             turned: now,
             doing: "its start",
         };
         let (notice, _) = watch::channel(notice);
-        Self {
-            notice,
-            counted: Arc::default(),
-            peers,
-            peers_at: now,
-            reach: (0, 0),
-            stale: true,
-            moved: true,
-            last: now,
-            rest: Duration::ZERO,
-        }
+        Self { notice, counted: Arc::default(), moved: true, last: now, rest: Duration::ZERO }
     }
 
     pub(super) fn view(&self) -> View {
@@ -115,22 +101,6 @@ impl Board {
             (notice.turned, notice.doing) = (crate::now(), doing);
             false
         });
-    }
-
-    /// The peers have to be written up again.
-    pub(super) fn peers_changed(&mut self) {
-        self.stale = true;
-    }
-
-    /// How many of the peers that were written up packets reach, and of how many that is known. Asked in every turn.
-    pub(super) const fn reach(&self) -> (usize, usize) {
-        self.reach
-    }
-
-    fn write_peers(&mut self, peers: Vec<PeerStatus>, now: Instant) {
-        let known = peers.iter().filter_map(PeerStatus::is_reachable);
-        self.reach = known.fold((0, 0), |(reachable, known), is| (reachable + usize::from(is), known + 1));
-        (self.peers, self.peers_at) = (Arc::new(peers), now);
     }
 
     /// Something happened, unless it is only time.
@@ -152,11 +122,11 @@ impl Board {
 impl View {
     /// A view of what nobody goes on with.
     #[cfg(test)]
-    pub(crate) fn of(status: Status) -> Self {
+    pub(crate) fn of(mut status: Status) -> Self {
         let board = Board::new(crate::now());
         board.begins("a test");
         board.notice.send_modify(|notice| {
-            notice.peers = Arc::new(status.peers.clone());
+            notice.peers = Arc::new(std::mem::take(&mut status.peers).into_iter().map(Peer::from).collect());
             notice.status = Some(Arc::new(status));
         });
         board.view()
@@ -166,7 +136,7 @@ impl View {
     pub async fn status(&self) -> Option<Status> {
         let notice = self.notice.clone().wait_for(|notice| notice.status.is_some()).await.ok()?.clone();
         let mut status = notice.status.as_deref().cloned()?;
-        status.peers.clone_from(&notice.peers);
+        status.peers = Census::peers(&notice.peers, &notice.probed);
         status.age_ms = u64::try_from(crate::now().saturating_duration_since(notice.written).as_millis())
             .unwrap_or(u64::MAX);
         if let Some(guard) = status.network.as_mut().and_then(|network| network.guard.as_mut())
@@ -232,17 +202,12 @@ impl<W: World> Agent<W> {
     /// Writes up what is so, whatever it costs.
     pub(super) fn write_up_at_once(&mut self, now: Instant) {
         let began = Instant::now();
-        // What probes find out changes all the time.
-        let aged = now >= self.board.peers_at + ANYWAY && self.probing.found_more();
-        if std::mem::take(&mut self.board.stale) || aged {
-            let peers = self.peers();
-            self.board.write_peers(peers, now);
-        }
         let status = Arc::new(self.status(now));
         let drops = self.firewall.as_ref().map(Firewall::drops);
-        let peers = Arc::clone(&self.board.peers);
+        let (peers, probed) = (Arc::clone(&self.census().peers), Probed(self.probing.findings()));
         self.board.notice.send_modify(|notice| {
-            (notice.status, notice.peers, notice.drops) = (Some(status), peers, drops);
+            (notice.status, notice.drops) = (Some(status), drops);
+            (notice.peers, notice.probed) = (peers, probed);
             (notice.written, notice.turned) = (now, now);
         });
         self.board.moved = false;

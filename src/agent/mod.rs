@@ -8,6 +8,7 @@ mod adoption;
 pub mod board;
 mod calls;
 mod carrying;
+mod census;
 pub mod confine;
 mod early;
 mod end;
@@ -35,7 +36,7 @@ pub mod survey;
 mod underlay;
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
@@ -51,6 +52,7 @@ use twill_backends::tenure::Tenure;
 use self::board::Board;
 use self::calls::Calling;
 use self::carrying::Carrying;
+use self::census::Census;
 pub use self::end::{AgentError, End};
 use self::filtering::Filtering;
 use self::guarding::Guarding;
@@ -143,6 +145,8 @@ pub struct Agent<W: World> {
     guarding: Guarding,
     carrying: Carrying,
     probing: Probing,
+    /// Taken when it is asked for after leases changed.
+    census: OnceLock<Census>,
     papers: Papers,
     ready: watch::Sender<bool>,
     judgement: Judgement,
@@ -195,6 +199,7 @@ impl<W: World> Agent<W> {
             guarding: Guarding::default(),
             carrying: Carrying::new(config.datapath),
             probing: Probing::default(),
+            census: OnceLock::new(),
             papers,
             ready,
             judgement: Judgement::default(),

@@ -1,22 +1,22 @@
 //! Has the peers probed, and takes what that shows: facts for the plan, complaints, and what `status` tells of each.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use twill_backends::family::{Family, PerFamily};
 use twill_backends::fault::{Code, Fault};
 use twill_backends::host::Fact;
-use twill_backends::lease::{LeaseKey, Listener};
+use twill_backends::lease::{Lease, LeaseKey, Listener};
 use twill_backends::leases::Leases;
 use twill_backends::plan::Plan;
 use twill_backends::probe::{Course, Finding, LineId, Verdict};
 use twill_backends::state::{Datapath, LinkName, PeerState};
 use twill_backends::vxlan;
 
-use super::status::{ProbeStatus, WayStatus};
 use super::{Agent, World};
-use crate::probe::{News, Order, Peer, Probes};
+use crate::probe::secret::Party;
+use crate::probe::{Findings, News, Order, Peer, Peers, Probes};
 
 /// How many complaints of one kind are made one by one.
 const TOLD: usize = 5;
@@ -34,8 +34,9 @@ pub(super) struct Probing {
     trouble: Option<String>,
     /// How packets to each peer go.
     paths: BTreeMap<LineId, &'static str>,
-    /// What was written up last.
-    shown: Arc<BTreeMap<LineId, Finding>>,
+    /// How many of the peers packets reach, of how many that is known, and by which findings.
+    reach: (usize, usize),
+    counted: Findings,
 }
 
 impl Probing {
@@ -70,34 +71,49 @@ impl Probing {
         facts
     }
 
-    /// These peers are planned.
+    /// Everything is planned anew.
     pub(super) fn want(&mut self, plan: &Plan, leases: &Leases, node: &str) {
         let Some(listener) = &self.listener else { return };
-        let (peers, paths) = peers(plan, leases, &self.limits);
-        self.paths = paths;
+        let (party, port) = (Party { node: node.to_owned(), secret: listener.secret.clone() }, listener.port);
         let host = plan.host();
         let links = plan.backend().links();
         let tunnel = |family| links.get(family).and(plan.own().subnets.get(family)).map(|net| net.network());
         let order = Order {
-            node: node.to_owned(),
-            secret: listener.secret.clone(),
-            port: listener.port,
+            port,
             overlay: PerFamily { v4: tunnel(Family::V4), v6: tunnel(Family::V6) },
             underlay: host.addrs.map(|_, addr| addr.local),
-            peers: Arc::new(peers),
             settled: false,
         };
-        match &self.probes {
-            Some(probes) => probes.order(|have| {
-                let peers = if *have.peers == *order.peers { Arc::clone(&have.peers) } else { order.peers };
-                *have = Order { peers, settled: have.settled, ..order };
-                true
-            }),
-            None => match Probes::start(order) {
+        if self.probes.is_none() {
+            match Probes::start(party) {
                 Ok(probes) => self.probes = Some(probes),
                 Err(error) => self.trouble = Some(format!("no thread for probes: {error}")),
-            },
+            }
         }
+        let change = |have: &mut Order| {
+            let wanted = Order { settled: have.settled, ..order };
+            std::mem::replace(have, wanted) != *have
+        };
+        self.probes.iter().for_each(|probes| probes.order(change));
+        let known: BTreeSet<LeaseKey> = self.paths.keys().map(|(lease, _)| lease.clone()).collect();
+        self.follow(plan, leases, known.into_iter().chain(plan.keys().cloned()).collect());
+    }
+
+    /// Of these peers something else may be planned.
+    pub(super) fn follow(&mut self, plan: &Plan, leases: &Leases, changed: BTreeSet<LeaseKey>) {
+        let Some(probes) = &self.probes else { return };
+        let mut peers = Peers::new();
+        for lease in changed {
+            for family in Family::ALL {
+                self.paths.remove(&(lease.clone(), family));
+            }
+            let peer = leases.get(&lease).and_then(|lease| peer(plan, lease, &self.limits));
+            for (family, state) in peer.iter().flat_map(|_| plan.ways_to(&lease)) {
+                self.paths.insert((lease.clone(), family), path(state, plan.host().datapath));
+            }
+            peers.insert(lease, peer);
+        }
+        probes.meet(peers);
     }
 
     /// Whether this host's kernel is as it should be.
@@ -130,21 +146,43 @@ impl Probing {
         self.limits = limits;
     }
 
-    fn findings(&self) -> Arc<BTreeMap<LineId, Finding>> {
-        self.probes.as_ref().map_or_else(|| Arc::clone(&self.shown), Probes::findings)
+    /// What was found out of peers; nothing if nobody is probed.
+    pub(super) fn findings(&self) -> Option<Findings> {
+        self.probes.as_ref().map(Probes::findings)
     }
 
-    /// Whether more was found out since this was last asked.
-    pub(super) fn found_more(&mut self) -> bool {
-        let findings = self.findings();
-        !Arc::ptr_eq(&std::mem::replace(&mut self.shown, Arc::clone(&findings)), &findings)
+    /// How packets to a peer's pods go; `None` if it answers no probes.
+    pub(super) fn path(&self, lease: &LeaseKey) -> Option<&'static str> {
+        Family::ALL.into_iter().find_map(|family| self.paths.get(&(lease.clone(), family))).copied()
+    }
+
+    /// How many of the peers packets reach, and of how many that is known. Asked in every turn.
+    pub(super) fn reach(&mut self) -> (usize, usize) {
+        let Some(findings) = self.findings() else { return (0, 0) };
+        if !Arc::ptr_eq(&self.counted, &findings) {
+            let mut worst: BTreeMap<&LeaseKey, Verdict> = BTreeMap::new();
+            for ((lease, _), finding) in self.current(&findings) {
+                let verdict = worst.entry(lease).or_insert(finding.verdict);
+                *verdict = finding.verdict.max(*verdict);
+            }
+            let known = worst.into_values().filter_map(Verdict::passes);
+            self.reach =
+                known.fold((0, 0), |(reached, known), passes| (reached + usize::from(passes), known + 1));
+            self.counted = findings;
+        }
+        self.reach
+    }
+
+    /// What was found out of those who are peers still.
+    fn current<'f>(&self, findings: &'f Findings) -> impl Iterator<Item = (&'f LineId, &'f Finding)> {
+        findings.iter().filter(|(line, _)| self.paths.contains_key(*line))
     }
 
     /// What is wrong.
     pub(super) fn faults(&self) -> Vec<Fault> {
         let mut found: BTreeMap<Code, Vec<(&LeaseKey, String)>> = BTreeMap::new();
-        let findings = self.findings();
-        for ((lease, family), finding) in findings.iter() {
+        let findings = self.findings().unwrap_or_default();
+        for ((lease, family), finding) in self.current(&findings) {
             if let Some(code) = code(finding.verdict) {
                 found.entry(code).or_default().push((lease, format!("over {family}, {}", finding.cause)));
             }
@@ -160,32 +198,6 @@ impl Probing {
         let trouble = self.trouble.iter().map(|cause| Fault::new(Code::ProbeFailed, "probes", cause));
         trouble.chain(found.into_iter().flat_map(|(code, causes)| summary(code, &causes))).collect()
     }
-
-    /// For `status`.
-    pub(super) fn status(&self, lease: &LeaseKey, answers: bool) -> Option<ProbeStatus> {
-        self.probes.as_ref()?;
-        if !answers {
-            return Some(silent());
-        }
-        let findings = self.findings();
-        let lines: Vec<(Family, &Finding)> = Family::ALL
-            .into_iter()
-            .filter_map(|family| Some((family, findings.get(&(lease.clone(), family))?)))
-            .collect();
-        let (_, worst) = lines.iter().max_by_key(|(_, finding)| finding.verdict)?;
-        let path = Family::ALL.into_iter().find_map(|family| self.paths.get(&(lease.clone(), family)));
-        Some(ProbeStatus {
-            verdict: worst.verdict,
-            cause: worst.cause.to_owned(),
-            path: path.copied().unwrap_or_default().to_owned(),
-            mtu: lines.iter().map(|(_, finding)| finding.limit.unwrap_or(finding.mtu)).min()?,
-            mtu_wanted: lines.iter().map(|(_, finding)| finding.mtu).min()?,
-            ways: lines
-                .iter()
-                .flat_map(|(family, finding)| finding.ways.iter().map(|way| WayStatus::of(*family, way)))
-                .collect(),
-        })
-    }
 }
 
 impl<W: World> Agent<W> {
@@ -196,46 +208,27 @@ impl<W: World> Agent<W> {
     }
 }
 
-/// A peer that answers no probes.
-fn silent() -> ProbeStatus {
-    ProbeStatus {
-        verdict: Verdict::Unknown,
-        cause: "its agent answers no probes: it is flanneld, an older twill, or was told not to".to_owned(),
-        path: String::new(),
-        mtu: 0,
-        mtu_wanted: 0,
-        ways: Vec::new(),
+/// A peer that answers probes; `None` if it does not, or is not planned.
+fn peer(plan: &Plan, lease: &Lease, limits: &Limits) -> Option<Peer> {
+    let (probe, node) = (lease.attrs.probe.as_ref()?, lease.attrs.node_id.as_ref()?);
+    let mut courses = PerFamily::NONE;
+    for (family, state) in plan.ways_to(&lease.key) {
+        let Some(public) = lease.attrs.public(family) else { continue };
+        let known = limits.get(&(lease.key.clone(), family)).copied();
+        let course = course(plan, family, state, public);
+        courses.set(family, Some(Course { port: probe.port, known, ..course }));
     }
+    let party = Party { node: node.clone(), secret: probe.secret.clone() };
+    (!courses.is_empty()).then_some(Peer { party, courses })
 }
 
-/// The peers that answer probes, and how packets to their pods go.
-fn peers(
-    plan: &Plan,
-    leases: &Leases,
-    limits: &Limits,
-) -> (BTreeMap<LeaseKey, Peer>, BTreeMap<LineId, &'static str>) {
-    let (mut peers, mut paths): (BTreeMap<LeaseKey, Peer>, _) = (BTreeMap::new(), BTreeMap::new());
-    for (key, family, state) in plan.ways() {
-        let Some(attrs) = leases.get(key).map(|lease| &lease.attrs) else { continue };
-        let (Some(probe), Some(node)) = (&attrs.probe, &attrs.node_id) else { continue };
-        let Some(public) = attrs.public(family) else { continue };
-        let line = (key.clone(), family);
-        let known = limits.get(&line).copied();
-        let course = course(plan, family, state, public);
-        let peer = peers.entry(key.clone()).or_insert_with(|| Peer {
-            node: node.clone(),
-            secret: probe.secret.clone(),
-            courses: PerFamily::NONE,
-        });
-        peer.courses.set(family, Some(Course { port: probe.port, known, ..course }));
-        let path = match (state.fdb, plan.host().datapath) {
-            (None, _) => "direct",
-            (Some(_), Datapath::Kernel) => "kernel",
-            (Some(_), Datapath::Userspace) => "userspace",
-        };
-        paths.insert(line, path);
+/// How packets to a peer's pods go.
+fn path(state: &PeerState, datapath: Datapath) -> &'static str {
+    match (state.fdb, datapath) {
+        (None, _) => "direct",
+        (Some(_), Datapath::Kernel) => "kernel",
+        (Some(_), Datapath::Userspace) => "userspace",
     }
-    (peers, paths)
 }
 
 fn course(plan: &Plan, family: Family, state: &PeerState, public: IpAddr) -> Course {

@@ -37,7 +37,7 @@ impl<W: World> Agent<W> {
             Some(lack) if !ready || broken => vec![self.explained(lack)],
             Some(_) | None => Vec::new(),
         };
-        let (reachable, probed) = self.board.reach();
+        let (reachable, probed) = self.probing.reach();
         let share = usize::from(self.config.ready_peers);
         if self.judgement.peers.sees(reachable * 100 < share * probed, now, PEERS) {
             because.push(format!(

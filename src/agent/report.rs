@@ -1,21 +1,17 @@
 //! What the agent says of itself, and what it does when asked.
 
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use twill_backends::allocate::fits;
-use twill_backends::family::{Family, PerFamily};
 use twill_backends::fault::{Code, Fault};
-use twill_backends::lease::Lease;
-use twill_backends::network::Pool;
 use twill_backends::plan::Plan;
 use twill_backends::tenure::Standing;
 
 use super::socket::{Ask, Request};
 use super::status::{
-    FaultStatus, LeaseStatus, NetworkStatus, PeerStatus, PoolStatus, ReconcileStatus, State, Status,
-    StoreStatus, UnderlayStatus, VERSION,
+    FaultStatus, LeaseStatus, NetworkStatus, PoolStatus, ReconcileStatus, State, Status, StoreStatus,
+    UnderlayStatus, VERSION,
 };
 use super::{Agent, World};
 use crate::cli;
@@ -31,7 +27,6 @@ impl<W: World> Agent<W> {
     pub(super) async fn answer(&mut self, request: Request) -> bool {
         let (answer, end) = match request.ask {
             Ask::Status => {
-                self.board.peers_changed();
                 self.write_up_at_once(crate::now());
                 (Ok(Value::Null), false)
             }
@@ -131,7 +126,7 @@ impl<W: World> Agent<W> {
                 .unwrap_or_default(),
             datapath: plan.backend().datapath().map(|_| self.carrying.status()),
             guard: self.firewall.as_ref().and_then(|_| self.guarding.status()),
-            pools: self.pools(plan).iter().map(|(_, pool)| PoolStatus::from(*pool)).collect(),
+            pools: self.census().pools.iter().map(|(_, pool)| PoolStatus::from(*pool)).collect(),
             devices: plan.backend().links().iter().map(|(_, link)| link.to_string()).collect(),
         })
     }
@@ -163,29 +158,6 @@ impl<W: World> Agent<W> {
         })
     }
 
-    pub(super) fn peers(&self) -> Vec<PeerStatus> {
-        let own = self.tenure.lease().map(|lease| &lease.key);
-        let public = |lease: &Lease| {
-            Family::ALL
-                .iter()
-                .filter_map(|family| lease.attrs.public(*family))
-                .map(|addr| addr.to_string())
-                .collect()
-        };
-        let held = |lease: &Lease| self.leases.is_held(&lease.key);
-        let peers = self.leases.iter().filter(|lease| Some(&lease.key) != own);
-        peers
-            .map(|lease| PeerStatus {
-                key: lease.key.to_string(),
-                node: lease.attrs.node_id.clone(),
-                public: public(lease),
-                backend: lease.attrs.backend_type.clone().unwrap_or_default(),
-                held: held(lease),
-                probe: self.probing.status(&lease.key, lease.attrs.probe.is_some()),
-            })
-            .collect()
-    }
-
     pub(super) fn faults(&self) -> Vec<Fault> {
         let down = self.store.error.as_ref().map(|error| Fault::new(Code::StoreDown, "store", error));
         let one = [&self.config_fault, &self.obstacle, &self.found.fault];
@@ -208,25 +180,11 @@ impl<W: World> Agent<W> {
 
     /// What is about to run out.
     fn room(&self) -> Vec<Fault> {
-        let Some(plan) = &self.plan else { return Vec::new() };
-        let near = |ip: &IpAddr| plan.host().on_link.iter().any(|net| net.contains(ip));
-        let public = |family| self.leases.iter().filter_map(move |lease| lease.attrs.public(family));
-        let on_link = |family| Some(public(family).filter(near).count());
+        let census = self.census();
         preflight::room(&Room {
             limits: self.reconciler.neighbours(),
-            on_link: PerFamily { v4: on_link(Family::V4), v6: on_link(Family::V6) },
-            pools: self.pools(plan),
-        })
-    }
-
-    /// How much of each pool is leased.
-    fn pools(&self, plan: &Plan) -> PerFamily<Use> {
-        let subnets = |family| self.leases.iter().filter_map(move |lease| lease.subnets.get(family));
-        let leased = |family, pool: &Pool| subnets(family).filter(|subnet| pool.holds(subnet)).count();
-        plan.own().network.pools.map(|family, pool| Use {
-            network: pool.network,
-            size: pool.size(),
-            leased: leased(family, &pool),
+            on_link: census.on_link,
+            pools: census.pools,
         })
     }
 

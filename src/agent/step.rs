@@ -7,7 +7,7 @@ use twill_backends::diff::Op;
 use twill_backends::host::Own;
 use twill_backends::lease::Attrs;
 use twill_backends::leases::LeaseEvent;
-use twill_backends::plan::Plan;
+use twill_backends::plan::{Plan, Replanned};
 use twill_backends::tenure::{Remark, Standing};
 
 use super::memory::Memory;
@@ -29,7 +29,7 @@ impl<W: World> Agent<W> {
             self.papers.touch();
         }
         if self.replan || !self.changed.is_empty() {
-            self.board.peers_changed();
+            self.census.take();
         }
         self.board.begins("the underlay");
         self.find_underlay(now).await;
@@ -160,9 +160,9 @@ impl<W: World> Agent<W> {
         if let Some(plan) = &mut self.plan {
             let keys = plan.update(&self.leases, &std::mem::take(&mut self.changed));
             self.carrying.want(plan);
-            let senders = plan.changed_senders();
+            let Replanned { peers, senders } = plan.replanned();
             self.guarding.follow(plan, senders);
-            self.probing.want(plan, &self.leases, &self.identity.node.to_string());
+            self.probing.follow(plan, &self.leases, peers);
             self.reconciler.touch(keys);
         }
     }

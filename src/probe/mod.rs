@@ -2,7 +2,7 @@
 //!
 //! What to send when, and what the answers mean, is decided in [`twill_backends::probe`]. Here are the sockets, the tags,
 //! and a thread of its own, so that an agent that is busy answers its peers all the same, and one that waits for an answer
-//! is never late for anything else. Nothing is shared but values, in [`tokio::sync::watch`] channels.
+//! is never late for anything else. Nothing is shared but values, in channels.
 
 pub mod secret;
 mod socket;
@@ -14,37 +14,35 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use twill_backends::family::PerFamily;
 use twill_backends::lease::LeaseKey;
 use twill_backends::probe::{Course, Finding, LineId};
 
+use self::secret::Party;
+use self::task::{Asked, Told};
+
 /// What the agent asks for.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Order {
-    /// This host's node id and secret.
-    pub node: String,
-    /// See [`secret`].
-    pub secret: String,
     /// Where this host listens.
     pub port: u16,
     /// Its tunnel addresses.
     pub overlay: PerFamily<IpAddr>,
     /// Its addresses on the underlay.
     pub underlay: PerFamily<IpAddr>,
-    /// The peers that answer probes.
-    pub peers: Arc<BTreeMap<LeaseKey, Peer>>,
     /// Whether this host's kernel is as it should be.
     pub settled: bool,
 }
 
+/// The peers that answer probes, and `None` for those that no longer do. Of others nothing changes.
+pub type Peers = BTreeMap<LeaseKey, Option<Peer>>;
+
 /// A peer that answers probes.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
-    /// Its node id.
-    pub node: String,
-    /// Its secret.
-    pub secret: String,
+    /// Who it is.
+    pub party: Party,
     /// How it is reached.
     pub courses: PerFamily<Course>,
 }
@@ -59,27 +57,33 @@ pub struct News {
     pub trouble: Option<String>,
 }
 
+/// What was found out of each peer that is probed.
+pub type Findings = Arc<BTreeMap<LineId, Finding>>;
+
 /// The thread that probes. It ends when this is dropped.
 #[derive(Debug)]
 pub struct Probes {
     orders: watch::Sender<Order>,
-    findings: watch::Receiver<Arc<BTreeMap<LineId, Finding>>>,
+    peers: mpsc::UnboundedSender<Peers>,
+    findings: watch::Receiver<Findings>,
     news: watch::Receiver<News>,
 }
 
 impl Probes {
-    /// Starts it.
+    /// Starts it, for the host that is `own`.
     ///
     /// # Errors
     /// There is no thread to be had.
-    pub fn start(order: Order) -> io::Result<Self> {
-        let (orders, ordered) = watch::channel(order);
+    pub fn start(own: Party) -> io::Result<Self> {
+        let (orders, ordered) = watch::channel(Order::default());
+        let (peers, met) = mpsc::unbounded_channel();
         let (found, findings) = watch::channel(Arc::default());
         let (tell, news) = watch::channel(News::default());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let task = task::Task::new(ordered, found, tell);
+        let task =
+            task::Task::new(own, Asked { orders: ordered, peers: met }, Told { findings: found, news: tell });
         std::thread::Builder::new().name("probe".to_owned()).spawn(move || runtime.block_on(task.run()))?;
-        Ok(Self { orders, findings, news })
+        Ok(Self { orders, peers, findings, news })
     }
 
     /// Changes what is asked for. `change` says whether it changed anything.
@@ -87,9 +91,15 @@ impl Probes {
         self.orders.send_if_modified(change);
     }
 
+    /// Changes who is probed.
+    pub fn meet(&self, peers: Peers) {
+        // A thread that is gone probes nobody.
+        self.peers.send(peers).ok();
+    }
+
     /// What was found out.
     #[must_use]
-    pub fn findings(&self) -> Arc<BTreeMap<LineId, Finding>> {
+    pub fn findings(&self) -> Findings {
         Arc::clone(&self.findings.borrow())
     }
 
@@ -105,15 +115,5 @@ impl Probes {
             // The thread is gone; nothing will ever come.
             std::future::pending::<()>().await;
         }
-    }
-}
-
-impl std::fmt::Debug for Peer {
-    /// The secret is in no log.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Peer")
-            .field("node", &self.node)
-            .field("courses", &self.courses)
-            .finish_non_exhaustive()
     }
 }

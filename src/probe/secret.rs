@@ -7,8 +7,8 @@
 //! but what it measures; one who can read it there can repeat it, but a repeated request counts only once, and a repeated
 //! answer not at all.
 
-use std::io;
 use std::path::Path;
+use std::{fmt, io};
 
 use ring::{digest, hmac};
 use twill_backends::probe::echo::{HEADER, TAG};
@@ -17,12 +17,19 @@ use uuid::Uuid;
 use crate::files;
 
 /// One end: a node, and its secret.
-#[derive(Clone, Copy)]
-pub(super) struct Party<'a> {
+#[derive(Clone, PartialEq, Eq)]
+pub struct Party {
     /// The node id.
-    pub(super) node: &'a str,
+    pub node: String,
     /// What its lease says.
-    pub(super) secret: &'a str,
+    pub secret: String,
+}
+
+impl fmt::Debug for Party {
+    /// The secret is in no log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Party").field("node", &self.node).finish_non_exhaustive()
+    }
 }
 
 /// This host's secret: kept in `dir`, so that a restart while the store is away changes nothing.
@@ -41,9 +48,9 @@ pub fn own(dir: &Path) -> (String, io::Result<()>) {
 }
 
 /// The name that a node has on the wire.
-pub(super) fn name(party: Party<'_>) -> u64 {
+pub(super) fn name(party: &Party) -> u64 {
     let mut context = digest::Context::new(&digest::SHA256);
-    for part in ["twill probe name", party.node, party.secret] {
+    for part in ["twill probe name", &party.node, &party.secret] {
         context.update(part.as_bytes());
         context.update(&[0]);
     }
@@ -51,10 +58,10 @@ pub(super) fn name(party: Party<'_>) -> u64 {
 }
 
 /// The key of two nodes: the same on both sides.
-pub(super) fn key(a: Party<'_>, b: Party<'_>) -> hmac::Key {
+pub(super) fn key(a: &Party, b: &Party) -> hmac::Key {
     let (first, second) = if a.node <= b.node { (a, b) } else { (b, a) };
     let mut context = digest::Context::new(&digest::SHA256);
-    for part in ["twill probe key", first.node, first.secret, second.node, second.secret] {
+    for part in ["twill probe key", &first.node, &first.secret, &second.node, &second.secret] {
         context.update(part.as_bytes());
         context.update(&[0]);
     }
@@ -81,30 +88,33 @@ pub(super) fn is_tagged(key: &hmac::Key, probe: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    const A: Party<'_> = Party { node: "a", secret: "one" };
-    const B: Party<'_> = Party { node: "b", secret: "two" };
+    fn party(node: &str, secret: &str) -> Party {
+        Party { node: node.to_owned(), secret: secret.to_owned() }
+    }
 
     #[test]
     fn two_nodes_share_a_key_that_nobody_else_has() {
         let header = [7; HEADER];
-        let good = tag(&key(A, B), &header);
-        assert_eq!(good, tag(&key(B, A), &header));
+        let (a, b) = (party("a", "one"), party("b", "two"));
+        let good = tag(&key(&a, &b), &header);
+        assert_eq!(good, tag(&key(&b, &a), &header));
         let others = [
-            key(A, Party { secret: "other", ..B }),
-            key(Party { secret: "other", ..A }, B),
-            key(A, Party { node: "c", ..B }),
-            key(Party { node: "ab", secret: "" }, B),
+            key(&a, &party("b", "other")),
+            key(&party("a", "other"), &b),
+            key(&a, &party("c", "two")),
+            key(&party("ab", ""), &b),
         ];
         for other in others {
             assert_ne!(good, tag(&other, &header));
         }
-        assert_ne!(name(A), name(B));
-        assert_ne!(name(A), name(Party { secret: "other", ..A }));
+        assert_ne!(name(&a), name(&b));
+        assert_ne!(name(&a), name(&party("a", "other")));
+        assert!(!format!("{a:?}").contains("one"), "no log says the secret");
     }
 
     #[test]
     fn a_probe_without_its_tag_is_none() {
-        let key = key(A, B);
+        let key = key(&party("a", "one"), &party("b", "two"));
         let mut probe = [1; HEADER + TAG + 10];
         let tag = tag(&key, &[1; HEADER]);
         assert!(!is_tagged(&key, &probe) && !is_tagged(&key, &probe[..HEADER + 3]) && !is_tagged(&key, &[]));

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use nix::libc;
 use ring::hmac;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use twill_backends::family::Family;
 use twill_backends::lease::LeaseKey;
 use twill_backends::probe::echo::{Echo, HEADER, SHORTEST, TAG};
@@ -16,7 +16,7 @@ use twill_backends::probe::{Finding, LineId, Outgoing, Prober, Verdict, Way, hea
 
 use super::secret::{self, Party};
 use super::sockets::{self, Socket, Sockets, heard};
-use super::{News, Order, socket};
+use super::{Findings, News, Order, Peer, Peers, socket};
 
 /// The shortest time between two accounts of what was found out, and how many peers there are for each such time more:
 /// an account of a thousand peers takes some milliseconds.
@@ -29,40 +29,50 @@ const LONGEST: usize = 1 << 16;
 /// How many changes of verdict are logged one by one.
 const LOGGED: usize = 5;
 
+/// What the thread is asked for.
+pub(super) struct Asked {
+    pub(super) orders: watch::Receiver<Order>,
+    pub(super) peers: mpsc::UnboundedReceiver<Peers>,
+}
+
+/// What it tells.
+pub(super) struct Told {
+    pub(super) findings: watch::Sender<Findings>,
+    pub(super) news: watch::Sender<News>,
+}
+
 /// The thread that probes.
 pub(super) struct Task {
-    orders: watch::Receiver<Order>,
-    findings: watch::Sender<Arc<BTreeMap<LineId, Finding>>>,
-    news: watch::Sender<News>,
+    own: Party,
+    asked: Asked,
+    told: Told,
     order: Order,
+    peers: BTreeMap<LeaseKey, Peer>,
     prober: Prober,
     sockets: Sockets,
     /// Who has which name on the wire, and the key shared with it.
     keys: BTreeMap<u64, (LeaseKey, hmac::Key)>,
     names: BTreeMap<LeaseKey, u64>,
-    own: u64,
+    own_name: u64,
     verdicts: BTreeMap<LineId, Verdict>,
     account_at: Instant,
     buffer: Vec<u8>,
 }
 
 impl Task {
-    pub(super) fn new(
-        orders: watch::Receiver<Order>,
-        findings: watch::Sender<Arc<BTreeMap<LineId, Finding>>>,
-        news: watch::Sender<News>,
-    ) -> Self {
+    pub(super) fn new(own: Party, asked: Asked, told: Told) -> Self {
         let now = Instant::now();
         Self {
-            orders,
-            findings,
-            news,
+            own_name: secret::name(&own),
+            own,
+            asked,
+            told,
             order: Order::default(),
+            peers: BTreeMap::new(),
             prober: Prober::new(fastrand::u32(..), now),
             sockets: BTreeMap::new(),
             keys: BTreeMap::new(),
             names: BTreeMap::new(),
-            own: 0,
             verdicts: BTreeMap::new(),
             account_at: now,
             buffer: vec![0; LONGEST],
@@ -71,11 +81,12 @@ impl Task {
 
     /// Probes until nobody asks for it any more.
     pub(super) async fn run(mut self) {
-        self.orders.mark_changed();
+        // Before the first peers are known there is nothing to tell of them: what an earlier process measured holds.
+        match self.asked.peers.recv().await {
+            Some(peers) => self.meet(peers),
+            None => return,
+        }
         loop {
-            if self.orders.has_changed().unwrap_or(false) {
-                self.follow();
-            }
             let now = Instant::now();
             sockets::keep(&mut self.sockets, &self.order, now);
             for out in self.prober.requests(now) {
@@ -84,13 +95,17 @@ impl Task {
             self.tell(now);
             let due = self.due(now).max(now + TURN);
             let heard = tokio::select! {
-                ordered = self.orders.changed() => match ordered {
+                ordered = self.asked.orders.changed() => match ordered {
                     Ok(()) => {
-                        self.orders.mark_changed();
+                        self.obey();
                         None
                     }
                     Err(_) => return,
                 },
+                Some(peers) = self.asked.peers.recv() => {
+                    self.meet(peers);
+                    None
+                }
                 heard = heard(&self.sockets) => Some(heard),
                 () = tokio::time::sleep_until(due.into()) => None,
             };
@@ -113,32 +128,49 @@ impl Task {
     }
 
     /// Takes an order.
-    fn follow(&mut self) {
-        let order = self.orders.borrow_and_update().clone();
-        self.prober.settled(order.settled);
-        let same = (&order.node, &order.secret) == (&self.order.node, &self.order.secret);
-        if !same || !Arc::ptr_eq(&order.peers, &self.order.peers) {
-            let own = Party { node: &order.node, secret: &order.secret };
-            self.own = secret::name(own);
-            (self.keys, self.names) = (BTreeMap::new(), BTreeMap::new());
-            let mut courses = BTreeMap::new();
-            for (lease, peer) in order.peers.iter() {
-                let party = Party { node: &peer.node, secret: &peer.secret };
-                let name = secret::name(party);
-                self.names.insert(lease.clone(), name);
-                self.keys.insert(name, (lease.clone(), secret::key(own, party)));
-                courses
-                    .extend(peer.courses.iter().map(|(family, course)| ((lease.clone(), family), *course)));
-            }
-            self.prober.follow(courses, Instant::now());
-            self.account_at = Instant::now();
+    fn obey(&mut self) {
+        self.order = self.asked.orders.borrow_and_update().clone();
+        self.prober.settled(self.order.settled);
+    }
+
+    fn meet(&mut self, peers: Peers) {
+        peers.into_iter().for_each(|(lease, peer)| self.follow(lease, peer));
+    }
+
+    /// Probes a peer from now on, in this way; `None`: no longer.
+    fn follow(&mut self, lease: LeaseKey, peer: Option<Peer>) {
+        let now = Instant::now();
+        for family in Family::ALL {
+            let course = peer.as_ref().and_then(|peer| peer.courses.get(family)).copied();
+            self.prober.follow(&(lease.clone(), family), course, now);
         }
-        self.order = order;
+        if self.peers.get(&lease).map(|known| &known.party) != peer.as_ref().map(|peer| &peer.party) {
+            self.name(&lease, peer.as_ref().map(|peer| &peer.party));
+        }
+        match peer {
+            Some(peer) => self.peers.insert(lease, peer),
+            None => self.peers.remove(&lease),
+        };
+    }
+
+    /// A lease is this party's from now on, or nobody's. Several leases can be one's.
+    fn name(&mut self, lease: &LeaseKey, party: Option<&Party>) {
+        if let Some(name) = self.names.remove(lease)
+            && let Some((_, key)) = self.keys.remove(&name)
+            && let Some((other, _)) = self.names.iter().find(|(_, other)| **other == name)
+        {
+            self.keys.insert(name, (other.clone(), key));
+        }
+        if let Some(party) = party {
+            let name = secret::name(party);
+            self.names.insert(lease.clone(), name);
+            self.keys.insert(name, (lease.clone(), secret::key(&self.own, party)));
+        }
     }
 
     fn request(&mut self, out: &Outgoing, now: Instant) {
         let (lease, family) = &out.line;
-        let course = self.order.peers.get(lease).and_then(|peer| peer.courses.get(*family));
+        let course = self.peers.get(lease).and_then(|peer| peer.courses.get(*family));
         let Some(port) = course.map(|course| course.port) else { return };
         let sent = self.send(out, SocketAddr::new(out.to, port));
         if sent.is_err_and(|error| error.raw_os_error() == Some(libc::EMSGSIZE)) {
@@ -155,7 +187,7 @@ impl Task {
         let Ok(length) = u16::try_from(length) else {
             return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
         };
-        let header = out.echo.encode(self.own, length);
+        let header = out.echo.encode(self.own_name, length);
         let mut probe = vec![0; usize::from(length).max(SHORTEST)];
         probe[..HEADER].copy_from_slice(&header);
         probe[HEADER..HEADER + TAG].copy_from_slice(&secret::tag(key, &header));
@@ -208,16 +240,16 @@ impl Task {
     fn tell(&mut self, now: Instant) {
         let trouble = self.sockets.values().filter_map(|socket| socket.trouble(now)).next();
         let decided = self.prober.decide();
-        let first = self.news.borrow().limits.is_none();
+        let first = self.told.news.borrow().limits.is_none();
         let limits = (decided || first || self.account_at <= now)
             .then(|| self.prober.limits().map(|(line, mtu)| (line.clone(), mtu)).collect());
-        self.news.send_if_modified(|news| {
+        self.told.news.send_if_modified(|news| {
             let before = news.clone();
             news.limits = limits.or(news.limits.take());
             news.trouble = trouble;
             *news != before
         });
-        if self.account_at > now {
+        if self.account_at > now && !decided {
             return;
         }
         let findings: BTreeMap<LineId, Finding> =
@@ -225,7 +257,7 @@ impl Task {
         let times = u32::try_from(findings.len() / ACCOUNTED).unwrap_or(u32::MAX);
         self.account_at = now + ACCOUNT * times.saturating_add(1);
         self.log(&findings);
-        self.findings.send_replace(Arc::new(findings));
+        self.told.findings.send_replace(Arc::new(findings));
     }
 
     /// Logs what became of peers.

@@ -122,11 +122,7 @@ impl PeerStatus {
     /// Whether packets to its pods pass; `None` where nothing can tell.
     #[must_use]
     pub fn is_reachable(&self) -> Option<bool> {
-        match self.probe.as_ref()?.verdict {
-            Verdict::Unknown => None,
-            Verdict::Ok | Verdict::UnderlayDown | Verdict::AgentDown => Some(true),
-            Verdict::OverlayDown | Verdict::PortEaten | Verdict::OneWay | Verdict::PeerDown => Some(false),
-        }
+        self.probe.as_ref()?.verdict.passes()
     }
 }
 
