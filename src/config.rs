@@ -3,6 +3,7 @@
 //! [`crate::cli`] reads what was typed and builds these values; everything after it only sees them.
 
 mod bench;
+mod bundle;
 mod doctor;
 mod error;
 mod migrate;
@@ -13,6 +14,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use bench::{BenchConfig, Ends, Measure, Subject};
+pub use bundle::{BundleConfig, Out};
 pub use doctor::DoctorConfig;
 pub use error::{BadLine, ConfigError};
 pub use migrate::MigrateConfig;

@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 /// # Errors
 /// As the file system answers; the file is then as it was, and nothing is left beside it.
 pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
-    let dir = path.parent().unwrap_or(Path::new("."));
+    // A name alone has an empty parent.
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(dir)?;
     let temp = beside(path);
     let written = write_new(&temp, content, mode).and_then(|()| fs::rename(&temp, path));

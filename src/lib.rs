@@ -18,6 +18,7 @@
 //! ```
 
 pub mod agent;
+pub mod bundle;
 pub mod catalogue;
 pub mod cli;
 pub mod cni;

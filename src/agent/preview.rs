@@ -45,11 +45,19 @@ impl Preview {
     }
 }
 
-impl From<Survey> for Preview {
-    fn from(survey: Survey) -> Self {
+impl From<&Survey> for Preview {
+    fn from(survey: &Survey) -> Self {
         let Survey { lease: Lease { key, subnets, .. }, claim, plan, observed, rules, faults, .. } = survey;
-        let (want, mtu) = (plan.want().clone(), plan.backend().mtu(plan.host()));
-        Self { key, claim, subnets, mtu, want, have: observed.net, rules, faults }
+        Self {
+            key: key.clone(),
+            claim: *claim,
+            subnets: *subnets,
+            mtu: plan.backend().mtu(plan.host()),
+            want: plan.want().clone(),
+            have: observed.net.clone(),
+            rules: rules.clone(),
+            faults: faults.clone(),
+        }
     }
 }
 

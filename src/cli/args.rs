@@ -3,11 +3,13 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand};
 use ipnet::IpNet;
 use uuid::Uuid;
 
 use super::bench::BenchArgs;
+use super::bundle::BundleArgs;
+use super::demo::DemoArgs;
 use super::doctor::DoctorArgs;
 use super::generate::CompletionShell;
 use super::go;
@@ -66,6 +68,8 @@ pub(super) enum Verb {
     Migrate(MigrateVerb),
     /// Look at this host and its store, and say what is wrong and how to mend it; exit 0 nothing, 1 warnings, 2 broken
     Doctor(DoctorArgs),
+    /// Write one archive for a bug report: what can be known of this host's fabric, secrets removed
+    Bundle(BundleArgs),
     /// Say what a code means, what it breaks and what to do; without a code, list all
     Explain {
         /// As `twill status`, `twill doctor` or an error prints it
@@ -170,43 +174,6 @@ pub(super) struct ReleaseArgs {
     /// The one this host holds
     #[arg(long)]
     pub(super) own: bool,
-}
-
-/// The size and shape of a demo.
-#[derive(Debug, Args)]
-pub(super) struct DemoArgs {
-    /// How many hosts, 2 to 100
-    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u16).range(2..=100))]
-    pub(super) hosts: u16,
-    /// Where the leases live
-    #[arg(long, default_value = "file")]
-    pub(super) store: DemoStoreArg,
-    /// What carries the pods' packets
-    #[arg(long, default_value = "vxlan")]
-    pub(super) backend: DemoBackendArg,
-    /// Dual-stack; a pair counts when both families pass
-    #[arg(long)]
-    pub(super) ipv6: bool,
-    /// Leave everything up at the end, and say how to look around
-    #[arg(long)]
-    pub(super) keep: bool,
-    /// End stdout with one JSON object
-    #[arg(long)]
-    pub(super) json: bool,
-}
-
-/// Spellings of [`crate::config::DemoStore`].
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(super) enum DemoStoreArg {
-    File,
-    Etcd,
-}
-
-/// Spellings of [`crate::config::DemoBackend`].
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(super) enum DemoBackendArg {
-    Vxlan,
-    HostGw,
 }
 
 /// Which fabric; shared by every command that talks about one.

@@ -7,7 +7,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use uuid::Uuid;
 
 use super::generate::CompletionShell;
-use crate::config::{BenchConfig, Config, DemoConfig, DoctorConfig, MigrateConfig, Site};
+use crate::config::{BenchConfig, BundleConfig, Config, DemoConfig, DoctorConfig, MigrateConfig, Site};
 use crate::views::peers::Order;
 
 /// What a command line asks for.
@@ -119,6 +119,13 @@ pub enum Command {
         typed: bool,
         /// One JSON object, else text.
         json: bool,
+    },
+    /// Make an archive for a bug report.
+    Bundle {
+        /// Where to look, and where it goes.
+        config: BundleConfig,
+        /// Whether flags of the agent were given: else those of the running agent count.
+        typed: bool,
     },
     /// Say what a code means.
     Explain {

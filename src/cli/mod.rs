@@ -7,7 +7,9 @@
 
 mod args;
 mod bench;
+mod bundle;
 mod command;
+mod demo;
 mod doctor;
 mod flanneld;
 mod generate;
@@ -119,8 +121,8 @@ mod tests {
     fn word() -> impl Strategy<Value = OsString> {
         let names: Vec<&str> = table::rows().map(|row| row.name).collect();
         let verbs = [
-            "agent", "plan", "cleanup", "doctor", "explain", "status", "config", "set", "get", "lease",
-            "reserve", "release",
+            "agent", "plan", "cleanup", "doctor", "bundle", "explain", "status", "config", "set", "get",
+            "lease", "reserve", "release",
         ];
         prop_oneof![
             prop::sample::select(verbs.to_vec()).prop_map(OsString::from),

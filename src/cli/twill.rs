@@ -9,21 +9,21 @@ use clap::{Arg, ArgMatches, Args, CommandFactory, FromArgMatches};
 use ipnet::IpNet;
 
 use super::args::{
-    AgentArgs, Cli, ConfigVerb, DemoArgs, DemoBackendArg, DemoStoreArg, GenerateVerb, LeaseVerb, OwnerArgs,
-    ReleaseArgs, SiteArgs, Verb,
+    AgentArgs, Cli, ConfigVerb, GenerateVerb, LeaseVerb, OwnerArgs, ReleaseArgs, SiteArgs, Verb,
 };
+use super::bundle::BundleArgs;
 use super::doctor::DoctorArgs;
 use super::looks::{self, PeersArgs, StatusArgs, TraceArgs, VerifyArgs};
 use super::migrate::MigrateVerb;
 use super::table::{self, FLANNELD_FLAGS, Fate, FlagRow, Kind};
-use super::{Command, Env, Exit, Generate, Owner, Release, resolve};
-use crate::config::{BadLine, ConfigError, DemoBackend, DemoConfig, DemoStore};
+use super::{Command, Env, Exit, Generate, Owner, Release, bundle, resolve};
+use crate::config::{BadLine, ConfigError};
 
 const PREFIX: &str = "TWILL";
 
 /// Subcommands that take every flag of the agent; those without effect included, so that a unit's line can
 /// be pasted.
-const AGENT_LIKE: [&str; 6] = ["agent", "plan", "verify", "trace", "doctor", "cleanup"];
+const AGENT_LIKE: [&str; 7] = ["agent", "plan", "verify", "trace", "doctor", "bundle", "cleanup"];
 
 /// What is to be known of the flags besides their values.
 struct Flags {
@@ -195,8 +195,10 @@ fn command(verb: Verb, flags: Flags, env: &Env) -> Result<Command, Exit> {
         Verb::Migrate(MigrateVerb::Check(args)) => Ok(Command::MigrateCheck(args.resolve(env))),
         Verb::Doctor(DoctorArgs { agent, look, json }) => resolve::config(agent, ignored)
             .map(|config| Command::Doctor { config: look.resolve(config), typed, json }),
+        Verb::Bundle(BundleArgs { agent, look, out }) => resolve::config(agent, ignored)
+            .map(|config| Command::Bundle { config: bundle::resolve(look.resolve(config), out), typed }),
         Verb::Explain { code, json } => Ok(Command::Explain { code, json }),
-        Verb::Demo(args) => Ok(Command::Demo(demo(&args))),
+        Verb::Demo(args) => Ok(Command::Demo(args.resolve())),
         Verb::Bench(args) => Ok(Command::Bench(args.resolve())),
         Verb::Generate(GenerateVerb::Completions { shell }) => {
             Ok(Command::Generate(Generate::Completions(shell)))
@@ -250,23 +252,6 @@ fn release(args: ReleaseArgs) -> Release {
     args.key.map_or(Release::Own, Release::Key)
 }
 
-fn demo(args: &DemoArgs) -> DemoConfig {
-    DemoConfig {
-        hosts: args.hosts,
-        store: match args.store {
-            DemoStoreArg::File => DemoStore::File,
-            DemoStoreArg::Etcd => DemoStore::Etcd,
-        },
-        backend: match args.backend {
-            DemoBackendArg::Vxlan => DemoBackend::Vxlan,
-            DemoBackendArg::HostGw => DemoBackend::HostGw,
-        },
-        ipv6: args.ipv6,
-        keep: args.keep,
-        json: args.json,
-    }
-}
-
 fn clap_exit(error: &clap::Error) -> Exit {
     let text = error.render().to_string();
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
@@ -281,7 +266,9 @@ mod tests {
     use super::*;
     use crate::cli::table::TWILL_FLAGS;
     use crate::cli::{Fabric, Stream};
-    use crate::config::{Config, Ends, Measure, Site, StoreConfig, Subject};
+    use crate::config::{
+        Config, DemoBackend, DemoConfig, DemoStore, Ends, Measure, Out, Site, StoreConfig, Subject,
+    };
     use crate::views::peers::Order;
 
     fn line(args: &[&str], env: &[(&str, &str)]) -> Result<Command, Exit> {
@@ -317,6 +304,7 @@ mod tests {
             | Command::MigrateCheck(_)
             | Command::Explain { .. }
             | Command::Doctor { .. }
+            | Command::Bundle { .. }
             | Command::Generate(_)
             | Command::Version => panic!("{command:?}"),
         }
@@ -376,6 +364,13 @@ mod tests {
         let doctor = line(&["doctor", "--json", "--proc=/p", "--vmodule=x=1"], &[]).unwrap();
         let Command::Doctor { config, typed: true, json: true } = doctor else { panic!("{doctor:?}") };
         assert_eq!((config.proc.to_str(), config.agent.site.warnings.len()), (Some("/p"), 1));
+        let bundle = |args: &[&str]| match line(args, &[]) {
+            Ok(Command::Bundle { config, typed: false }) => config.out,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(bundle(&["bundle", "--root=/r"]), Out::Here);
+        assert_eq!(bundle(&["bundle", "--out", "/tmp/b"]), Out::File("/tmp/b".into()));
+        assert_eq!(bundle(&["bundle", "--out=-"]), Out::Stdout);
         assert!(matches!(line(&["explain"], &[]), Ok(Command::Explain { code: None, json: false })));
         let explain = line(&["explain", "store-down", "--json"], &[]).unwrap();
         assert!(matches!(explain, Command::Explain { code: Some(code), json: true } if code == "store-down"));

@@ -194,7 +194,7 @@ async fn ahead(config: &Config, agent: &facts::Agent, store: &Store) -> Option<R
     if !alone || store.network.is_err() || store.entries.is_err() {
         return None;
     }
-    let previewed = survey(config).await.map(Preview::from);
+    let previewed = survey(config).await.map(|survey| Preview::from(&survey));
     Some(previewed.map_err(|error| match error.downcast_ref::<AgentError>() {
         Some(AgentError::Preflight(refusals)) => Refused::Faults(refusals.clone()),
         Some(AgentError::Refused(fault)) => Refused::Faults(vec![fault.clone()]),

@@ -10,16 +10,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use futures::StreamExt;
-use http::{Request, header};
-use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Bytes;
-use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
 use twill_backends::family::Family;
 use twill_backends::lease::Lease;
 
-use super::{Failure, running};
+use super::{Failure, http, running};
 use crate::config::Site;
 use crate::views::hosts::Said;
 
@@ -27,8 +24,6 @@ use crate::views::hosts::Said;
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How many are asked at once.
 const AT_ONCE: usize = 64;
-/// The longest status in bytes: that of some ten thousand peers.
-const LONGEST: usize = 16 << 20;
 /// Where the status is.
 const PATH: &str = "/v1/status";
 
@@ -70,27 +65,7 @@ async fn one(public: IpAddr, port: u16) -> Said {
 }
 
 async fn get(addr: SocketAddr) -> Result<(u16, Bytes), Failure> {
-    let stream = TokioIo::new(TcpStream::connect(addr).await?);
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await?;
-    let request = Request::get(PATH)
-        .header(header::HOST, addr.to_string())
-        .header(header::CONNECTION, "close")
-        .body(Empty::<Bytes>::new())?;
-    let exchange = async {
-        let answer = sender.send_request(request).await?;
-        let code = answer.status().as_u16();
-        let body = Limited::new(answer.into_body(), LONGEST).collect().await?;
-        Ok((code, body.to_bytes()))
-    };
-    tokio::pin!(exchange);
-    tokio::select! {
-        answer = &mut exchange => answer,
-        // The connection may end before its last bytes were taken.
-        ended = connection => {
-            ended?;
-            exchange.await
-        }
-    }
+    http::get(TcpStream::connect(addr).await?, &addr.to_string(), PATH).await
 }
 
 #[cfg(test)]

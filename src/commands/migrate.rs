@@ -125,11 +125,13 @@ async fn network(config: &Config) -> Result<NetworkConfig, String> {
 }
 
 async fn preview(config: &Config) -> Result<Preview, Vec<String>> {
-    survey(config).await.map(Preview::from).map_err(|error| match error.downcast_ref::<AgentError>() {
-        Some(AgentError::Preflight(refusals)) => {
-            refusals.iter().map(|refusal| refusal.cause.clone()).collect()
+    survey(config).await.map(|survey| Preview::from(&survey)).map_err(|error| {
+        match error.downcast_ref::<AgentError>() {
+            Some(AgentError::Preflight(refusals)) => {
+                refusals.iter().map(|refusal| refusal.cause.clone()).collect()
+            }
+            Some(AgentError::Refused(_) | AgentError::TakeOver(_)) | None => vec![crate::chain(&*error)],
         }
-        Some(AgentError::Refused(_) | AgentError::TakeOver(_)) | None => vec![crate::chain(&*error)],
     })
 }
 

@@ -1,10 +1,12 @@
 //! What each command of the program does: from resolved configuration to an exit.
 
 mod agent;
+mod bundle;
 mod doctor;
 mod explain;
 mod fleet;
 mod generate;
+mod http;
 mod lease;
 mod migrate;
 mod network;
@@ -54,6 +56,9 @@ pub fn run(command: Command) -> Exit {
         Command::Version => printed(format!("twill {VERSION}\n")),
         Command::Doctor { config, typed, json } => {
             blocking(doctor::run(config, typed, json)).unwrap_or_else(|error| failed(&error))
+        }
+        Command::Bundle { config, typed } => {
+            blocking(bundle::run(config, typed)).unwrap_or_else(|error| failed(&error))
         }
         Command::Explain { code, json } => {
             explain::run(code.as_deref(), json).unwrap_or_else(|error| failed(&error))

@@ -16,7 +16,7 @@ use crate::telemetry;
 /// Prints the operations that an agent would do, each with its reason. Nothing is written.
 pub(super) async fn plan(config: Config) -> Outcome {
     telemetry::warnings_to_stderr(config.verbosity);
-    let lines = Preview::from(survey(&config).await?).lines();
+    let lines = Preview::from(&survey(&config).await?).lines();
     if lines.is_empty() {
         return Ok("nothing to do: this host is as it should be\n".to_owned());
     }

@@ -72,7 +72,8 @@ async fn others(survey: &Survey, port: Option<u16>) -> Result<Vec<Other>, Failur
     Ok(leases.iter().map(other).collect())
 }
 
-fn report(survey: &Survey) -> Report {
+/// This host, compared with what its leases want of it.
+pub(super) fn report(survey: &Survey) -> Report {
     let want = survey.plan.want();
     // That the store is away is said by itself.
     let faults = survey.faults.iter().filter(|fault| fault.code != Code::StoreDown);

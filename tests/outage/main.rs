@@ -9,6 +9,7 @@
 )]
 
 mod ask;
+mod bundle;
 mod fabric;
 
 mod etcd;

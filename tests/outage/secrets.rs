@@ -9,12 +9,13 @@ use twill::lab::AgentOptions;
 use crate::ask::{wait_log, wait_status};
 use crate::fabric::{Fabric, SOON, TWILL, VXLAN, fabric};
 
-const USER: &str = "flannel";
+pub(crate) const USER: &str = "flannel";
 /// Unlike anything else that is logged; no shorter than what a log might cut it to.
-const PASSWORD: &str = "Xyzzy7-plugh9-nobody-reads-this";
+pub(crate) const PASSWORD: &str = "Xyzzy7-plugh9-nobody-reads-this";
 const WRONG: &str = "Wrong4-plover2-nobody-reads-that";
 
-fn enable(fabric: &Fabric) {
+/// Has etcd ask for the password.
+pub(crate) fn enable(fabric: &Fabric) {
     for line in [
         "user add root:rootish",
         "user grant-role root root",
@@ -35,7 +36,8 @@ fn chatty(fabric: &Fabric) -> AgentOptions {
     options
 }
 
-fn in_environment(mut options: AgentOptions, password: &str) -> AgentOptions {
+/// An agent that is told the password where `ps` does not show it.
+pub(crate) fn in_environment(mut options: AgentOptions, password: &str) -> AgentOptions {
     options.env.push(("TWILL_ETCD_USERNAME".into(), USER.into()));
     options.env.push(("TWILL_ETCD_PASSWORD".into(), password.into()));
     options
