@@ -49,7 +49,7 @@ impl History {
     }
 
     /// How often what was mended, `others` beside the kernel.
-    pub(super) fn repairs(&self, others: [(&'static str, u64); 2]) -> BTreeMap<String, u64> {
+    pub(super) fn repairs(&self, others: [(&'static str, u64); 3]) -> BTreeMap<String, u64> {
         let none = KINDS.map(|kind| (kind, 0));
         let all = none.into_iter().chain(self.repairs.iter().map(|(kind, count)| (*kind, *count)));
         all.chain(others).map(|(kind, count)| (kind.to_owned(), count)).collect()
@@ -107,7 +107,7 @@ mod tests {
     fn every_kind_is_there_from_the_start() {
         let mut history = History::default();
         history.repaired(&[Op::SetSysctl("a".to_owned(), "1".to_owned())]);
-        let repairs = history.repairs([("firewall", 2), ("guard", 0)]);
-        assert_eq!((repairs.len(), repairs["sysctl"], repairs["route"], repairs["firewall"]), (7, 1, 0, 2));
+        let repairs = history.repairs([("file", 1), ("firewall", 2), ("guard", 0)]);
+        assert_eq!((repairs.len(), repairs["sysctl"], repairs["route"], repairs["firewall"]), (8, 1, 0, 2));
     }
 }

@@ -19,6 +19,9 @@ pub(super) struct Papers {
     env: PathBuf,
     snapshot: PathBuf,
     written: bool,
+    /// What subnet.env was made to say last.
+    said: Option<String>,
+    repairs: u64,
     env_fault: Option<Fault>,
     snapshot_fault: Option<Fault>,
     /// When the snapshot is to be written: it changed, and the last write is long enough ago.
@@ -32,6 +35,8 @@ impl Papers {
             env,
             snapshot,
             written: false,
+            said: None,
+            repairs: 0,
             env_fault: None,
             snapshot_fault: None,
             save_at: None,
@@ -59,6 +64,11 @@ impl Papers {
         self.written
     }
 
+    /// How often somebody else had changed or removed subnet.env.
+    pub(super) const fn repairs(&self) -> u64 {
+        self.repairs
+    }
+
     pub(super) fn faults(&self) -> impl Iterator<Item = &Fault> {
         self.env_fault.iter().chain(&self.snapshot_fault)
     }
@@ -76,8 +86,9 @@ impl Papers {
 
     /// Writes subnet.env unless it says so already. Returns whether it had to be written.
     pub(super) fn keep_env(&mut self, want: &SubnetEnv) -> bool {
-        if std::fs::read_to_string(&self.env).is_ok_and(|text| text == want.to_string()) {
-            self.written = true;
+        let text = want.to_string();
+        if std::fs::read_to_string(&self.env).is_ok_and(|found| found == text) {
+            (self.written, self.said) = (true, Some(text));
             return false;
         }
         let failed = want.write(&self.env).err();
@@ -85,6 +96,10 @@ impl Papers {
             .map(|error| Fault::new(Code::FileFailed, self.env.display().to_string(), error.to_string()));
         self.written = fault.is_none();
         note(&mut self.env_fault, fault);
+        if self.written {
+            self.repairs += u64::from(self.said.as_ref() == Some(&text));
+            self.said = Some(text);
+        }
         self.written
     }
 
@@ -217,8 +232,10 @@ mod tests {
         assert!(papers.keep_env(&env(1450)) && papers.written());
         assert!(!papers.keep_env(&env(1450)));
         assert!(papers.keep_env(&env(1400)));
+        assert_eq!(papers.repairs(), 0, "nobody else wrote it");
         fs::write(&papers.env, "FLANNEL_MTU=9000\n").unwrap();
         assert!(papers.keep_env(&env(1400)));
+        assert_eq!(papers.repairs(), 1);
         assert_eq!(fs::read_to_string(&papers.env).unwrap(), env(1400).to_string());
         assert!(papers.remove_env().unwrap() && !papers.remove_env().unwrap());
     }

@@ -68,9 +68,11 @@ impl<W: World> Agent<W> {
         let faults = self.faults();
         self.history.sees(&faults);
         self.history.follows(!self.store.connected || !self.changed.is_empty() || !self.converged(), now);
-        let repaired = self
-            .history
-            .repairs([("firewall", self.filtering.repairs()), ("guard", self.guarding.repairs())]);
+        let repaired = self.history.repairs([
+            ("file", self.papers.repairs()),
+            ("firewall", self.filtering.repairs()),
+            ("guard", self.guarding.repairs()),
+        ]);
         Status {
             version: VERSION,
             state: match (self.judgement.said().ready, faults.is_empty() && self.store.connected) {

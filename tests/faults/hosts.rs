@@ -4,12 +4,12 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use twill::lab::{AgentProcess, Netns, tail};
+use twill::lab::{AgentProcess, BRIDGE, Netns, tail};
 
 use crate::dump::{self, difference, sh};
 use crate::fabric::{PATIENCE, options, wait_for};
 use crate::scenario::{Allowed, SECOND, Scenario, play};
-use crate::world::{Backend, World, fault, long};
+use crate::world::{Backend, LEASES, World, fault, long};
 
 /// What a host may take over a change of its own address: others have to hear of it.
 const MOVE: Allowed = Allowed::Gap(Duration::from_secs(3));
@@ -26,6 +26,7 @@ fn scenarios(world: &World) -> Vec<Scenario> {
         Scenario::new("a second host with its address", &[17], Allowed::Nothing, second_with_the_address),
         Scenario::new("Network overlaps a host's", &[28], Allowed::Nothing, overlapping_network),
         Scenario::new("sources seen", &[24], Allowed::Nothing, sources_seen),
+        Scenario::new("subnet reserved", &[15], Allowed::Nothing, reserved),
     ];
     if world.backend != Backend::HostGw {
         all.push(Scenario::new("port taken on a host", &[32], Allowed::Nothing, port_taken));
@@ -51,10 +52,11 @@ fn address_changed(world: &mut World) {
     fabric.lab.readdress(0).unwrap();
 }
 
-/// An agent on the fourth host.
-fn newcomer(world: &World, flags: &[&str]) -> AgentProcess {
+/// An agent on the last host, which has none so far.
+pub(crate) fn newcomer(world: &World, flags: &[&str]) -> AgentProcess {
     let all = [world.backend.flags(), flags].concat();
-    world.fabric.lab.hosts[3].agent(&options(world.fabric.store.clone(), &all)).unwrap()
+    let host = world.fabric.lab.hosts.last().unwrap();
+    host.agent(&options(world.fabric.store.clone(), &all)).unwrap()
 }
 
 /// Waits until an agent has a fault with this code, and returns its cause.
@@ -103,15 +105,42 @@ fn port_taken(world: &mut World) {
     });
     drop(taken);
     agent.wait_ready(PATIENCE).unwrap();
-    leave(&mut agent);
-    dump::run(&net, "ip link del flannel.1");
+    leave(world, &mut agent);
 }
 
-/// An agent gives its lease back, and ends.
-fn leave(agent: &mut AgentProcess) {
+/// The newcomer gives its lease back, and ends; the host is as it was before it came.
+pub(crate) fn leave(world: &World, agent: &mut AgentProcess) {
     // It may end before it has answered.
     drop(agent.twill(&["lease", "release"], &["--own"]));
     agent.wait(PATIENCE).unwrap();
+    let net = &world.fabric.lab.hosts.last().unwrap().net;
+    for link in net.links().unwrap().iter().filter(|link| ["flannel.1", BRIDGE].contains(&link.as_str())) {
+        net.delete_link(link).unwrap();
+    }
+}
+
+/// A subnet kept for a host is that host's, also once its agent has forgotten everything, and nobody else's.
+fn reserved(world: &mut World) {
+    let (subnet, key) = ("10.244.199.0/24", format!("{LEASES}/10.244.199.0-24"));
+    let reserve = |address: &str| {
+        world.fabric.agents[0].twill(&["lease", "reserve"], &[subnet, "--public-ip", address])
+    };
+    reserve("192.168.77.4").unwrap();
+    let refused = reserve("192.168.77.9").unwrap_err().to_string();
+    assert!(refused.contains("overlaps the reservation"), "{refused}");
+    let mut agent = newcomer(world, &[]);
+    agent.wait_ready(PATIENCE).unwrap();
+    let got = agent.subnet().unwrap();
+    assert_eq!(got.gateways()[0].trunc().to_string(), subnet);
+    let pod = world.fabric.lab.hosts[3].pod(&got).unwrap();
+    agent.kill(Signal::SIGKILL).unwrap();
+    std::fs::remove_dir_all(&agent.files.state).unwrap();
+    agent.restart().unwrap();
+    agent.wait_ready(PATIENCE).unwrap();
+    assert_eq!(agent.subnet().unwrap().gateways(), got.gateways());
+    leave(world, &mut agent);
+    drop(pod);
+    world.ctl(&["del", &key]);
 }
 
 /// Whom the far end takes a packet to be from.

@@ -23,6 +23,9 @@ mod breaks;
 #[path = "../heal/dump.rs"]
 #[allow(dead_code, reason = "what the tests of healing have beyond this")]
 mod dump;
+#[path = "../heal/examine.rs"]
+#[allow(dead_code, reason = "what the tests of healing have beyond this")]
+mod examine;
 #[path = "../heal/fabric.rs"]
 #[allow(dead_code, unused_imports, unused_macros, reason = "what the tests of healing have beyond this")]
 mod fabric;
@@ -35,6 +38,10 @@ mod world;
 mod agent;
 mod chaos;
 mod deletions;
+mod halves;
 mod hosts;
+mod many;
+mod paths;
 mod peers;
+mod segments;
 mod store;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::examine::Named;
 use crate::traffic::Measured;
 
 /// All outcomes of this process.
@@ -40,6 +41,8 @@ pub(crate) struct Outcome {
     stall: Option<Duration>,
     /// What all agents logged meanwhile.
     lines: usize,
+    /// What it was called, while it lasted or once it was mended.
+    named: Vec<Named>,
     pub(crate) verdict: Verdict,
 }
 
@@ -47,8 +50,8 @@ impl Outcome {
     /// One of which nothing is known but how long it took.
     pub(crate) fn new(name: String, rows: &'static [u8], backend: &'static str, took: Duration) -> Self {
         let (gap, outside, stall) = (Duration::ZERO, Duration::ZERO, None);
-        let (sent, lost, lines, verdict) = (0, 0, 0, Verdict::Held);
-        Self { name, rows, backend, took, gap, outside, sent, lost, stall, lines, verdict }
+        let (sent, lost, lines, named, verdict) = (0, 0, 0, Vec::new(), Verdict::Held);
+        Self { name, rows, backend, took, gap, outside, sent, lost, stall, lines, named, verdict }
     }
 
     pub(crate) fn measured(mut self, measured: &Measured, lines: usize) -> Self {
@@ -56,6 +59,11 @@ impl Outcome {
         (self.sent, self.lost) = (measured.main.sent, measured.main.lost());
         self.stall = measured.talk.broken.is_none().then_some(measured.talk.longest_stall);
         self.lines = lines;
+        self
+    }
+
+    pub(crate) fn named(mut self, named: Vec<Named>) -> Self {
+        self.named = named;
         self
     }
 
@@ -73,7 +81,7 @@ impl Outcome {
         }
     }
 
-    fn cells(&self) -> [String; 8] {
+    fn cells(&self) -> [String; 9] {
         let rows: Vec<String> = self.rows.iter().map(u8::to_string).collect();
         let verdict = match &self.verdict {
             Verdict::Held => "held".to_owned(),
@@ -83,6 +91,7 @@ impl Outcome {
         let measured = self.sent > 0;
         let number = |text: String| if measured { text } else { String::new() };
         let stall = self.stall.map_or_else(|| "broken".to_owned(), |stall| stall.as_millis().to_string());
+        let name = |named: &Named| format!("{} {}", named.code, named.after.as_millis());
         [
             self.name.clone(),
             rows.join(", "),
@@ -91,28 +100,33 @@ impl Outcome {
             number(format!("{} of {}", self.lost, self.sent)),
             number(stall),
             number(self.outside.as_millis().to_string()),
+            self.named.iter().map(name).collect::<Vec<_>>().join(", "),
             verdict,
         ]
     }
 
     fn json(&self) -> Value {
-        let [_, _, _, _, _, _, _, verdict] = self.cells();
+        let [.., verdict] = self.cells();
+        let name = |named: &Named| json!({ "code": named.code, "after_ms": named.after.as_millis() });
         json!({
             "scenario": self.name, "rows": self.rows, "backend": self.backend, "seconds": self.took.as_secs_f64(),
             "gap_ms": self.gap.as_millis(), "outside_gap_ms": self.outside.as_millis(), "sent": self.sent,
             "lost": self.lost, "tcp_stall_ms": self.stall.map(|stall| stall.as_millis()), "log_lines": self.lines,
-            "verdict": verdict,
+            "named": self.named.iter().map(name).collect::<Vec<_>>(), "verdict": verdict,
         })
     }
 }
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [name, rows, backend, gap, lost, stall, outside, verdict] = self.cells();
+        let [name, rows, backend, gap, lost, stall, outside, named, verdict] = self.cells();
         write!(
             f,
             "{name} ({rows}) {backend}: gap {gap} ms, lost {lost}, TCP {stall} ms, outside {outside} ms, "
         )?;
+        if !named.is_empty() {
+            write!(f, "named {named} ms, ")?;
+        }
         write!(f, "{} lines, {:.1} s, {verdict}", self.lines, self.took.as_secs_f64())
     }
 }
@@ -146,8 +160,10 @@ while its pod sends 1,000 packets a second to the next host's pod and back, talk
 - gap: the longest outage between the pods in milliseconds, from the last packet before it to the first after it
 - TCP: the longest time without a word on the connection, which has one every 10 ms; `broken` if it did not live
 - outside: the longest time without an answer to a masqueraded question
-- held: all hosts are exactly as they were before, all agents content, and the gap within what is allowed: nothing where the kernel carries
-  and the agent or the store is what fails, 200 ms for firewall rules, a second for everything else
+- named: what `twill doctor` called it while it lasted, and after how many milliseconds; for what is mended before anybody can ask, what the
+  agent then counted as repaired
+- held: all hosts are exactly as they were before, all agents content, the gap within what is allowed (nothing where the kernel carries
+  and the agent or the store is what fails, 200 ms for firewall rules, a second for everything else), and it was named within 5 s
 
 ";
 
@@ -155,7 +171,7 @@ fn markdown(outcomes: &[Outcome]) -> String {
     let mut text = HEAD.to_owned();
     let held = outcomes.iter().filter(|outcome| outcome.verdict == Verdict::Held).count();
     writeln!(text, "{held} of {} held.\n", outcomes.len()).unwrap();
-    text.push_str("| scenario | rows | backend | gap ms | lost | TCP ms | outside ms | verdict |\n|---|---|---|---|---|---|---|---|\n");
+    text.push_str("| scenario | rows | backend | gap ms | lost | TCP ms | outside ms | named, ms | verdict |\n|---|---|---|---|---|---|---|---|---|\n");
     let mut sorted: Vec<&Outcome> = outcomes.iter().collect();
     let first = |name: &str| outcomes.iter().position(|outcome| outcome.name == name);
     sorted.sort_by_key(|outcome| first(&outcome.name));

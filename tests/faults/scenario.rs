@@ -3,18 +3,23 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
+use crate::examine::Named;
 use crate::record::{self, Outcome, Verdict};
 use crate::traffic::{Measured, Traffic};
 use crate::world::World;
 
 /// The most lines that all agents together may log about one scenario that does not last.
 const LINES: usize = 150;
+/// How long it may take from a fault to its name.
+const NAMED: Duration = Duration::from_secs(5);
 
 /// How much pods may feel of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Allowed {
     /// Not a packet is lost.
     Nothing,
+    /// Not a packet between pods; the outside may be what cannot be reached.
+    Inside,
     /// Packets are lost for at most this long.
     Gap(Duration),
     /// The fault is that packets cannot pass; what counts is what comes after.
@@ -48,6 +53,21 @@ impl Scenario {
         Self { name: name.into(), rows, allowed, everybody: false, run: Box::new(run) }
     }
 
+    /// One that lasts until it is mended; meanwhile the doctor on the first host has to call it by its name.
+    pub(crate) fn lasting(
+        (name, rows, allowed): (impl Into<String>, &'static [u8], Allowed),
+        code: &'static str,
+        does: impl FnOnce(&mut World) + 'static,
+        undoes: impl FnOnce(&mut World) + 'static,
+    ) -> Self {
+        Self::new(name, rows, allowed, move |world| {
+            let since = Instant::now();
+            does(world);
+            world.name(0, code, since);
+            undoes(world);
+        })
+    }
+
     /// It happens to all hosts.
     pub(crate) fn everybody(mut self) -> Self {
         self.everybody = true;
@@ -59,6 +79,7 @@ impl Scenario {
         let (name, rows, backend) = (self.name, self.rows, world.backend.name());
         let (allowed, everybody, run) = (self.allowed, self.everybody, self.run);
         let begin = Instant::now();
+        world.named.clear();
         let played = catch_unwind(AssertUnwindSafe(|| {
             let before = world.state();
             let logged = world.logged();
@@ -74,13 +95,12 @@ impl Scenario {
         match played {
             Err(panic) => outcome.judged(Verdict::Broken(said(&*panic))),
             Ok((measured, lines)) => {
-                let verdict = verdict(&measured, allowed, everybody, took);
-                let verdict = if lines > LINES + took.as_secs() as usize * 10 && verdict == Verdict::Held {
-                    Verdict::Late(format!("{lines} lines logged"))
-                } else {
-                    verdict
+                let named = std::mem::take(&mut world.named);
+                let verdict = match verdict(&measured, allowed, everybody, took) {
+                    Verdict::Held => manner(lines, took, &named),
+                    worse @ (Verdict::Late(_) | Verdict::Broken(_)) => worse,
                 };
-                outcome.measured(&measured, lines).judged(verdict)
+                outcome.measured(&measured, lines).named(named).judged(verdict)
             }
         }
     }
@@ -98,13 +118,26 @@ fn verdict(measured: &Measured, allowed: Allowed, everybody: bool, took: Duratio
         return Verdict::Broken(format!("{others} packets between other hosts were lost"));
     }
     match allowed {
-        Allowed::Nothing if lost > 0 => Verdict::Broken(format!("{lost} packets were lost")),
+        Allowed::Nothing | Allowed::Inside if lost > 0 => {
+            Verdict::Broken(format!("{lost} packets were lost"))
+        }
         Allowed::Nothing if !measured.outside.is_zero() => {
             Verdict::Broken(format!("for {} ms the outside did not answer", measured.outside.as_millis()))
         }
         Allowed::Gap(limit) if gap > limit => Verdict::Late(format!("allowed are {} ms", limit.as_millis())),
         Allowed::WhileItLasts if gap >= took => Verdict::Broken("nothing passed afterwards".into()),
-        Allowed::Nothing | Allowed::Gap(_) | Allowed::WhileItLasts => Verdict::Held,
+        Allowed::Nothing | Allowed::Inside | Allowed::Gap(_) | Allowed::WhileItLasts => Verdict::Held,
+    }
+}
+
+/// Whether it was told as it should be: in few lines, and soon.
+fn manner(lines: usize, took: Duration, named: &[Named]) -> Verdict {
+    if lines > LINES + took.as_secs() as usize * 10 {
+        return Verdict::Late(format!("{lines} lines logged"));
+    }
+    match named.iter().find(|named| named.after > NAMED) {
+        Some(late) => Verdict::Late(format!("{} took {} ms", late.code, late.after.as_millis())),
+        None => Verdict::Held,
     }
 }
 

@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use crate::dump::sh;
 use crate::fabric::wait_for;
 use crate::scenario::{Allowed, Scenario, play};
-use crate::world::{Backend, World, fault, lasting, long};
+use crate::world::{Backend, Shape, World, fault, lasting, long};
 
 /// The network configuration's key.
 const CONFIG: &str = "/coreos.com/network/config";
@@ -254,7 +254,7 @@ fn two_members_gone(world: &mut World) {
 }
 
 fn clusters(backend: Backend) {
-    play(|| World::with(backend, 3), members);
+    play(|| World::shaped(backend, Shape { members: 3, ..Shape::usual(backend) }), members);
 }
 
 #[test]

@@ -31,7 +31,7 @@ pub(crate) struct Traffic {
     /// From the first host's pod to the second's and back.
     main: Stream,
     talk: Talk,
-    /// From the second host's pod to the third's, which have no part in what happens to the first host.
+    /// Between the last two hosts' pods, which have no part in what happens to the first host.
     others: Stream,
     outside: Knocks,
 }
@@ -55,7 +55,7 @@ impl Traffic {
         let underlay = &world.fabric.lab.underlay;
         let traffic = Self {
             main: stream(0, 1),
-            others: stream(1, 2),
+            others: stream(pods.len() - 2, pods.len() - 1),
             talk: Talk::start(&pods[0].net, &pods[1].net, target(1)).unwrap(),
             outside: Knocks::start(&pods[0].net, &underlay.net, underlay.gateways(0)[0]),
         };

@@ -1,15 +1,16 @@
 //! What scenarios happen to: hosts with agents and pods, and an etcd.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use twill::lab::{EtcdProcess, Lab, LabError, LabOptions, StoreAt};
 
 use crate::dump::{self, difference};
+use crate::examine::{Doctor, Named};
 use crate::fabric::{Fabric, Families, wait_for};
 
 /// Where leases are in etcd.
-const LEASES: &str = "/coreos.com/network/subnets";
+pub(crate) const LEASES: &str = "/coreos.com/network/subnets";
 
 /// Who carries the packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +49,29 @@ impl Backend {
     }
 }
 
-/// Three hosts with an agent and a pod each, a fourth with neither, and an etcd. Faults happen to the first host.
+/// What a world is made of.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Shape {
+    /// How many hosts have an agent and a pod; one more has neither.
+    pub(crate) hosts: u16,
+    /// Of the underlay, with a router between them.
+    pub(crate) segments: u8,
+    /// Of the etcd.
+    pub(crate) members: u16,
+    /// The backend's part of the network configuration, and what follows it.
+    pub(crate) config: &'static str,
+    /// What agents are told beside the backend's own.
+    pub(crate) flags: &'static [&'static str],
+}
+
+impl Shape {
+    /// Three hosts on one segment, and an etcd of one member.
+    pub(crate) fn usual(backend: Backend) -> Self {
+        Self { hosts: 3, segments: 1, members: 1, config: backend.config(), flags: &[] }
+    }
+}
+
+/// Hosts with an agent and a pod each, one more with neither, and an etcd. Faults happen to the first host.
 /// Fields are dropped in this order.
 #[derive(Debug)]
 pub(crate) struct World {
@@ -56,26 +79,31 @@ pub(crate) struct World {
     /// Its members.
     pub(crate) etcd: Vec<EtcdProcess>,
     pub(crate) backend: Backend,
+    /// What has been named since the scenario began.
+    pub(crate) named: Vec<Named>,
 }
 
 impl World {
-    /// Builds it on one segment, with an etcd of one member; the error says why it cannot be built here.
+    /// Builds one of the usual shape; the error says why it cannot be built here.
     pub(crate) fn new(backend: Backend) -> Result<Self, String> {
-        Self::with(backend, 1)
+        Self::shaped(backend, Shape::usual(backend))
     }
 
-    /// [`World::new`] with an etcd of several members.
-    pub(crate) fn with(backend: Backend, members: u16) -> Result<Self, String> {
+    /// Builds one of any shape.
+    pub(crate) fn shaped(backend: Backend, shape: Shape) -> Result<Self, String> {
         Lab::available().map_err(|reason| reason.to_string())?;
-        let lab = Lab::new(&LabOptions { hosts: 4, ..LabOptions::default() }).unwrap();
-        let etcd = match lab.etcd_cluster(members) {
+        let hosts = shape.hosts + 1;
+        let lab = Lab::new(&LabOptions { hosts, segments: shape.segments, ..LabOptions::default() }).unwrap();
+        let etcd = match lab.etcd_cluster(shape.members) {
             Err(error @ LabError::Missing { .. }) => return Err(error.to_string()),
             etcd => etcd.unwrap(),
         };
         let endpoints: Vec<String> = etcd.iter().map(EtcdProcess::endpoint).collect();
         let store = StoreAt::Etcd { endpoints: endpoints.join(",") };
-        let fabric = Fabric::over(store, lab, Families::V4, backend.config(), [backend.flags(); 3]);
-        Ok(Self { fabric, etcd, backend })
+        let flags = [backend.flags(), shape.flags].concat();
+        let all = vec![&flags[..]; shape.hosts.into()];
+        let fabric = Fabric::over(store, lab, Families::V4, shape.config, &all);
+        Ok(Self { fabric, etcd, backend, named: Vec::new() })
     }
 
     /// Asks the last member, until it answers: an election takes a moment.
@@ -99,7 +127,8 @@ impl World {
 
     /// Writes the lease of a host that is but data: its key, and its subnet.
     pub(crate) fn put_lease(&self, public: &str) -> (String, String) {
-        let taken: Vec<_> = (0..3).map(|host| self.fabric.subnet(host, false).to_string()).collect();
+        let hosts = 0..self.fabric.agents.len();
+        let taken: Vec<_> = hosts.map(|host| self.fabric.subnet(host, false).to_string()).collect();
         let free = (200..).map(|third| format!("10.244.{third}.0/24")).find(|subnet| !taken.contains(subnet));
         let (subnet, kind) =
             (free.unwrap(), if self.backend == Backend::HostGw { "host-gw" } else { "vxlan" });
@@ -115,7 +144,7 @@ impl World {
     }
 
     pub(crate) fn wait_route(&self, subnet: &str) {
-        for host in &self.fabric.lab.hosts[..3] {
+        for host in &self.fabric.lab.hosts[..self.fabric.agents.len()] {
             wait_for("a route to who joined", || {
                 let routes = dump::run(&host.net, "ip route");
                 routes.contains(&format!("{subnet} ")).then_some(()).ok_or(routes)
@@ -129,6 +158,26 @@ impl World {
             let status = self.fabric.status(0);
             fault(&status, code).cloned().ok_or(status)
         })
+    }
+
+    /// Waits until the doctor on a host names what went wrong then.
+    pub(crate) fn name(&mut self, host: usize, code: &str, since: Instant) {
+        self.named.push(Doctor::new(&self.fabric, host).named(&[], code, since));
+    }
+
+    /// How much of a kind the first host's agent has mended.
+    pub(crate) fn repairs(&self, kind: &str) -> u64 {
+        let look = || self.fabric.status(0)["reconcile"]["repaired"][kind].as_u64().ok_or("no status");
+        wait_for("the count of repairs", look)
+    }
+
+    /// Waits until what was broken then counts among what the first host's agent has mended, beyond those `before`.
+    pub(crate) fn name_repair(&mut self, kind: &str, before: u64, since: Instant) {
+        wait_for(&format!("a repair of a {kind}"), || {
+            let mended = self.repairs(kind);
+            (mended > before).then_some(()).ok_or(mended)
+        });
+        self.named.push(Named { code: format!("repaired: {kind}"), after: since.elapsed() });
     }
 
     /// What the kernels of all hosts have, and the subnet files.

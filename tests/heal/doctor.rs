@@ -2,8 +2,8 @@
 
 use std::fs;
 use std::net::UdpSocket;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
@@ -12,57 +12,14 @@ use serde_json::Value;
 use twill::lab::{Process, copy_program};
 
 use crate::dump;
-use crate::fabric::{Fabric, Families, TWILL, files, need_namespaces, wait_for};
+use crate::examine::{Doctor, MACHINES};
+use crate::fabric::{Fabric, Families, need_namespaces, wait_for};
 
 const VXLAN: &str = r#"{"Type":"vxlan"}"#;
 
 /// How long it may take from a fault to its name.
 const SOON: Duration = Duration::from_secs(5);
-/// What of the machine itself may be true on any machine that runs tests.
-const MACHINES: [&str; 1] = ["clock-unsynchronized"];
-
-/// The doctor on the first host.
-struct Doctor<'a> {
-    fabric: &'a Fabric,
-    /// Where it looks for the files of others.
-    root: PathBuf,
-}
-
-impl<'a> Doctor<'a> {
-    fn new(fabric: &'a Fabric) -> Self {
-        let root = fabric.lab.dir().join("others");
-        fs::create_dir_all(root.join("bin")).unwrap();
-        Self { fabric, root }
-    }
-
-    /// What it says, with `within` before its command line.
-    fn run(&self, within: &[&str], words: &[&str]) -> Output {
-        let (host, agent) = (&self.fabric.lab.hosts[0], &self.fabric.agents[0]);
-        let mut line = within.iter().chain([&TWILL]);
-        let mut command = Command::new(line.next().unwrap());
-        command.args(line).arg("doctor").args(words).args(files(&self.fabric.lab).flags());
-        command.arg("--state-dir").arg(&agent.files.state).arg("--run-dir").arg(&agent.files.run);
-        command.arg("--subnet-file").arg(&agent.files.subnet).arg("--root").arg(&self.root);
-        for (flag, folder) in [
-            ("--cni-conf-dir", "conf"),
-            ("--cni-state-dir", "state"),
-            ("--cni-networks-dir", "networks"),
-            ("--cni-bin-dir", "bin"),
-        ] {
-            command.arg(flag).arg(self.root.join(folder));
-        }
-        host.net.run(|| command.output()).unwrap().unwrap()
-    }
-
-    /// The findings, without those of the machine.
-    fn findings(&self, within: &[&str]) -> Vec<Value> {
-        let output = self.run(within, &["--json"]);
-        let report: Value =
-            serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
-        let findings = report["findings"].as_array().unwrap().iter();
-        findings.filter(|one| !MACHINES.contains(&one["code"].as_str().unwrap())).cloned().collect()
-    }
-
+impl Doctor<'_> {
     /// Breaks something, and waits until it is named.
     fn names(&self, line: &str, code: &str) {
         self.sh(line);
@@ -81,46 +38,32 @@ impl<'a> Doctor<'a> {
         copy_program(Path::new("/bin/sleep"), &program).unwrap();
         let mut command = Command::new(&program);
         command.arg("600");
-        let net = &self.fabric.lab.hosts[0].net;
+        let net = &self.host.net;
         let _running = Process::spawn(net, name, command, &self.root.join("log")).unwrap();
         self.waits(&[], code, name);
     }
 
     /// With the agent's state directory as a line of shell leaves it, for the doctor alone.
     fn finds_state(&self, line: &str, code: &str) {
-        let state = self.fabric.agents[0].files.state.display().to_string();
+        let state = self.agent.files.state.display().to_string();
         let line = format!("STATE={state}; {line}; exec \"$@\"");
         self.waits(&["unshare", "-m", "sh", "-c", &line, "-"], code, &line);
     }
 
     fn sh(&self, line: &str) {
-        dump::sh(&self.fabric.lab.hosts[0].net, line);
+        dump::sh(&self.host.net, line);
     }
 
     fn waits(&self, within: &[&str], code: &str, what: &str) {
-        let broken = Instant::now();
-        let named = loop {
-            let findings = self.findings(within);
-            let named = findings.iter().find(|one| one["code"] == code).cloned();
-            if named.is_some() || broken.elapsed() > SOON {
-                break named.ok_or(findings);
-            }
-        };
-        let named = named.unwrap_or_else(|findings| panic!("{what}: {code} is not among {findings:#?}"));
-        println!("DOCTOR {code} after {} ms", broken.elapsed().as_millis());
-        for key in ["subject", "breaks", "found", "next"] {
-            assert!(!named[key].as_str().unwrap().is_empty(), "{code}: {named:#}");
-        }
-    }
-
-    fn codes(&self) -> Vec<String> {
-        self.findings(&[]).iter().map(|one| one["code"].as_str().unwrap().to_owned()).collect()
+        let named = self.named(within, code, Instant::now());
+        println!("DOCTOR {} after {} ms", named.code, named.after.as_millis());
+        assert!(named.after < SOON, "{what}: {named:?}");
     }
 }
 
 fn is_silent(backend: &str, flags: &[&str]) {
     let fabric = Fabric::new(Families::Dual, backend, flags);
-    let doctor = Doctor::new(&fabric);
+    let doctor = Doctor::new(&fabric, 0);
     assert_eq!(doctor.findings(&[]), Vec::<Value>::new());
     let output = doctor.run(&[], &[]);
     let text = String::from_utf8(output.stdout).unwrap();
@@ -152,7 +95,7 @@ fn a_healthy_userspace_fabric_has_nothing_to_complain_of() {
 fn what_others_do_to_a_host_is_named() {
     need_namespaces!();
     let mut fabric = Fabric::new(Families::Dual, VXLAN, &["--firewall=nftables"]);
-    let doctor = Doctor::new(&fabric);
+    let doctor = Doctor::new(&fabric, 0);
     let rp = "/proc/sys/net/ipv4/conf/all/rp_filter";
     doctor.finds(&format!("echo 1 > {rp}"), "rp-filter-strict", &format!("echo 0 > {rp}"));
     let chain = "'{ type filter hook forward priority 0; policy drop; }'";
@@ -197,7 +140,7 @@ fn what_others_do_to_a_host_is_named() {
         codes.is_empty().then_some(()).ok_or(codes)
     });
     fabric.agents[0].signal(Signal::SIGSTOP).unwrap();
-    Doctor::new(&fabric).finds("true", "agent-silent", "true");
+    Doctor::new(&fabric, 0).finds("true", "agent-silent", "true");
     fabric.agents[0].signal(Signal::SIGCONT).unwrap();
 }
 
@@ -209,7 +152,7 @@ fn what_no_agent_mends_is_named() {
     let (own, peer) = (fabric.subnet(0, false), fabric.subnet(1, false));
     let files = fabric.agents[0].files.clone();
     let leases = fabric.lab.dir().join("leases/subnets");
-    let doctor = Doctor::new(&fabric);
+    let doctor = Doctor::new(&fabric, 0);
     assert_eq!(doctor.codes(), ["no-agent"]);
     doctor.finds(
         "echo 0 > /proc/sys/net/ipv4/ip_forward",
@@ -256,7 +199,7 @@ fn what_no_agent_mends_is_named() {
     fabric.agents[0].restart().unwrap();
     fabric.wait_ready();
     fabric.wait_settled();
-    assert_eq!(Doctor::new(&fabric).codes(), Vec::<String>::new());
+    assert_eq!(Doctor::new(&fabric, 0).codes(), Vec::<String>::new());
 }
 
 #[test]
@@ -272,5 +215,5 @@ fn rules_of_both_kinds_are_named() {
         println!("SKIP: this host has not both iptables: {error}");
         return;
     }
-    Doctor::new(&fabric).finds("true", "iptables-mixed", "iptables-legacy -F; iptables-nft -F");
+    Doctor::new(&fabric, 0).finds("true", "iptables-mixed", "iptables-legacy -F; iptables-nft -F");
 }

@@ -100,19 +100,19 @@ impl Fabric {
     /// [`Fabric::mixed`] on hosts that are there.
     pub(crate) fn on(lab: Lab, families: Families, backend: &str, flags: [&[&str]; 3]) -> Self {
         let store = files(&lab);
-        Self::over(store, lab, families, backend, flags)
+        Self::over(store, lab, families, backend, &flags)
     }
 
-    /// [`Fabric::on`] with the leases in another place.
+    /// [`Fabric::on`] with the leases in another place, and as many agents as there are flags for.
     pub(crate) fn over(
         store: StoreAt,
         lab: Lab,
         families: Families,
         backend: &str,
-        flags: [&[&str]; 3],
+        flags: &[&[&str]],
     ) -> Self {
         write_config(&lab, &store, &families.config(backend));
-        let start = |(host, flags): (&Host, &[&str])| host.agent(&options(store.clone(), flags)).unwrap();
+        let start = |(host, flags): (&Host, &&[&str])| host.agent(&options(store.clone(), flags)).unwrap();
         let agents: Vec<AgentProcess> = lab.hosts.iter().zip(flags).map(start).collect();
         let mut fabric = Self { agents, pods: Vec::new(), lab, families, store };
         fabric.wait_ready();

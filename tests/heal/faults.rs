@@ -1,6 +1,6 @@
 //! What can be broken under an agent, each as a line of shell on one of three hosts.
 
-use twill::lab::{LabError, UPLINK};
+use twill::lab::{Host, LabError, Netns, UPLINK};
 
 use crate::dump;
 use crate::fabric::Fabric;
@@ -181,7 +181,6 @@ pub(crate) fn nftables(fabric: &Fabric, at: usize) -> Vec<Fault> {
     let table = rules.first().unwrap_or_else(|| panic!("no table of ours in {tables}"));
     let mut faults: Vec<Fault> = guard.iter().flat_map(|guard| self::guard(fabric, at, guard)).collect();
     faults.extend([
-
         Fault::sh("table-flushed", format!("nft flush table {table}")),
         Fault::sh("table-deleted", format!("nft delete table {table}")),
         Fault::sh("ruleset-flushed", "nft flush ruleset"),
@@ -235,4 +234,25 @@ pub(crate) fn iptables(v6: bool) -> Vec<Fault> {
         ),
         Fault::sh("ruleset-flushed", "nft flush ruleset"),
     ]
+}
+
+/// A network that drops what comes to a host and matches `rule`, until it is mended.
+pub(crate) fn drop_at(host: &Host, rule: &str) {
+    let chain = format!(
+        "add table inet net; add chain inet net in {{ type filter hook prerouting priority -450; }}; \
+                         add rule inet net in {rule} drop"
+    );
+    host.net.exec(&["nft", &chain]).unwrap();
+}
+
+pub(crate) fn mend(host: &Host) {
+    host.net.exec(&["nft", "delete table inet net"]).unwrap();
+}
+
+/// Nobody on the way says that a packet is too large.
+pub(crate) fn silence(router: &Netns) {
+    let rules = "add table inet silent; add chain inet silent out { type filter hook output priority 0; }; \
+                 add rule inet silent out icmp type destination-unreachable drop; \
+                 add rule inet silent out icmpv6 type packet-too-big drop";
+    router.exec(&["nft", rules]).unwrap();
 }

@@ -14,6 +14,7 @@ mod containers;
 mod datapath;
 mod doctor;
 mod dump;
+mod examine;
 mod fabric;
 mod faults;
 mod flannel;

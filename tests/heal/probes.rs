@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use twill::lab::probe::tcp_gbps;
-use twill::lab::{Cancel, Host, Lab, LabOptions, Netns, UPLINK};
+use twill::lab::{Cancel, Lab, LabOptions, UPLINK};
 
 use crate::dump;
 use crate::fabric::{Fabric, Families, PATIENCE, need_namespaces, wait_for};
+use crate::faults::{drop_at, mend, silence};
 
 const VXLAN: &str = r#"{"Type":"vxlan"}"#;
 const HOST_GW: &str = r#"{"Type":"host-gw"}"#;
@@ -49,19 +50,6 @@ fn wait_well(fabric: &Fabric) {
 fn codes(fabric: &Fabric, index: usize) -> Vec<String> {
     let faults = fabric.status(index)["faults"].as_array().cloned().unwrap_or_default();
     faults.iter().map(|fault| fault["code"].as_str().unwrap_or_default().to_owned()).collect()
-}
-
-/// A network that drops what comes to a host and matches `rule`, until it is mended.
-fn drop_at(host: &Host, rule: &str) {
-    let chain = format!(
-        "add table inet net; add chain inet net in {{ type filter hook prerouting priority -450; }}; \
-                         add rule inet net in {rule} drop"
-    );
-    host.net.exec(&["nft", &chain]).unwrap();
-}
-
-fn mend(host: &Host) {
-    host.net.exec(&["nft", "delete table inet net"]).unwrap();
 }
 
 #[test]
@@ -200,14 +188,6 @@ fn wait_route_mtu(fabric: &Fabric, mtu: Option<u32>) {
         });
         println!("MTU {mtu:?} after {} ms", begun.elapsed().as_millis());
     }
-}
-
-/// Nobody on the way says that a packet is too large.
-fn silence(router: &Netns) {
-    let rules = "add table inet silent; add chain inet silent out { type filter hook output priority 0; }; \
-                 add rule inet silent out icmp type destination-unreachable drop; \
-                 add rule inet silent out icmpv6 type packet-too-big drop";
-    router.exec(&["nft", rules]).unwrap();
 }
 
 fn bulk(fabric: &Fabric) {
