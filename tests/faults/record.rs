@@ -1,20 +1,19 @@
 //! What was measured: one line for each scenario and backend, and the files that keep them.
 
-use std::fmt::{self, Write};
+use std::fmt::{self, Write as _};
+use std::fs::File;
+use std::io::{Read, Seek, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 
 use crate::examine::Named;
 use crate::traffic::Measured;
 
-/// All outcomes of this process.
-static OUTCOMES: Mutex<Vec<Outcome>> = Mutex::new(Vec::new());
-
 /// How a scenario ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "verdict", content = "why")]
 pub(crate) enum Verdict {
     /// As it has to.
     Held,
@@ -25,45 +24,61 @@ pub(crate) enum Verdict {
 }
 
 /// What became of one scenario on one backend.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Outcome {
-    pub(crate) name: String,
-    pub(crate) rows: &'static [u8],
-    pub(crate) backend: &'static str,
-    pub(crate) took: Duration,
+    pub(crate) scenario: String,
+    pub(crate) rows: Vec<u8>,
+    pub(crate) backend: String,
+    seconds: f64,
     /// The longest time without a packet between pods, and without an answer from the outside.
-    gap: Duration,
-    outside: Duration,
+    gap_ms: u64,
+    outside_gap_ms: u64,
     /// Of the packets between the pods.
     sent: u64,
     lost: u64,
     /// The longest time without a word over TCP; `None` if the connection broke.
-    stall: Option<Duration>,
+    tcp_stall_ms: Option<u64>,
     /// What all agents logged meanwhile.
-    lines: usize,
-    /// What it was called, while it lasted or once it was mended.
-    named: Vec<Named>,
+    log_lines: usize,
+    /// What it was called, while it lasted or once it was mended, and after how many milliseconds.
+    named: Vec<(String, u64)>,
+    #[serde(flatten)]
     pub(crate) verdict: Verdict,
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap()
 }
 
 impl Outcome {
     /// One of which nothing is known but how long it took.
-    pub(crate) fn new(name: String, rows: &'static [u8], backend: &'static str, took: Duration) -> Self {
-        let (gap, outside, stall) = (Duration::ZERO, Duration::ZERO, None);
-        let (sent, lost, lines, named, verdict) = (0, 0, 0, Vec::new(), Verdict::Held);
-        Self { name, rows, backend, took, gap, outside, sent, lost, stall, lines, named, verdict }
+    pub(crate) fn new(scenario: String, rows: &[u8], backend: &str, took: Duration) -> Self {
+        Self {
+            scenario,
+            rows: rows.to_vec(),
+            backend: backend.to_owned(),
+            seconds: took.as_secs_f64(),
+            gap_ms: 0,
+            outside_gap_ms: 0,
+            sent: 0,
+            lost: 0,
+            tcp_stall_ms: None,
+            log_lines: 0,
+            named: Vec::new(),
+            verdict: Verdict::Held,
+        }
     }
 
     pub(crate) fn measured(mut self, measured: &Measured, lines: usize) -> Self {
-        (self.gap, self.outside) = (measured.main.longest_gap, measured.outside);
+        (self.gap_ms, self.outside_gap_ms) = (millis(measured.main.longest_gap), millis(measured.outside));
         (self.sent, self.lost) = (measured.main.sent, measured.main.lost());
-        self.stall = measured.talk.broken.is_none().then_some(measured.talk.longest_stall);
-        self.lines = lines;
+        self.tcp_stall_ms = measured.talk.broken.is_none().then_some(millis(measured.talk.longest_stall));
+        self.log_lines = lines;
         self
     }
 
     pub(crate) fn named(mut self, named: Vec<Named>) -> Self {
-        self.named = named;
+        self.named = named.into_iter().map(|named| (named.code, millis(named.after))).collect();
         self
     }
 
@@ -90,30 +105,19 @@ impl Outcome {
         };
         let measured = self.sent > 0;
         let number = |text: String| if measured { text } else { String::new() };
-        let stall = self.stall.map_or_else(|| "broken".to_owned(), |stall| stall.as_millis().to_string());
-        let name = |named: &Named| format!("{} {}", named.code, named.after.as_millis());
+        let stall = self.tcp_stall_ms.map_or_else(|| "broken".to_owned(), |stall| stall.to_string());
+        let names: Vec<String> = self.named.iter().map(|(code, after)| format!("{code} {after}")).collect();
         [
-            self.name.clone(),
+            self.scenario.clone(),
             rows.join(", "),
-            self.backend.to_owned(),
-            number(self.gap.as_millis().to_string()),
+            self.backend.clone(),
+            number(self.gap_ms.to_string()),
             number(format!("{} of {}", self.lost, self.sent)),
             number(stall),
-            number(self.outside.as_millis().to_string()),
-            self.named.iter().map(name).collect::<Vec<_>>().join(", "),
+            number(self.outside_gap_ms.to_string()),
+            names.join(", "),
             verdict,
         ]
-    }
-
-    fn json(&self) -> Value {
-        let [.., verdict] = self.cells();
-        let name = |named: &Named| json!({ "code": named.code, "after_ms": named.after.as_millis() });
-        json!({
-            "scenario": self.name, "rows": self.rows, "backend": self.backend, "seconds": self.took.as_secs_f64(),
-            "gap_ms": self.gap.as_millis(), "outside_gap_ms": self.outside.as_millis(), "sent": self.sent,
-            "lost": self.lost, "tcp_stall_ms": self.stall.map(|stall| stall.as_millis()), "log_lines": self.lines,
-            "named": self.named.iter().map(name).collect::<Vec<_>>(), "verdict": verdict,
-        })
     }
 }
 
@@ -127,7 +131,7 @@ impl fmt::Display for Outcome {
         if !named.is_empty() {
             write!(f, "named {named} ms, ")?;
         }
-        write!(f, "{} lines, {:.1} s, {verdict}", self.lines, self.took.as_secs_f64())
+        write!(f, "{} lines, {:.1} s, {verdict}", self.log_lines, self.seconds)
     }
 }
 
@@ -136,17 +140,34 @@ fn target() -> Option<PathBuf> {
     std::env::var_os("TWILL_RECORD").map(PathBuf::from)
 }
 
-/// Keeps an outcome, and writes the record anew: what was measured is there however the run ends.
+/// Puts an outcome into the record: what was measured is there however the run ends. What the record has of other
+/// scenarios and backends stays, so that a part can be measured again; several processes may write at once.
 pub(crate) fn add(outcome: Outcome) {
-    let mut outcomes = OUTCOMES.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    outcomes.push(outcome);
-    if let Some(path) = target() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
-        std::fs::write(&path, markdown(&outcomes)).unwrap();
-        let values: Vec<Value> = outcomes.iter().map(Outcome::json).collect();
-        let beside = Path::new(env!("CARGO_TARGET_TMPDIR")).join("faults.json");
-        std::fs::write(beside, serde_json::to_string_pretty(&values).unwrap()).unwrap();
+    let Some(path) = target() else { return };
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    let mut options = File::options();
+    let mut file = options
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path.with_extension("json"))
+        .unwrap();
+    file.lock().unwrap();
+    let mut text = String::new();
+    file.read_to_string(&mut text).unwrap();
+    let mut outcomes: Vec<Outcome> =
+        if text.is_empty() { Vec::new() } else { serde_json::from_str(&text).unwrap() };
+    let same =
+        |other: &&mut Outcome| (&other.scenario, &other.backend) == (&outcome.scenario, &outcome.backend);
+    match outcomes.iter_mut().find(same) {
+        Some(before) => *before = outcome,
+        None => outcomes.push(outcome),
     }
+    file.set_len(0).unwrap();
+    file.rewind().unwrap();
+    file.write_all(serde_json::to_string_pretty(&outcomes).unwrap().as_bytes()).unwrap();
+    std::fs::write(path, markdown(&outcomes)).unwrap();
 }
 
 const HEAD: &str = "\
@@ -173,8 +194,8 @@ fn markdown(outcomes: &[Outcome]) -> String {
     writeln!(text, "{held} of {} held.\n", outcomes.len()).unwrap();
     text.push_str("| scenario | rows | backend | gap ms | lost | TCP ms | outside ms | named, ms | verdict |\n|---|---|---|---|---|---|---|---|---|\n");
     let mut sorted: Vec<&Outcome> = outcomes.iter().collect();
-    let first = |name: &str| outcomes.iter().position(|outcome| outcome.name == name);
-    sorted.sort_by_key(|outcome| first(&outcome.name));
+    let first = |name: &str| outcomes.iter().position(|outcome| outcome.scenario == name);
+    sorted.sort_by_key(|outcome| first(&outcome.scenario));
     for outcome in sorted {
         writeln!(text, "| {} |", outcome.cells().map(|cell| cell.replace('|', "\\|")).join(" | ")).unwrap();
     }

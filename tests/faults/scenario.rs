@@ -158,7 +158,7 @@ pub(crate) fn play(build: impl Fn() -> Result<World, String>, scenarios: impl Fn
         let outcome = scenario.play(&mut world);
         println!("FAULT {outcome}");
         if let Some(why) = outcome.failure() {
-            failed.push(format!("{} on {}: {why}", outcome.name, outcome.backend));
+            failed.push(format!("{} on {}: {why}", outcome.scenario, outcome.backend));
         }
         if matches!(outcome.verdict, Verdict::Broken(_)) {
             // The names and addresses of the next world are others.
