@@ -41,6 +41,8 @@ pub struct Config {
     pub resync: Duration,
     /// Where health is served over HTTP, if at all.
     pub health: Option<SocketAddr>,
+    /// Where others than this host see the page, if at all.
+    pub page: Option<SocketAddr>,
     /// Where this host answers probes of its peers; `None`: it neither answers nor sends any.
     pub probe_port: Option<u16>,
     /// How many of a hundred probed peers have to be reachable for this host to be ready.

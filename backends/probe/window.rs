@@ -19,8 +19,11 @@ pub(super) struct Window {
 }
 
 impl Window {
-    /// An answer came after `trip`.
+    /// An answer came after `trip`. What was lost before the first one is no loss: nobody was there yet.
     pub(super) fn trip(&mut self, trip: Duration) {
+        if self.trips.is_empty() {
+            (self.lost, self.count) = (0, 0);
+        }
         if self.trips.len() == KEPT {
             self.trips.pop_front();
         }
@@ -70,6 +73,20 @@ mod tests {
         assert_eq!(window.percentile(100), Some(Duration::from_micros(999)));
         assert_eq!(window.percentile(50), Some(Duration::from_micros(935)));
         assert_eq!(window.loss(), Some(0.5));
+    }
+
+    #[test]
+    fn nothing_is_lost_before_somebody_is_there() {
+        let mut window = Window::default();
+        (0..5).for_each(|_| window.outcome(true));
+        assert_eq!(window.loss(), Some(1.0));
+        window.trip(Duration::from_micros(9));
+        window.outcome(false);
+        assert_eq!(window.loss(), Some(0.0));
+        window.outcome(true);
+        window.trip(Duration::from_micros(9));
+        window.outcome(false);
+        assert_eq!(window.loss(), Some(1.0 / 3.0));
     }
 
     proptest! {

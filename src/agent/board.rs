@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex, watch};
 
-use super::census::{Census, Peer, Probed};
+use super::census::{Joined, Peer, Probed};
 use super::input::Input;
-use super::status::Status;
+use super::status::{PeerStatus, Status};
 use super::{Agent, World};
 use crate::filter::{Dropped, Drops, Firewall};
 
@@ -32,6 +32,7 @@ const FRESH: Duration = Duration::from_secs(2);
 pub(super) struct Board {
     notice: watch::Sender<Notice>,
     counted: Arc<Mutex<Counted>>,
+    joined: Joined,
     /// Whether something happened since all was written up.
     moved: bool,
     /// When all was written up, and how long the loop may not spend on it again.
@@ -60,7 +61,19 @@ type Counted = Option<(Instant, Dropped)>;
 #[derive(Debug, Clone)]
 pub struct View {
     notice: watch::Receiver<Notice>,
+    joined: Joined,
     counted: Arc<Mutex<Counted>>,
+}
+
+/// What was written up last, shared with all who look.
+#[derive(Debug, Clone)]
+pub struct Glance {
+    /// Everything but the peers and what the firewall counts.
+    pub status: Arc<Status>,
+    /// The other hosts.
+    pub peers: Arc<Vec<PeerStatus>>,
+    /// How old that is.
+    pub age: Duration,
 }
 
 /// Why the loop makes no progress.
@@ -88,11 +101,22 @@ impl Board {
             doing: "its start",
         };
         let (notice, _) = watch::channel(notice);
-        Self { notice, counted: Arc::default(), moved: true, last: now, rest: Duration::ZERO }
+        Self {
+            notice,
+            counted: Arc::default(),
+            joined: Joined::default(),
+            moved: true,
+            last: now,
+            rest: Duration::ZERO,
+        }
     }
 
     pub(super) fn view(&self) -> View {
-        View { notice: self.notice.subscribe(), counted: Arc::clone(&self.counted) }
+        View {
+            notice: self.notice.subscribe(),
+            joined: self.joined.clone(),
+            counted: Arc::clone(&self.counted),
+        }
     }
 
     /// The loop goes on to something that may take long.
@@ -120,9 +144,9 @@ impl Board {
 }
 
 impl View {
-    /// A view of what nobody goes on with.
-    #[cfg(test)]
-    pub(crate) fn of(mut status: Status) -> Self {
+    /// A view of what no agent goes on with: of a status from elsewhere.
+    #[must_use]
+    pub fn of(mut status: Status) -> Self {
         let board = Board::new(crate::now());
         board.begins("a test");
         board.notice.send_modify(|notice| {
@@ -134,17 +158,28 @@ impl View {
 
     /// What the agent says of itself. Waits for its first turn; `None` if it ended before that.
     pub async fn status(&self) -> Option<Status> {
-        let notice = self.notice.clone().wait_for(|notice| notice.status.is_some()).await.ok()?.clone();
-        let mut status = notice.status.as_deref().cloned()?;
-        status.peers = Census::peers(&notice.peers, &notice.probed);
-        status.age_ms = u64::try_from(crate::now().saturating_duration_since(notice.written).as_millis())
-            .unwrap_or(u64::MAX);
+        let Glance { status, peers, age } = self.glance().await?;
+        let mut status = Status::clone(&status);
+        status.peers.clone_from(&peers);
+        status.age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+        let drops = self.notice.borrow().drops.clone();
         if let Some(guard) = status.network.as_mut().and_then(|network| network.guard.as_mut())
-            && let Some(drops) = &notice.drops
+            && let Some(drops) = &drops
         {
             guard.dropped = self.dropped(drops).await;
         }
         Some(status)
+    }
+
+    /// The same without a copy of it, and without asking the firewall.
+    pub async fn glance(&self) -> Option<Glance> {
+        let mut notices = self.notice.clone();
+        let notice = notices.wait_for(|notice| notice.status.is_some()).await.ok()?;
+        let status = Arc::clone(notice.status.as_ref()?);
+        let age = crate::now().saturating_duration_since(notice.written);
+        let (peers, probed) = (Arc::clone(&notice.peers), notice.probed.clone());
+        drop(notice);
+        Some(Glance { status, peers: self.joined.peers(&peers, &probed), age })
     }
 
     /// Why the agent is not ready; empty if it is.

@@ -1,6 +1,6 @@
 //! What is told and counted of all leases: once when they change, not whenever the loop writes up what is so.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use twill_backends::family::{Family, PerFamily};
 use twill_backends::lease::{Lease, LeaseKey};
@@ -41,34 +41,61 @@ pub(super) struct Peer {
     known: PeerStatus,
 }
 
-impl Census {
-    /// The peers, with what was measured of them.
-    pub(super) fn peers(peers: &[Peer], probed: &Probed) -> Vec<PeerStatus> {
-        let status = |peer: &Peer| {
-            let measured = probed.status(&peer.lease, peer.answers, peer.path);
-            let known = peer.known.clone();
-            PeerStatus { probe: measured.or(known.probe), ..known }
-        };
-        peers.iter().map(status).collect()
+/// The peers with what was measured of them: put together once, however many look.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Joined(Arc<Mutex<Last>>);
+
+/// What was put together last, and of what.
+#[derive(Debug, Default)]
+struct Last {
+    known: Arc<Vec<Peer>>,
+    probed: Probed,
+    peers: Arc<Vec<PeerStatus>>,
+}
+
+impl Joined {
+    pub(super) fn peers(&self, known: &Arc<Vec<Peer>>, probed: &Probed) -> Arc<Vec<PeerStatus>> {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !Arc::ptr_eq(&last.known, known) || !last.probed.is(probed) {
+            let peers = Arc::new(known.iter().map(|peer| peer.status(probed)).collect());
+            *last = Last { known: Arc::clone(known), probed: probed.clone(), peers };
+        }
+        Arc::clone(&last.peers)
+    }
+}
+
+impl Peer {
+    fn status(&self, probed: &Probed) -> PeerStatus {
+        let (measured, known) = (probed.status(self), self.known.clone());
+        PeerStatus { probe: measured.or(known.probe), ..known }
     }
 }
 
 impl Probed {
-    /// What was measured of a peer, for `status`; `answers` says whether it answers probes.
-    fn status(&self, lease: &LeaseKey, answers: bool, path: &str) -> Option<ProbeStatus> {
+    /// Whether this is the same account.
+    fn is(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (Some(ours), Some(theirs)) => Arc::ptr_eq(ours, theirs),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        }
+    }
+
+    /// What was measured of a peer, for `status`.
+    fn status(&self, peer: &Peer) -> Option<ProbeStatus> {
         let findings = self.0.as_ref()?;
-        if !answers {
+        if !peer.answers {
             return Some(silent());
         }
         let lines: Vec<(Family, &Finding)> = Family::ALL
             .into_iter()
-            .filter_map(|family| Some((family, findings.get(&(lease.clone(), family))?)))
+            .filter_map(|family| Some((family, findings.get(&(peer.lease.clone(), family))?)))
             .collect();
         let (_, worst) = lines.iter().max_by_key(|(_, finding)| finding.verdict)?;
         Some(ProbeStatus {
             verdict: worst.verdict,
             cause: worst.cause.to_owned(),
-            path: path.to_owned(),
+            path: peer.path.to_owned(),
             mtu: lines.iter().map(|(_, finding)| finding.limit.unwrap_or(finding.mtu)).min()?,
             mtu_wanted: lines.iter().map(|(_, finding)| finding.mtu).min()?,
             ways: lines

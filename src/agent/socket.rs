@@ -241,7 +241,7 @@ mod tests {
         let listener = bind(&path).unwrap();
         let (send, mut visits) = mpsc::channel(1);
         let door = || fs::File::open("/dev/null").unwrap().into();
-        let doors = Arc::new(Doors { lock: door(), socket: door(), http: door(), health: None });
+        let doors = Arc::new(Doors { lock: door(), socket: door(), http: door(), health: None, page: None });
         tokio::spawn(serve(listener, Hall { visits: send, view: View::of(status()), doors }));
         let answering = async {
             let Some(Visit::Asks(request)) = visits.recv().await else { panic!("no question") };

@@ -253,6 +253,8 @@ pub(super) struct AgentArgs {
     #[arg(long, value_parser = go::int)]
     pub(super) ready_peers: i64,
     #[arg(long)]
+    pub(super) ui_listen: String,
+    #[arg(long)]
     pub(super) confine: String,
     #[arg(long, action = ArgAction::Set, value_parser = go::boolean)]
     pub(super) take_over: bool,

@@ -48,6 +48,7 @@ pub(super) fn config(args: AgentArgs, mut warnings: Vec<String>) -> Result<Confi
         blackhole: args.ip_blackhole_route,
         resync: Duration::from_secs(resync),
         health,
+        page: address("ui-listen", &args.ui_listen, "an address and a port, such as 0.0.0.0:8474")?,
         ready_peers: u8::try_from(ready_peers).unwrap_or(100),
         probe_port: port("probe-port", args.probe_port, "0 (no probes) to 65535")?,
         delete_hold: Duration::from_secs(delete_hold),

@@ -168,6 +168,12 @@ pub const TWILL_FLAGS: &[FlagRow] = &[
         "/readyz asks for this share of the probed peers to be reachable, in percent; 50: with this host, a majority",
     ),
     row(
+        "ui-listen",
+        Kind::Text,
+        "",
+        "address and port that show the page to others, read-only, such as 0.0.0.0:8474; this host sees it anyway",
+    ),
+    row(
         "confine",
         Kind::Text,
         "on",

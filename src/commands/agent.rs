@@ -1,5 +1,7 @@
 //! `twill agent`, and flanneld.
 
+use std::io;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 use std::os::unix::net;
 use std::path::PathBuf;
@@ -87,7 +89,8 @@ impl Post {
         let identity = identify(config)?;
         let socket = socket::bind(&config.site.socket())?;
         let unix = socket::bind(&config.site.http_socket())?.into_std()?;
-        let http = Listeners { tcp: config.health.map(http::bind).transpose()?, unix };
+        let tcp = config.health.map(http::bind_health).transpose()?;
+        let http = Listeners { tcp, page: config.page.map(http::bind_page).transpose()?, unix };
         Ok(Self { lock, socket, http, identity, inheritance: None })
     }
 
@@ -99,33 +102,46 @@ impl Post {
             return Err(TakeOverError::Unfit(why).into());
         }
         let lock = Lock::inherit(inheritance.lock.try_clone()?, &config.site.run_dir())?;
-        let tcp = match (config.health, inheritance.health.take()) {
-            (Some(addr), Some(given)) if given.local_addr()? == addr => {
-                given.set_nonblocking(true)?;
-                Some(given)
-            }
-            (Some(addr), _) => Some(http::bind(addr)?),
-            (None, _) => None,
-        };
+        let tcp = given_or_bound(config.health, inheritance.health.take(), http::bind_health)?;
+        let page = given_or_bound(config.page, inheritance.page.take(), http::bind_page)?;
         let again = |socket: &net::UnixListener| {
             let socket = socket.try_clone()?;
             socket.set_nonblocking(true)?;
-            Ok::<_, std::io::Error>(socket)
+            Ok::<_, io::Error>(socket)
         };
         let socket = UnixListener::from_std(again(&inheritance.socket)?)?;
-        let http = Listeners { tcp, unix: again(&inheritance.http)? };
+        let http = Listeners { tcp, page, unix: again(&inheritance.http)? };
         Ok(Self { lock, socket, http, identity, inheritance: Some(inheritance) })
     }
 
     /// What a process that takes over is given of it.
-    fn doors(&self) -> std::io::Result<Doors> {
-        let health = self.http.tcp.as_ref().map(|health| health.as_fd().try_clone_to_owned());
+    fn doors(&self) -> io::Result<Doors> {
+        let again = |listener: &Option<TcpListener>| {
+            listener.as_ref().map(|listener| listener.as_fd().try_clone_to_owned()).transpose()
+        };
         Ok(Doors {
             lock: self.lock.as_fd().try_clone_to_owned()?,
             socket: self.socket.as_fd().try_clone_to_owned()?,
             http: self.http.unix.as_fd().try_clone_to_owned()?,
-            health: health.transpose()?,
+            health: again(&self.http.tcp)?,
+            page: again(&self.http.page)?,
         })
+    }
+}
+
+/// The listener that the running agent gave, if it is at this address, else another.
+fn given_or_bound(
+    addr: Option<SocketAddr>,
+    given: Option<TcpListener>,
+    bind: fn(SocketAddr) -> io::Result<TcpListener>,
+) -> io::Result<Option<TcpListener>> {
+    match (addr, given) {
+        (Some(addr), Some(given)) if given.local_addr()? == addr => {
+            given.set_nonblocking(true)?;
+            Ok(Some(given))
+        }
+        (Some(addr), _) => bind(addr).map(Some),
+        (None, _) => Ok(None),
     }
 }
 
@@ -198,7 +214,7 @@ fn tell(state: &[NotifyState<'_>]) {
     }
 }
 
-fn stop_on_signal() -> std::io::Result<CancellationToken> {
+fn stop_on_signal() -> io::Result<CancellationToken> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let stop = CancellationToken::new();
     let told = stop.clone();

@@ -11,12 +11,14 @@ use std::thread;
 use std::time::Duration;
 
 use axum::Router;
-use axum::serve::Listener;
+use axum::extract::connect_info::Connected;
+use axum::serve::{IncomingStream, Listener};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::routes::routes;
+use super::page::{Caller, Feed};
+use super::routes::{self, routes};
 use crate::agent::board::View;
 
 /// How long one who has connected may take to ask, once the server is told to stop.
@@ -25,7 +27,7 @@ const ASKING: Duration = Duration::from_millis(50);
 const CLOSING: Duration = Duration::from_secs(1);
 
 /// A listener that lets nobody in once the server is told to stop: another process may hold it too.
-struct Door<L> {
+pub(super) struct Door<L> {
     listener: L,
     stop: CancellationToken,
 }
@@ -46,15 +48,27 @@ impl<L: Listener> Listener for Door<L> {
     }
 }
 
-/// Binds the TCP listener.
+/// Binds the TCP listener for health.
 ///
 /// # Errors
 /// The address is in use, or not ours.
-pub fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
+pub fn bind_health(addr: SocketAddr) -> io::Result<TcpListener> {
+    bind(addr, "health", "--healthz-ip and --healthz-port")
+}
+
+/// Binds the TCP listener for those who may only look at the page.
+///
+/// # Errors
+/// The address is in use, or not ours.
+pub fn bind_page(addr: SocketAddr) -> io::Result<TcpListener> {
+    bind(addr, "the page", "--ui-listen")
+}
+
+fn bind(addr: SocketAddr, what: &str, flags: &str) -> io::Result<TcpListener> {
     let bound = TcpListener::bind(addr);
     let listener = bound.map_err(|error| {
-        let next = "choose another with --healthz-ip and --healthz-port";
-        io::Error::new(error.kind(), format!("cannot serve health on {addr}: {error}; next: {next}"))
+        let text = format!("cannot serve {what} on {addr}: {error}; next: choose another with {flags}");
+        io::Error::new(error.kind(), text)
     })?;
     listener.set_nonblocking(true)?;
     Ok(listener)
@@ -65,6 +79,8 @@ pub fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
 pub struct Listeners {
     /// `--healthz-ip` and `--healthz-port`.
     pub tcp: Option<TcpListener>,
+    /// `--ui-listen`.
+    pub page: Option<TcpListener>,
     /// The socket beside the agent's.
     pub unix: UnixListener,
 }
@@ -88,11 +104,17 @@ impl Server {
         let mut servers = JoinSet::new();
         {
             let _entered = runtime.enter();
+            let (page, story) = Feed::new(view.clone(), stop.clone());
+            servers.spawn(story);
             let unix = tokio::net::UnixListener::from_std(listeners.unix)?;
-            servers.spawn_on(serve(unix, routes(view.clone()), stop.clone()), runtime.handle());
+            servers.spawn(serve(unix, routes(view.clone()).merge(page.for_this_host()), stop.clone()));
             if let Some(tcp) = listeners.tcp {
                 let tcp = tokio::net::TcpListener::from_std(tcp)?;
-                servers.spawn_on(serve(tcp, routes(view), stop.clone()), runtime.handle());
+                servers.spawn(serve(tcp, routes(view.clone()).merge(page.for_this_host()), stop.clone()));
+            }
+            if let Some(tcp) = listeners.page {
+                let tcp = tokio::net::TcpListener::from_std(tcp)?;
+                servers.spawn(serve(tcp, routes::for_others(view).merge(page.for_others()), stop.clone()));
             }
         }
         thread::Builder::new().name("http".to_owned()).spawn(move || {
@@ -118,12 +140,14 @@ async fn serve<L>(listener: L, routes: Router, stop: CancellationToken) -> io::R
 where
     L: Listener,
     L::Addr: std::fmt::Debug,
+    Caller: for<'a> Connected<IncomingStream<'a, Door<L>>>,
 {
     let door = Door { listener, stop: stop.clone() };
     let closed = async move {
         stop.cancelled().await;
         tokio::time::sleep(ASKING).await;
     };
+    let routes = routes.into_make_service_with_connect_info::<Caller>();
     axum::serve(door, routes).with_graceful_shutdown(closed).await
 }
 
@@ -133,9 +157,11 @@ mod tests {
 
     #[test]
     fn a_port_in_use_is_named() {
-        let taken = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let taken = bind_health("127.0.0.1:0".parse().unwrap()).unwrap();
         let addr = taken.local_addr().unwrap();
-        let error = bind(addr).unwrap_err().to_string();
-        assert!(error.contains(&addr.to_string()) && error.contains("--healthz-port"), "{error}");
+        for (bind, flag) in [(bind_health as fn(_) -> _, "--healthz-port"), (bind_page, "--ui-listen")] {
+            let error = bind(addr).unwrap_err().to_string();
+            assert!(error.contains(&addr.to_string()) && error.contains(flag), "{error}");
+        }
     }
 }

@@ -1,7 +1,8 @@
-//! Logs and the HTTP endpoints.
+//! Logs, the HTTP endpoints, and the page.
 
 pub mod http;
 pub mod metrics;
+mod page;
 mod routes;
 
 use std::io::IsTerminal;

@@ -6,6 +6,9 @@
 //! | `/readyz` | 200 with flanneld's body once containers can be started; else 503, and why not |
 //! | `/metrics` | [`metrics`](super::metrics) for Prometheus |
 //! | `/v1/status` | [`Status`](crate::agent::status::Status) as JSON |
+//! | `/`, `/v1/events` | [the page](super::page), for this host only |
+//!
+//! On `--ui-listen` others may look, too: at the page and the status, and nothing else is there.
 
 use axum::Router;
 use axum::extract::State;
@@ -30,8 +33,17 @@ pub(super) fn routes(view: View) -> Router {
         .route("/readyz", any(readyz))
         .route("/metrics", get(metrics))
         .route("/v1/status", get(status))
-        .fallback(|| async { (StatusCode::NOT_FOUND, "404 page not found\n") })
+        .fallback(nothing)
         .with_state(view)
+}
+
+/// What is served beside the page where others than this host may look: nothing that does anything.
+pub(super) fn for_others(view: View) -> Router {
+    Router::new().route("/v1/status", get(status)).fallback(nothing).with_state(view)
+}
+
+async fn nothing() -> (StatusCode, &'static str) {
+    (StatusCode::NOT_FOUND, "404 page not found\n")
 }
 
 async fn healthz(State(view): State<View>) -> (StatusCode, String) {
@@ -78,7 +90,7 @@ mod tests {
     use super::*;
     use crate::agent::status::tests::status as sample;
     use crate::agent::status::{Readiness, Status};
-    use crate::telemetry::http::{Listeners, Server, bind};
+    use crate::telemetry::http::{Listeners, Server, bind_health};
 
     fn exchange(mut stream: impl Read + Write, request: &str) -> String {
         stream
@@ -94,11 +106,11 @@ mod tests {
     }
 
     fn listeners(dir: &tempfile::TempDir) -> (Listeners, SocketAddr) {
-        let tcp = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let tcp = bind_health("127.0.0.1:0".parse().unwrap()).unwrap();
         let addr = tcp.local_addr().unwrap();
         let unix = UnixListener::bind(dir.path().join("http.sock")).unwrap();
         unix.set_nonblocking(true).unwrap();
-        (Listeners { tcp: Some(tcp), unix }, addr)
+        (Listeners { tcp: Some(tcp), page: None, unix }, addr)
     }
 
     /// The thread of this runtime is held up by the questions, as the loop's thread may be by anything.

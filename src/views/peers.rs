@@ -112,6 +112,17 @@ impl PeerStatus {
 }
 
 impl Health {
+    /// In one word, for programs.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Cut => "cut",
+            Self::Poor => "poor",
+            Self::Unknown => "unknown",
+            Self::Good => "good",
+        }
+    }
+
     /// How it looks.
     #[must_use]
     pub const fn style(self) -> anstyle::Style {

@@ -8,6 +8,7 @@
     reason = "helpers of tests fail by panicking, and print what they measured"
 )]
 
+mod browser;
 mod commands;
 mod confine;
 mod containers;
@@ -24,6 +25,7 @@ mod healing;
 mod life;
 mod looks;
 mod migrate;
+mod page;
 mod probes;
 mod queues;
 mod relay;

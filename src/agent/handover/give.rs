@@ -103,6 +103,7 @@ impl<W: World> Agent<W> {
             (Thing::Socket, Some(&doors.socket)),
             (Thing::Http, Some(&doors.http)),
             (Thing::Health, doors.health.as_ref()),
+            (Thing::Page, doors.page.as_ref()),
         ];
         for (thing, fd) in single {
             if let Some(fd) = fd {

@@ -61,6 +61,8 @@ pub struct Doors {
     pub http: OwnedFd,
     /// The listener for health, where there is one.
     pub health: Option<OwnedFd>,
+    /// The listener for the page, where there is one.
+    pub page: Option<OwnedFd>,
 }
 
 /// A process that asks to take over.

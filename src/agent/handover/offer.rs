@@ -77,6 +77,8 @@ pub(super) enum Thing {
     Http,
     /// The listener for health.
     Health,
+    /// The listener for the page; there is none without `--ui-listen`.
+    Page,
     /// A queue of this TAP device.
     Tap(String),
     /// A UDP socket of this tunnel device.

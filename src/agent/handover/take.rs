@@ -30,6 +30,8 @@ pub struct Inheritance {
     pub http: UnixListener,
     /// The listener for health, where there is one.
     pub health: Option<TcpListener>,
+    /// The listener for the page, where there is one.
+    pub page: Option<TcpListener>,
     /// Who the running agent is.
     pub identity: Identity,
     pub(super) ready: bool,
@@ -100,7 +102,7 @@ impl Inheritance {
         if things.len() != fds.len() {
             return Err(format!("{} descriptors came for {} things", fds.len(), things.len()));
         }
-        let (mut lock, mut socket, mut http, mut health) = (None, None, None, None);
+        let (mut lock, mut socket, mut http, mut health, mut page) = (None, None, None, None, None);
         let mut parts: BTreeMap<LinkName, Parts> = BTreeMap::new();
         for (thing, fd) in things.into_iter().zip(fds) {
             match thing {
@@ -108,6 +110,7 @@ impl Inheritance {
                 Thing::Socket => socket = Some(UnixListener::from(fd)),
                 Thing::Http => http = Some(UnixListener::from(fd)),
                 Thing::Health => health = Some(TcpListener::from(fd)),
+                Thing::Page => page = Some(TcpListener::from(fd)),
                 Thing::Tap(dev) => parts.entry(name(&dev)?).or_default().taps.push(fd),
                 Thing::Udp(dev) => parts.entry(name(&dev)?).or_default().sockets.push(fd),
             }
@@ -116,7 +119,7 @@ impl Inheritance {
             return Err("the lock or a socket is missing".to_owned());
         };
         let identity = Identity { node, session };
-        Ok(Self { lock, socket, http, health, identity, ready, known, parts, predecessor })
+        Ok(Self { lock, socket, http, health, page, identity, ready, known, parts, predecessor })
     }
 }
 

@@ -2,29 +2,56 @@
 
 use std::collections::BTreeMap;
 
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::agent::status::PeerStatus;
-use crate::views::peers::{read, summary};
+use crate::views::peers::{Health, read, summary};
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// What it means.
+    pub kind: Kind,
+    /// What it was.
+    pub text: String,
+}
+
+/// What a change means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Something is amiss.
+    Trouble,
+    /// The agent put something right.
+    Repair,
+    /// Trouble is over.
+    Better,
+    /// Neither good nor bad.
+    News,
+}
 
 /// What happened. Without an earlier status: how it is.
 #[must_use]
-pub fn changes(before: Option<&Value>, after: &Value) -> Vec<String> {
+pub fn changes(before: Option<&Value>, after: &Value) -> Vec<Change> {
     let Some(before) = before else { return first(after) };
     let mut events = Vec::new();
     if before["pid"] != after["pid"] {
-        events.push(format!("another agent runs, pid {}", after["pid"]));
+        events.push(Kind::News.of(format!("another agent runs, pid {}", after["pid"])));
     }
     if before["state"] != after["state"] {
-        events.push(format!("state {}, was {}", word(&after["state"]), word(&before["state"])));
+        let text = format!("state {}, was {}", word(&after["state"]), word(&before["state"]));
+        events.push(good_if(after["state"] == "ok").of(text));
     }
     if before["store"]["connected"] != after["store"]["connected"] {
-        let now = if after["store"]["connected"] == true { "answers again" } else { "does not answer" };
-        events.push(format!("the store {now}"));
+        let answers = after["store"]["connected"] == true;
+        let now = if answers { "answers again" } else { "does not answer" };
+        events.push(good_if(answers).of(format!("the store {now}")));
     }
     if before["lease"]["standing"] != after["lease"]["standing"] {
         let standing = |status: &Value| status["lease"]["standing"].as_str().unwrap_or("none").to_owned();
-        events.push(format!("lease {}, was {}", standing(after), standing(before)));
+        let text = format!("lease {}, was {}", standing(after), standing(before));
+        events.push(good_if(standing(after) == "held").of(text));
     }
     events.extend(repairs(before, after));
     events.extend(of_faults(before, after));
@@ -32,10 +59,20 @@ pub fn changes(before: Option<&Value>, after: &Value) -> Vec<String> {
     events
 }
 
-fn first(status: &Value) -> Vec<String> {
+impl Kind {
+    fn of(self, text: String) -> Change {
+        Change { kind: self, text }
+    }
+}
+
+const fn good_if(good: bool) -> Kind {
+    if good { Kind::Better } else { Kind::Trouble }
+}
+
+fn first(status: &Value) -> Vec<Change> {
     let peers = anstream::adapter::strip_str(&summary(&read(status))).to_string();
-    let mut events = vec![format!("state {}, {peers}", word(&status["state"]))];
-    events.extend(faults(status).into_values().map(|text| format!("fault {text}")));
+    let mut events = vec![Kind::News.of(format!("state {}, {peers}", word(&status["state"])))];
+    events.extend(faults(status).into_values().map(|text| Kind::Trouble.of(format!("fault {text}"))));
     events
 }
 
@@ -43,12 +80,19 @@ fn word(value: &Value) -> &str {
     value.as_str().unwrap_or("unknown")
 }
 
-fn repairs(before: &Value, after: &Value) -> Option<String> {
-    let count = |status: &Value| status["reconcile"]["repairs"].as_u64().unwrap_or_default();
-    let (had, has) = (count(before), count(after));
+fn repairs(before: &Value, after: &Value) -> Option<Change> {
+    let count = |value: &Value| value.as_u64().unwrap_or_default();
     // An agent that starts counts from none.
-    let more = if has < had { has } else { has - had };
-    (more > 0).then(|| format!("repaired {more}, {has} since the start"))
+    let more = |had, has| if has < had { has } else { has - had };
+    let all = |status: &Value| count(&status["reconcile"]["repairs"]);
+    let repaired = more(all(before), all(after));
+    let had = &before["reconcile"]["repaired"];
+    let kinds = after["reconcile"]["repaired"].as_object().into_iter().flatten();
+    let kinds = kinds.filter(|(kind, has)| more(count(&had[kind.as_str()]), count(has)) > 0);
+    let kinds: Vec<&str> = kinds.map(|(kind, _)| kind.as_str()).collect();
+    let what = if kinds.is_empty() { String::new() } else { format!(": {}", kinds.join(", ")) };
+    (repaired > 0)
+        .then(|| Kind::Repair.of(format!("repaired {repaired}, {} since the start{what}", all(after))))
 }
 
 /// Faults by what they are and what they are about, in words.
@@ -63,14 +107,16 @@ fn faults(status: &Value) -> BTreeMap<(String, String), String> {
     faults.map(one).collect()
 }
 
-fn of_faults(before: &Value, after: &Value) -> Vec<String> {
+fn of_faults(before: &Value, after: &Value) -> Vec<Change> {
     let (had, has) = (faults(before), faults(after));
-    let come = has.iter().filter(|(key, _)| !had.contains_key(*key)).map(|(_, text)| format!("fault {text}"));
+    let come = has.iter().filter(|(key, _)| !had.contains_key(*key));
+    let come = come.map(|(_, text)| Kind::Trouble.of(format!("fault {text}")));
     let gone = had.keys().filter(|key| !has.contains_key(*key));
-    come.chain(gone.map(|(code, subject)| format!("fault over: {code} {subject}"))).collect()
+    let gone = gone.map(|(code, subject)| Kind::Better.of(format!("fault over: {code} {subject}")));
+    come.chain(gone).collect()
 }
 
-fn of_peers(before: &Value, after: &Value) -> Vec<String> {
+fn of_peers(before: &Value, after: &Value) -> Vec<Change> {
     let known = |status: &Value| -> BTreeMap<String, PeerStatus> {
         read(status).into_iter().map(|(peer, _)| (peer.key.clone(), peer)).collect()
     };
@@ -78,23 +124,30 @@ fn of_peers(before: &Value, after: &Value) -> Vec<String> {
     let mut events = Vec::new();
     for (key, peer) in &has {
         let Some(was) = had.get(key) else {
-            events.push(format!("peer {key} came, at {}", peer.public.join(",")));
+            events.push(Kind::News.of(format!("peer {key} came, at {}", peer.public.join(","))));
             continue;
         };
         if was.held != peer.held {
             let now = if peer.held { "gone from the store, and held" } else { "back in the store" };
-            events.push(format!("peer {key} is {now}"));
+            events.push(good_if(!peer.held).of(format!("peer {key} is {now}")));
         }
         if was.public != peer.public {
-            events.push(format!("peer {key} moved to {}", peer.public.join(",")));
+            events.push(Kind::News.of(format!("peer {key} moved to {}", peer.public.join(","))));
         }
         if was.word() != peer.word() {
             let cause =
                 peer.probe.as_ref().map(|probe| probe.cause.as_str()).filter(|cause| !cause.is_empty());
             let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
-            events.push(format!("peer {key} {}, was {}{cause}", peer.word(), was.word()));
+            let kind = match peer.health() {
+                Health::Cut => Kind::Trouble,
+                Health::Unknown => Kind::News,
+                // What is lost on the way there passes for a while: the verdict says whether it is over.
+                Health::Poor | Health::Good => good_if(peer.word() == "ok"),
+            };
+            events.push(kind.of(format!("peer {key} {}, was {}{cause}", peer.word(), was.word())));
         }
     }
-    events.extend(had.keys().filter(|key| !has.contains_key(*key)).map(|key| format!("peer {key} went")));
+    let went = had.keys().filter(|key| !has.contains_key(*key));
+    events.extend(went.map(|key| Kind::News.of(format!("peer {key} went"))));
     events
 }

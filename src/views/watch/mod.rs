@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use serde_json::Value;
 
-pub use changes::changes;
+pub use changes::{Change, Kind, changes};
 
 use super::peers::{self, Order};
 use crate::agent::status::PeerStatus;
@@ -63,7 +63,7 @@ impl Watch {
         };
         match answer {
             Ok(status) => {
-                events.extend(changes(self.status.as_ref(), &status));
+                events.extend(changes(self.status.as_ref(), &status).into_iter().map(|change| change.text));
                 self.peers = peers::read(&status);
                 peers::sort(&mut self.peers, self.order);
                 (self.status, self.silent) = (Some(status), None);

@@ -35,6 +35,10 @@ fn what_happened_is_told_once() {
         (|s| s["store"]["connected"] = json!(false), &["the store does not answer"]),
         (|s| s["lease"]["standing"] = json!("lost"), &["lease lost, was held"]),
         (|s| s["reconcile"]["repairs"] = json!(3), &["repaired 3, 3 since the start"]),
+        (
+            |s| s["reconcile"] = json!({ "repairs": 2, "repaired": { "fdb": 0, "link": 1, "route": 1 } }),
+            &["repaired 2, 2 since the start: link, route"],
+        ),
         (|s| s["faults"] = json!([fault()]), &["fault some-code it: why; next: do"]),
         (|s| s["peers"][0]["held"] = json!(true), &["peer 10.0.0.0-24 is gone from the store, and held"]),
         (|s| s["peers"][0]["public"] = json!(["192.0.2.9"]), &["peer 10.0.0.0-24 moved to 192.0.2.9"]),

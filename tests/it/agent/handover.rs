@@ -17,6 +17,7 @@ async fn ask(host: &Host, agent: &Running) -> Inheritance {
         socket: listener.as_fd().try_clone_to_owned().unwrap(),
         http: listener.as_fd().try_clone_to_owned().unwrap(),
         health: None,
+        page: None,
     };
     let hall = Hall { visits: agent.visits.clone(), view: agent.view.clone(), doors: Arc::new(doors) };
     tokio::spawn(socket::serve(listener, hall));

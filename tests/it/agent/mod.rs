@@ -112,6 +112,7 @@ impl Host {
             blackhole: false,
             resync: Duration::from_secs(5),
             health: None,
+            page: None,
             probe_port: None,
             ready_peers: 50,
             delete_hold: HOLD,

@@ -1,0 +1,156 @@
+//! What happened while nobody looked, so that who looks afterwards sees it.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
+
+use super::unix_ms;
+use crate::agent::board::{Glance, View};
+use crate::agent::status::{PeerStatus, Status};
+use crate::views::watch::{Kind, changes};
+
+/// How often it is looked whether something happened.
+const EVERY: Duration = Duration::from_millis(500);
+/// How many entries are kept.
+const KEPT: usize = 200;
+
+/// What happened, the last of it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Story {
+    /// The latest comes last.
+    pub(super) entries: VecDeque<Arc<Entry>>,
+    told: u64,
+}
+
+/// Something that happened.
+#[derive(Debug, Serialize)]
+pub(super) struct Entry {
+    /// One more than the entry before it.
+    pub(super) number: u64,
+    at_ms: u64,
+    kind: Kind,
+    text: String,
+}
+
+/// Follows what the agent says of itself, for as long as it says something.
+pub(super) async fn follow(view: View, story: watch::Sender<Story>) {
+    let mut ticks = tokio::time::interval(EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut before = None;
+    loop {
+        ticks.tick().await;
+        let Some(after) = view.glance().await else { return };
+        story.send_if_modified(|story| story.goes_on(before.as_ref(), &after, unix_ms()));
+        before = Some(after);
+    }
+}
+
+impl Story {
+    /// Takes down what happened between two looks. Returns whether anything did.
+    pub(super) fn goes_on(&mut self, before: Option<&Glance>, after: &Glance, at_ms: u64) -> bool {
+        let happened = match before {
+            None => changes(None, &told(after, |_| true)),
+            Some(before) => {
+                let moved = moved(&before.peers, &after.peers);
+                let told = |glance| told(glance, |key| moved.contains(key));
+                changes(Some(&told(before)), &told(after))
+            }
+        };
+        let before = self.told;
+        for change in happened {
+            self.told += 1;
+            let (number, kind, text) = (self.told, change.kind, change.text);
+            self.entries.push_back(Arc::new(Entry { number, at_ms, kind, text }));
+        }
+        self.entries.drain(..self.entries.len().saturating_sub(KEPT));
+        self.told != before
+    }
+}
+
+/// The peers of which something else is told than before. Round trips change all the time, and are no news.
+fn moved<'a>(before: &'a Arc<Vec<PeerStatus>>, after: &'a Arc<Vec<PeerStatus>>) -> BTreeSet<&'a str> {
+    if Arc::ptr_eq(before, after) {
+        return BTreeSet::new();
+    }
+    let gist = |peer: &'a PeerStatus| {
+        let verdict = peer.probe.as_ref().map(|probe| probe.verdict);
+        (peer.key.as_str(), (verdict, peer.held, peer.public.as_slice()))
+    };
+    let had: BTreeMap<_, _> = before.iter().map(gist).collect();
+    let has: BTreeMap<_, _> = after.iter().map(gist).collect();
+    let differs = |key: &&str| had.get(*key) != has.get(*key);
+    had.keys().chain(has.keys()).copied().filter(differs).collect()
+}
+
+/// A status with some of its peers, as others are told it.
+fn told(glance: &Glance, which: impl Fn(&str) -> bool) -> Value {
+    let peers = glance.peers.iter().filter(|peer| which(&peer.key)).cloned().collect();
+    // Nothing in it has no JSON.
+    serde_json::to_value(Status { peers, ..Status::clone(&glance.status) }).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use twill_backends::probe::Verdict;
+
+    use super::*;
+    use crate::agent::status::tests::status;
+
+    fn glance(change: impl Fn(&mut Status)) -> Glance {
+        let mut status = status();
+        change(&mut status);
+        let peers = Arc::new(std::mem::take(&mut status.peers));
+        Glance { status: Arc::new(status), peers, age: Duration::ZERO }
+    }
+
+    fn texts(story: &Story) -> Vec<&str> {
+        story.entries.iter().map(|entry| entry.text.as_str()).collect()
+    }
+
+    #[test]
+    fn what_happens_is_told_with_the_peers_that_it_happened_to() {
+        let mut story = Story::default();
+        let calm = glance(|_| ());
+        assert!(story.goes_on(None, &calm, 1));
+        assert!(texts(&story)[0].starts_with("state degraded, 2 peers: 2 in need"), "{:?}", texts(&story));
+        let begun = story.entries.len();
+        let slower = glance(|status| {
+            status.peers[0].probe.as_mut().unwrap().ways[0].rtt_p50_us = Some(77);
+            status.uptime_s += 1;
+        });
+        assert!(!story.goes_on(Some(&calm), &slower, 2), "{:?}", texts(&story));
+        let cut = glance(|status| {
+            let probe = status.peers[0].probe.as_mut().unwrap();
+            (probe.verdict, probe.cause) = (Verdict::OneWay, "nothing sent there arrives".to_owned());
+            status.reconcile.repairs += 1;
+            status.reconcile.repaired.insert("link".to_owned(), 1);
+        });
+        assert!(story.goes_on(Some(&slower), &cut, 3));
+        let want = [
+            "repaired 1, 2 since the start: link",
+            "peer 10.5.2.0-24 one-way, was ok: nothing sent there arrives",
+        ];
+        assert_eq!(texts(&story)[begun..], want);
+        let kinds: Vec<Kind> = story.entries.iter().skip(begun).map(|entry| entry.kind).collect();
+        assert_eq!(kinds, [Kind::Repair, Kind::Trouble]);
+        assert!(story.goes_on(Some(&cut), &calm, 4));
+        assert_eq!(story.entries.back().unwrap().kind, Kind::Better);
+    }
+
+    #[test]
+    fn the_last_of_it_is_kept_and_numbers_go_on() {
+        let mut story = Story::default();
+        let states = [glance(|_| ()), glance(|status| status.store.connected = false)];
+        for turn in 0..KEPT + 10 {
+            assert!(story.goes_on(Some(&states[turn % 2]), &states[(turn + 1) % 2], 1));
+        }
+        assert_eq!(story.entries.len(), KEPT);
+        let numbers: Vec<u64> = story.entries.iter().map(|entry| entry.number).collect();
+        assert!(numbers.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{numbers:?}");
+    }
+}
