@@ -40,7 +40,7 @@ pub(super) struct BenchArgs {
     /// End stdout with one JSON object
     #[arg(long)]
     pub(super) json: bool,
-    /// Write bench.json and bench.svg into this folder
+    /// Write report.html, bench.svg and bench.json into this folder
     #[arg(long, value_name = "DIR")]
     pub(super) out: Option<PathBuf>,
 }

@@ -109,6 +109,20 @@ fn every_subject_is_measured_between_hosts_and_between_pods() {
     let picture = roxmltree::Document::parse(&picture).unwrap();
     let spreads = picture.descendants().filter(|node| node.attribute("class") == Some("spread")).count();
     assert_eq!(spreads, rows(&report).len());
+    let page = fs::read_to_string(folder.join("report.html")).unwrap();
+    assert!(!page.contains("://"), "it refers to something else");
+    let options = roxmltree::ParsingOptions { allow_dtd: true, ..roxmltree::ParsingOptions::default() };
+    let page = roxmltree::Document::parse_with_options(&page, options).unwrap();
+    let numbers = page.descendants().find(|node| node.attribute("id") == Some("numbers")).unwrap();
+    let lines = numbers.descendants().filter(|node| node.has_tag_name("tbody"));
+    let lines: usize = lines.map(|body| body.children().filter(|row| row.has_tag_name("tr")).count()).sum();
+    assert_eq!(lines, rows(&report).len());
+    let spreads = page.descendants().filter(|node| node.attribute("class") == Some("spread")).count();
+    assert_eq!(spreads, rows(&report).len());
+    let words: String = page.descendants().filter_map(|node| node.text()).collect();
+    for word in [report["machine"]["kernel"].as_str().unwrap(), "twill bench --runs 1", "made/by/it"] {
+        assert!(words.contains(word), "{word}: {words}");
+    }
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod ceiling;
 mod cpu;
 mod fabric;
 mod figure;
+mod page;
 mod picture;
 mod report;
 mod view;
@@ -24,6 +25,7 @@ pub use report::{Report, Row};
 
 use super::LabError;
 use super::command::{CommandError, Ready, ready};
+use super::report::Machine;
 use super::view::View;
 use crate::config::BenchConfig;
 use fabric::Fabric;
@@ -40,9 +42,11 @@ pub fn command(config: &BenchConfig) -> u8 {
     let stdout = io::stdout();
     let terminal = stdout.is_terminal();
     let mut view = View::new(Box::new(stdout), terminal, begin);
+    let machine = Machine::here();
     let mut bench = Bench { config, samples: Samples::default(), runs: 0, congestion: String::new() };
     let result = ready().and_then(|ready| bench.run(&ready, &mut view));
     let mut report = Report::new(config, &bench.samples, &bench.congestion);
+    report.machine = machine;
     (report.runs, report.elapsed_s) = (bench.runs, begin.elapsed().as_secs_f64());
     let mut status = 0;
     if let Err(error) = result {
@@ -68,14 +72,16 @@ fn finish(config: &BenchConfig, report: &Report, view: &mut View) -> Result<(), 
     kept
 }
 
-/// Writes the two files.
+/// Writes the files.
 fn keep(out: &Path, report: &Report, view: &mut View) -> Result<(), CommandError> {
     let json = serde_json::to_string_pretty(report).map_err(io::Error::from)? + "\n";
-    for (name, text) in [("bench.json", json), ("bench.svg", picture::svg(report))] {
+    for (name, text) in
+        [("bench.json", json), ("bench.svg", picture::svg(report)), ("report.html", page::html(report))]
+    {
         let file = out.join(name);
         fs::write(&file, text).map_err(LabError::io(|| format!("write {}", file.display())))?;
     }
-    view.done("out", &format!("bench.json and bench.svg in {}", out.display()))?;
+    view.done("out", &format!("report.html, bench.svg and bench.json in {}", out.display()))?;
     Ok(())
 }
 

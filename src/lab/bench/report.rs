@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::figure::Figure;
 use crate::config::{BenchConfig, Ends, Subject};
+use crate::lab::report::Machine;
 
 /// What all are divided by.
 const BASE: Subject = Subject::ByHand;
@@ -19,6 +20,8 @@ pub struct Report {
     pub kernel: String,
     /// How many processors did everything.
     pub cpus: usize,
+    /// The machine, before anything was measured.
+    pub machine: Machine,
     /// `ipv4` or `ipv6`.
     pub family: &'static str,
     /// The congestion control TCP used; empty if TCP was not measured.
@@ -106,6 +109,13 @@ impl Samples {
             values: values.to_vec(),
             ratios,
         })
+    }
+}
+
+impl Row {
+    /// Whether it is a cost.
+    pub(super) fn less_is_better(&self) -> bool {
+        !["Gbit/s", "kpps"].contains(&self.unit)
     }
 }
 
