@@ -25,6 +25,7 @@ pub(crate) fn run(leases: u32, puts: u32) {
         (cpu(&agent) - before) * 1e3 / f64::from(puts),
     );
     lose_everything(&lab, &agent);
+    settle(&lab, &etcd, &agent);
     ask(&agent);
 }
 
