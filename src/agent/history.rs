@@ -5,6 +5,7 @@ use std::time::{Instant, SystemTime};
 
 use twill_backends::diff::Op;
 use twill_backends::fault::{Code, Fault};
+use twill_backends::tenure::Standing;
 
 use super::status::HistoryStatus;
 
@@ -15,6 +16,8 @@ pub(super) struct History {
     present: BTreeSet<(Code, String)>,
     told: HistoryStatus,
     repairs: BTreeMap<&'static str, u64>,
+    /// Whether the lease is another's, or nobody's, though this host had it.
+    bereft: bool,
     /// Since when the store is away, or else a change of it waits for the kernel.
     behind: Option<Instant>,
 }
@@ -48,6 +51,17 @@ impl History {
         }
     }
 
+    /// Takes note of whose the lease is.
+    pub(super) fn holds(&mut self, standing: &Standing) {
+        match standing {
+            Standing::Lost(_) | Standing::Parked(..) => self.bereft = true,
+            Standing::Held(_) if std::mem::take(&mut self.bereft) => {
+                *self.repairs.entry("lease").or_default() += 1;
+            }
+            Standing::Held(_) | Standing::Remembered(_) | Standing::Without => {}
+        }
+    }
+
     /// How often what was mended, `others` beside the kernel.
     pub(super) fn repairs(&self, others: [(&'static str, u64); 3]) -> BTreeMap<String, u64> {
         let none = KINDS.map(|kind| (kind, 0));
@@ -61,7 +75,7 @@ impl History {
     }
 }
 
-const KINDS: [&str; 5] = ["fdb", "link", "neighbour", "route", "sysctl"];
+const KINDS: [&str; 6] = ["fdb", "lease", "link", "neighbour", "route", "sysctl"];
 
 const fn kind(op: &Op) -> &'static str {
     match op {
@@ -76,6 +90,9 @@ const fn kind(op: &Op) -> &'static str {
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
+
+    use twill_backends::lease::{Attrs, Lease, LeaseKey, Subnets};
+    use twill_backends::record::{Held, Term};
 
     use super::*;
 
@@ -104,10 +121,28 @@ mod tests {
     }
 
     #[test]
+    fn a_lease_that_was_lost_is_mended_once_it_is_held_again() {
+        let mut history = History::default();
+        let lease =
+            || Lease { key: LeaseKey::new("10.5.1.0-24"), subnets: Subnets::NONE, attrs: Attrs::default() };
+        let held = Standing::Held(Held { lease: lease(), revision: 7, term: Term::Permanent });
+        let mended =
+            |history: &History| history.repairs([("file", 0), ("firewall", 0), ("guard", 0)])["lease"];
+        for standing in [&Standing::Without, &held, &held, &Standing::Lost(lease()), &Standing::Lost(lease())]
+        {
+            history.holds(standing);
+            assert_eq!(mended(&history), 0);
+        }
+        history.holds(&held);
+        history.holds(&held);
+        assert_eq!(mended(&history), 1);
+    }
+
+    #[test]
     fn every_kind_is_there_from_the_start() {
         let mut history = History::default();
         history.repaired(&[Op::SetSysctl("a".to_owned(), "1".to_owned())]);
         let repairs = history.repairs([("file", 1), ("firewall", 2), ("guard", 0)]);
-        assert_eq!((repairs.len(), repairs["sysctl"], repairs["route"], repairs["firewall"]), (8, 1, 0, 2));
+        assert_eq!((repairs.len(), repairs["sysctl"], repairs["route"], repairs["firewall"]), (9, 1, 0, 2));
     }
 }

@@ -67,6 +67,7 @@ impl<W: World> Agent<W> {
     pub(super) fn status(&mut self, now: Instant) -> Status {
         let faults = self.faults();
         self.history.sees(&faults);
+        self.history.holds(self.tenure.standing());
         self.history.follows(!self.store.connected || !self.changed.is_empty() || !self.converged(), now);
         let repaired = self.history.repairs([
             ("file", self.papers.repairs()),

@@ -48,7 +48,9 @@ pub(super) async fn run(config: DoctorConfig, typed: bool, json: bool) -> Result
 pub(super) async fn gather(config: &DoctorConfig) -> Result<Facts, Failure> {
     let site = &config.agent.site;
     let kernel = Netlink::open()?;
-    let (agent, store) = tokio::join!(agent(config), store(&config.agent));
+    // The agent last: what it found out while the store kept silent counts.
+    let store = store(&config.agent).await;
+    let agent = agent(config).await;
     let memory = Memory::load(&site.state_dir().join("snapshot.json")).ok().flatten();
     let fabric = fabric(&config.agent, &agent, &store, memory.as_ref(), &kernel).await;
     let ahead = ahead(&config.agent, &agent, &store);

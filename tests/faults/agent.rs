@@ -2,11 +2,12 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use twill::lab::{AgentOptions, copy_program};
 
+use crate::examine::Doctor;
 use crate::fabric::{TWILL, options, wait_for};
 use crate::scenario::{Allowed, Scenario, play};
 use crate::world::{Backend, World, long};
@@ -43,7 +44,7 @@ fn upgrade(world: &mut World) {
 
 fn scenarios(world: &World) -> Vec<Scenario> {
     let allowed = restart(world);
-    // A frozen agent carries nothing.
+    // One that is frozen or gone carries nothing.
     let frozen = if world.backend.in_kernel() { Allowed::Nothing } else { Allowed::WhileItLasts };
     let slowly = |seconds| {
         if world.backend.in_kernel() { Allowed::Nothing } else { Allowed::Gap(Duration::from_secs(seconds)) }
@@ -67,11 +68,18 @@ fn scenarios(world: &World) -> Vec<Scenario> {
                 again(world);
             }
         }),
-        Scenario::new("agent frozen", &[14, 30], frozen, |world| {
-            world.fabric.agents[0].signal(Signal::SIGSTOP).unwrap();
-            std::thread::sleep(Duration::from_secs(2));
-            world.fabric.agents[0].signal(Signal::SIGCONT).unwrap();
-        }),
+        Scenario::lasting(
+            ("agent frozen", &[14, 30], frozen),
+            "agent-silent",
+            |world| world.fabric.agents[0].signal(Signal::SIGSTOP).unwrap(),
+            |world| world.fabric.agents[0].signal(Signal::SIGCONT).unwrap(),
+        ),
+        Scenario::lasting(
+            ("agent gone", &[30], frozen),
+            "no-agent",
+            |world| assert!(!world.fabric.agents[0].kill(Signal::SIGKILL).unwrap().success()),
+            again,
+        ),
         // Without its memory, an agent has to ask etcd first.
         Scenario::new("state directory lost", &[2, 15], asking, |world| {
             world.fabric.agents[0].kill(Signal::SIGKILL).unwrap();
@@ -105,8 +113,9 @@ fn no_room(world: &mut World, prepare: &str) {
     let with = AgentOptions { program, ..usual(world) };
     world.fabric.agents[0].restart_with(with).unwrap();
     world.fabric.wait_ready();
+    let since = Instant::now();
     let key = world.join("192.168.77.200");
-    world.wait_fault("file-failed");
+    world.name(0, "file-failed", since);
     world.ctl(&["del", &key]);
     again(world);
 }
@@ -132,17 +141,22 @@ fn clock_jumps(world: &mut World, library: &std::path::Path) {
     .map(|(name, value)| (name.into(), value.to_owned()))
     .into();
     again_with(world, with);
-    let env = &world.fabric.agents[0].files.subnet;
+    let env = world.fabric.agents[0].files.subnet.clone();
     for offset in ["+2d", "-2d"] {
         let known = days(world);
         jump(offset);
         // Something to write a line about; of no consequence for packets.
-        std::fs::remove_file(env).unwrap();
+        std::fs::remove_file(&env).unwrap();
         wait_for("a line by the other clock", || {
             let days = days(world);
             if days.len() > known.len() && env.exists() { Ok(()) } else { Err(days) }
         });
     }
+    // Files were written two days later than it is.
+    let preload = format!("LD_PRELOAD={}", library.display());
+    let within = ["env", &preload, "FAKETIME=-2d", "FAKETIME_DONT_FAKE_MONOTONIC=1"];
+    let named = Doctor::new(&world.fabric, 0).named(&within, "clock-behind", Instant::now());
+    world.named.push(named);
     again(world);
 }
 

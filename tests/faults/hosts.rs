@@ -1,12 +1,13 @@
 //! Hosts whose addresses change, that flap, that come to a fabric they do not fit in, or find others on their port.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use twill::lab::{AgentProcess, BRIDGE, Netns, tail};
 
 use crate::dump::{self, difference, sh};
+use crate::examine::Doctor;
 use crate::fabric::{PATIENCE, options, wait_for};
 use crate::scenario::{Allowed, SECOND, Scenario, play};
 use crate::world::{Backend, LEASES, World, fault, long};
@@ -59,6 +60,13 @@ pub(crate) fn newcomer(world: &World, flags: &[&str]) -> AgentProcess {
     host.agent(&options(world.fabric.store.clone(), &all)).unwrap()
 }
 
+/// [`World::name`] on the newcomer's host.
+fn name(world: &mut World, agent: &AgentProcess, code: &str, since: Instant) {
+    let host = world.fabric.lab.hosts.last().unwrap();
+    let named = Doctor::of(&world.fabric, host, agent).named(&[], code, since);
+    world.named.push(named);
+}
+
 /// Waits until an agent has a fault with this code, and returns its cause.
 fn wait_fault(agent: &AgentProcess, code: &str) -> String {
     wait_for(code, || {
@@ -68,6 +76,7 @@ fn wait_fault(agent: &AgentProcess, code: &str) -> String {
 }
 
 fn second_with_the_address(world: &mut World) {
+    let since = Instant::now();
     let mut second = newcomer(world, &["--public-ip=192.168.77.1", "--iface=eth0"]);
     if world.backend == Backend::HostGw {
         let status = second.wait(PATIENCE).unwrap();
@@ -79,30 +88,35 @@ fn second_with_the_address(world: &mut World) {
     let cause = wait_fault(&second, "duplicate-address");
     assert!(cause.contains("192.168.77.1"), "{cause}");
     assert!(!second.files.subnet.exists(), "it took a subnet");
+    name(world, &second, "duplicate-address", since);
     second.kill(Signal::SIGTERM).unwrap();
 }
 
 fn overlapping_network(world: &mut World) {
-    let net = &world.fabric.lab.hosts[3].net;
-    dump::run(net, "ip addr add 10.244.9.9/16 dev eth0");
-    let before = dump::of(net);
+    let net = world.fabric.lab.hosts[3].net.clone();
+    dump::run(&net, "ip addr add 10.244.9.9/16 dev eth0");
+    let before = dump::of(&net);
+    let since = Instant::now();
     let mut refused = newcomer(world, &[]);
     let status = refused.wait(PATIENCE).unwrap();
     let log = refused.log();
     assert!(status.code() == Some(1) && log.contains("10.244.9.9/16"), "{status}: {log}");
-    assert_eq!(difference(&before, &dump::of(net)), Vec::<String>::new());
-    dump::run(net, "ip addr del 10.244.9.9/16 dev eth0");
+    assert_eq!(difference(&before, &dump::of(&net)), Vec::<String>::new());
+    name(world, &refused, "network-overlap", since);
+    dump::run(&net, "ip addr del 10.244.9.9/16 dev eth0");
 }
 
 /// It says who has the port, and takes it once it is free; then it leaves.
 fn port_taken(world: &mut World) {
     let net = world.fabric.lab.hosts[3].net.clone();
     let taken = net.run(|| UdpSocket::bind("0.0.0.0:8472")).unwrap().unwrap();
+    let since = Instant::now();
     let mut agent = newcomer(world, &[]);
     wait_for("a fault that names the port", || {
         let status = agent.status().map_err(|error| error.to_string())?;
         if status["faults"].to_string().contains("8472") { Ok(()) } else { Err(format!("{status:#}")) }
     });
+    name(world, &agent, "port-taken", since);
     drop(taken);
     agent.wait_ready(PATIENCE).unwrap();
     leave(world, &mut agent);

@@ -41,6 +41,7 @@ mod deletions;
 mod halves;
 mod hosts;
 mod many;
+mod names;
 mod paths;
 mod peers;
 mod segments;

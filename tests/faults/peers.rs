@@ -24,7 +24,9 @@ fn peer_replaced(world: &mut World) {
     world.wait_route(&subnet);
     world.fabric.agents[0].kill(Signal::SIGKILL).unwrap();
     world.ctl(&["del", &key]);
+    let since = Instant::now();
     world.put_lease("192.168.77.201");
+    world.name(0, "kernel-differs", since);
     world.fabric.agents[0].restart().unwrap();
     world.fabric.agents[0].wait_ready(PATIENCE).unwrap();
     let net = &world.fabric.lab.hosts[0].net;

@@ -8,10 +8,8 @@ use nix::sys::signal::Signal;
 use crate::dump::sh;
 use crate::fabric::wait_for;
 use crate::scenario::{Allowed, Scenario, play};
-use crate::world::{Backend, Shape, World, fault, lasting, long};
+use crate::world::{Backend, CONFIG, Shape, World, fault, lasting, long};
 
-/// The network configuration's key.
-const CONFIG: &str = "/coreos.com/network/config";
 /// Somebody who joins, and who has no agent.
 const JOINS: &str = "192.168.77.200";
 
@@ -20,8 +18,9 @@ fn outage() -> Duration {
     lasting(Duration::from_secs(600), Duration::from_secs(4))
 }
 
-/// Waits until all agents say that the store is down, and are ready all the same.
-fn wait_down(world: &World) {
+/// Waits until all agents say that the store is down, and the doctor, too; they are ready all the same.
+fn wait_down(world: &mut World, since: Instant) {
+    world.name(0, "store-down", since);
     for host in 0..world.fabric.agents.len() {
         wait_for("an agent that misses its store", || {
             let status = world.fabric.status(host);
@@ -56,19 +55,21 @@ fn outages(world: &World) -> Vec<Scenario> {
         lossless("lease deleted", &[2, 14], deleted),
         Scenario::new("frozen until the lease ended", &[2, 14], Allowed::WhileItLasts, ended).everybody(),
         Scenario::new("lease given to another host", &[2], Allowed::WhileItLasts, given_away).everybody(),
-        Scenario::new("one half of the hosts cut off", &[13, 14], Allowed::WhileItLasts, partitioned),
+        Scenario::new("cut off", &[13, 14], Allowed::WhileItLasts, partitioned),
     ]
 }
 
 fn frozen(world: &mut World) {
+    let since = Instant::now();
     world.etcd[0].signal(Signal::SIGSTOP).unwrap();
-    wait_down(world);
+    wait_down(world, since);
     world.etcd[0].signal(Signal::SIGCONT).unwrap();
 }
 
 fn gone(world: &mut World) {
+    let since = Instant::now();
     world.etcd[0].signal(Signal::SIGKILL).unwrap();
-    wait_down(world);
+    wait_down(world, since);
     thread::sleep(outage());
     world.etcd[0].restart().unwrap();
 }
@@ -77,9 +78,14 @@ fn gone(world: &mut World) {
 fn slow(world: &mut World) {
     let end = Instant::now() + lasting(Duration::from_secs(60), Duration::from_secs(6));
     let (key, subnet) = world.put_lease(JOINS);
+    let since = Instant::now();
     while Instant::now() < end {
         world.etcd[0].signal(Signal::SIGSTOP).unwrap();
-        thread::sleep(Duration::from_secs(2));
+        if world.named.is_empty() {
+            world.name(0, "store-down", since);
+        } else {
+            thread::sleep(Duration::from_secs(2));
+        }
         world.etcd[0].signal(Signal::SIGCONT).unwrap();
         thread::sleep(Duration::from_millis(50));
     }
@@ -92,12 +98,13 @@ fn compacted(world: &mut World) {
     let net = world.fabric.lab.underlay.net.clone();
     let rules = "add table inet cut; add chain inet cut in { type filter hook input priority 0; }; \
                  add rule inet cut in iif != lo tcp dport 2379 drop";
+    let since = Instant::now();
     net.exec(&["nft", rules]).unwrap();
     let (key, subnet) = world.put_lease(JOINS);
     for number in 0..if long() { 5000 } else { 50 } {
         world.ctl(&["put", &format!("/registry/pods/{}", number % 7), "of no interest"]);
     }
-    wait_down(world);
+    wait_down(world, since);
     let status = world.ctl(&["endpoint", "status", "-w", "json"]);
     let status: serde_json::Value = serde_json::from_str(&status).unwrap();
     let revision = status[0]["Status"]["header"]["revision"].as_u64().unwrap();
@@ -111,8 +118,10 @@ fn compacted(world: &mut World) {
 fn wiped(world: &mut World) {
     let config = world.ctl(&["get", "--print-value-only", CONFIG]);
     let own = world.own_lease();
+    let since = Instant::now();
     world.etcd[0].wipe().unwrap();
     wait_own(world, &own);
+    world.name(0, "no-config", since);
     world.ctl(&["put", CONFIG, &config]);
 }
 
@@ -131,13 +140,14 @@ fn restored(world: &mut World) {
 }
 
 fn started_alone(world: &mut World) {
+    let since = Instant::now();
     world.etcd[0].stop().unwrap();
     for agent in &mut world.fabric.agents {
         agent.kill(Signal::SIGKILL).unwrap();
         agent.restart().unwrap();
     }
     world.fabric.wait_ready();
-    wait_down(world);
+    wait_down(world, since);
     world.etcd[0].restart().unwrap();
 }
 
@@ -157,23 +167,26 @@ fn wait_own(world: &World, want: &(String, String)) {
 }
 
 fn revoked(world: &mut World) {
-    let own = world.own_lease();
+    let (own, before, since) = (world.own_lease(), world.repairs("lease"), Instant::now());
     revoke(world);
     wait_own(world, &own);
+    world.name_repair("lease", before, since);
 }
 
 fn deleted(world: &mut World) {
-    let own = world.own_lease();
+    let (own, before, since) = (world.own_lease(), world.repairs("lease"), Instant::now());
     world.ctl(&["del", &own.0]);
     wait_own(world, &own);
+    world.name_repair("lease", before, since);
 }
 
 /// The subnet is free when it wakes up: it has it again.
 fn ended(world: &mut World) {
     let own = world.own_lease();
+    let since = Instant::now();
     world.fabric.agents[0].signal(Signal::SIGSTOP).unwrap();
     revoke(world);
-    thread::sleep(Duration::from_secs(2));
+    world.name(0, "agent-silent", since);
     world.fabric.agents[0].signal(Signal::SIGCONT).unwrap();
     wait_own(world, &own);
 }
@@ -188,9 +201,11 @@ fn given_away(world: &mut World) {
     world.fabric.agents[0].signal(Signal::SIGSTOP).unwrap();
     revoke(world);
     world.ctl(&["put", &own.0, &other]);
+    let since = Instant::now();
     world.fabric.agents[0].signal(Signal::SIGCONT).unwrap();
     let fault = world.wait_fault("lease-lost");
     assert!(fault.to_string().contains(to), "it names who has it: {fault}");
+    world.name(0, "lease-lost", since);
     let end = Instant::now() + Duration::from_secs(2);
     while Instant::now() < end {
         assert_eq!(world.ctl(&["get", "--print-value-only", &own.0]), other, "it wrote what is not its own");
@@ -201,11 +216,12 @@ fn given_away(world: &mut World) {
 
 /// The first host is on one side, the others and etcd on the other.
 fn partitioned(world: &mut World) {
-    let (net, port) = (&world.fabric.lab.underlay.net, &world.fabric.lab.hosts[0].name);
-    sh(net, &format!("ip link set {port} nomaster"));
-    world.wait_fault("store-down");
-    thread::sleep(outage());
-    sh(net, &format!("ip link set {port} master ub0"));
+    let (net, port) = (world.fabric.lab.underlay.net.clone(), world.fabric.lab.hosts[0].name.clone());
+    let since = Instant::now();
+    sh(&net, &format!("ip link set {port} nomaster"));
+    world.name_all(&[(0, "peer-unreachable"), (1, "peer-unreachable"), (0, "store-down")], since);
+    thread::sleep(lasting(Duration::from_secs(600), Duration::ZERO));
+    sh(&net, &format!("ip link set {port} master ub0"));
 }
 
 /// With three members, of which the first is the one that agents ask first.
@@ -243,10 +259,11 @@ fn another_leader(world: &mut World) {
 
 /// What is left may read, and not write.
 fn two_members_gone(world: &mut World) {
+    let since = Instant::now();
     let [first, second, ..] = &mut world.etcd[..] else { panic!("three members") };
     first.signal(Signal::SIGKILL).unwrap();
     second.signal(Signal::SIGKILL).unwrap();
-    wait_down(world);
+    wait_down(world, since);
     thread::sleep(lasting(Duration::from_secs(60), Duration::from_secs(2)));
     for member in &mut world.etcd[..2] {
         member.restart().unwrap();

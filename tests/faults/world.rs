@@ -9,7 +9,9 @@ use crate::dump::{self, difference};
 use crate::examine::{Doctor, Named};
 use crate::fabric::{Fabric, Families, wait_for};
 
-/// Where leases are in etcd.
+/// The network configuration's key in etcd.
+pub(crate) const CONFIG: &str = "/coreos.com/network/config";
+/// Where leases are.
 pub(crate) const LEASES: &str = "/coreos.com/network/subnets";
 
 /// Who carries the packets.
@@ -163,6 +165,16 @@ impl World {
     /// Waits until the doctor on a host names what went wrong then.
     pub(crate) fn name(&mut self, host: usize, code: &str, since: Instant) {
         self.named.push(Doctor::new(&self.fabric, host).named(&[], code, since));
+    }
+
+    /// [`World::name`] of several codes at once, each on its host.
+    pub(crate) fn name_all(&mut self, wanted: &[(usize, &str)], since: Instant) {
+        let fabric = &self.fabric;
+        let named = |&(host, code): &(usize, &str)| Doctor::new(fabric, host).named(&[], code, since);
+        self.named.extend(std::thread::scope(|scope| {
+            let asked: Vec<_> = wanted.iter().map(|one| scope.spawn(move || named(one))).collect();
+            asked.into_iter().map(|one| one.join().unwrap()).collect::<Vec<_>>()
+        }));
     }
 
     /// How much of a kind the first host's agent has mended.
