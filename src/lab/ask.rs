@@ -47,4 +47,10 @@ impl AgentProcess {
         let instance = std::fs::read_dir(&self.files.run).into_iter().flatten().flatten().next();
         instance.map(|dir| dir.path().join("agent.sock")).unwrap_or_default()
     }
+
+    /// Where the socket of its HTTP endpoints is.
+    #[must_use]
+    pub fn http_socket(&self) -> PathBuf {
+        self.socket().with_file_name("http.sock")
+    }
 }

@@ -28,6 +28,7 @@ mod netns;
 mod pod;
 pub mod probe;
 mod process;
+mod relay;
 pub mod report;
 mod signals;
 mod site;

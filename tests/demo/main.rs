@@ -8,7 +8,8 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -202,6 +203,23 @@ fn without_etcd_the_package_is_named() {
     assert_eq!(demo.traces(), Vec::<PathBuf>::new());
 }
 
+/// The page is where the demo says, and shows the fabric.
+fn assert_page(shown: &str) {
+    let page = shown.lines().find_map(|line| line.trim().strip_prefix("http://")?.strip_suffix('/')).unwrap();
+    let ask = |path: &str| {
+        let mut stream = TcpStream::connect(page).unwrap();
+        stream.set_read_timeout(Some(SOON)).unwrap();
+        write!(stream, "GET {path} HTTP/1.0\r\nHost: {page}\r\n\r\n").unwrap();
+        BufReader::new(stream)
+    };
+    let mut document = String::new();
+    ask("/").read_to_string(&mut document).unwrap();
+    assert!(document.starts_with("HTTP/1.0 200 ") && document.contains("<title>Twill</title>"), "{document}");
+    let told = ask("/v1/events").lines().map(Result::unwrap).find(|line| line.starts_with("data: ")).unwrap();
+    let told: Value = serde_json::from_str(&told["data: ".len()..]).unwrap();
+    assert_eq!(told["peers"].as_array().map(Vec::len), Some(2), "{told}");
+}
+
 /// `--keep` stays, its commands work as printed, and Ctrl-C takes everything away.
 #[test]
 fn keep_stays_until_ctrl_c() {
@@ -210,6 +228,7 @@ fn keep_stays_until_ctrl_c() {
     let shown = demo.read_to("# break something") + &demo.read_to("ip netns exec");
     let agents = demo.children();
     assert_eq!(agents.len(), 3, "{shown}");
+    assert_page(&shown);
     let commands = shown.lines().filter(|line| line.contains("ip netns exec") && !line.contains("delete"));
     for line in commands {
         let line = line.replace(" ping ", " ping -c 1 -W 2 ");

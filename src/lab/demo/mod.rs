@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 pub use report::Report;
 
 use super::command::{CommandError, Ready, configure, ready};
+use super::relay::Relay;
 use super::view::View;
 use super::{AgentOptions, AgentProcess, EtcdProcess, Lab, LabOptions, Pod, PodSubnet, StoreAt};
 use crate::config::{DemoBackend, DemoConfig, DemoStore};
@@ -31,12 +32,19 @@ pub fn command(config: &DemoConfig) -> u8 {
     let stdout = io::stdout();
     let terminal = stdout.is_terminal();
     let mut view = View::new(Box::new(stdout), terminal, begin);
-    let result = ready().and_then(|ready| run(config, &ready, &mut view));
+    // Before anything is entered, so that a browser on the machine reaches it.
+    let page = config.keep.then(Relay::new).transpose().map_err(CommandError::from);
+    let result = page.and_then(|page| run(config, &ready()?, page, &mut view));
     finish(config, result, begin, &mut view)
 }
 
 /// Builds, checks, shows, and with `keep` waits until cancelled.
-fn run(config: &DemoConfig, ready: &Ready, view: &mut View) -> Result<Report, CommandError> {
+fn run(
+    config: &DemoConfig,
+    ready: &Ready,
+    page: Option<Relay>,
+    view: &mut View,
+) -> Result<Report, CommandError> {
     let begin = Instant::now();
     view.title(config)?;
     let mut demo = Demo::build(config, ready, view)?;
@@ -44,8 +52,10 @@ fn run(config: &DemoConfig, ready: &Ready, view: &mut View) -> Result<Report, Co
     let gbps = demo.throughput(&matrix, view)?;
     let report = Report::new(config, &matrix, gbps, begin.elapsed());
     view.tables(&demo.rows(), &matrix, &report)?;
-    if config.keep {
-        view.look_around(&demo, ready.unprivileged)?;
+    if let Some(page) = page {
+        let [first, ..] = demo.agents.as_slice() else { return Ok(report) };
+        let page = page.lead_to(first.http_socket())?;
+        view.look_around(&demo, ready.unprivileged, page)?;
         if config.json {
             view.json(&report)?;
         }

@@ -1,6 +1,7 @@
 //! How the demo looks: one line per step while it works, then tables.
 
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::check::{Cell, Matrix};
@@ -104,7 +105,12 @@ impl View {
     }
 
     /// With `--keep`: exact commands.
-    pub(super) fn look_around(&mut self, demo: &Demo, unprivileged: bool) -> io::Result<()> {
+    pub(super) fn look_around(
+        &mut self,
+        demo: &Demo,
+        unprivileged: bool,
+        page: SocketAddr,
+    ) -> io::Result<()> {
         let [from, to, ..] = demo.pods.as_slice() else { return Ok(()) };
         let (Some(host), Some(agent), Some(target)) =
             (demo.lab.hosts.first(), demo.agents.first(), to.addresses.first())
@@ -125,7 +131,9 @@ impl View {
             DemoBackend::HostGw => "ip route flush proto 70",
         };
         let heading = self.paint(BOLD, "The fabric stays up until Ctrl-C.");
-        writeln!(self.out, "\n{heading} To look around from another terminal:")?;
+        writeln!(self.out, "\n{heading} To look around in a browser, as the first host sees it:")?;
+        writeln!(self.out, "  http://{page}/")?;
+        writeln!(self.out, "From another terminal:")?;
         let lines = [
             ("the first host's routes", exec(&host.net, "ip route")),
             (
