@@ -252,7 +252,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::state::Vxlan;
+    use crate::state::{Checksums, Vxlan};
 
     fn dev() -> impl Strategy<Value = LinkName> {
         proptest::sample::select(vec!["flannel.1", "flannel-v6.1", "eth0"])
@@ -271,9 +271,11 @@ mod tests {
     }
 
     prop_compose! {
-        fn link()(vxlan in any::<Option<(u8, bool, bool)>>(), tap in any::<bool>(), local in ip(), mac in mac(), mtu in 1400_u32..1403,
+        fn link()(vxlan in any::<Option<(u8, bool, bool, bool, bool)>>(), tap in any::<bool>(), local in ip(), mac in mac(), mtu in 1400_u32..1403,
                   up in any::<bool>(), addrs in btree_set(ip().prop_map(IpNet::from), 0..2)) -> Link {
-            let vxlan = vxlan.map(|(vni, learning, gbp)| Vxlan { vni: vni.into(), port: 8472, local, learning, gbp });
+            let vxlan = vxlan.map(|(vni, learning, gbp, offload, udp)| Vxlan {
+                vni: vni.into(), port: 8472, local, learning, gbp, checksums: Checksums { offload, udp },
+            });
             let kind = vxlan.map_or(if tap { LinkKind::Tap } else { LinkKind::Other }, LinkKind::Vxlan);
             Link { kind, mac, mtu, up, alias: "twill:x".to_owned(), addrs }
         }

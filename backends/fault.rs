@@ -161,6 +161,10 @@ codes! {
             "The path to a peer carries less than the devices at its ends take.",
             "Senders are told what passes, so that TCP works; datagrams that are larger are cut or refused.",
             "widen the path, or set Backend.MTU to what passes everywhere";
+        OffloadForced: Broken "offload-forced",
+            "Checksums inside the tunnel are left to the underlay's device, as it was told, and arrive wrong.",
+            "Packets of pods are dropped by the hosts they are sent to: ping may pass, connections do not.",
+            "start with --checksum-offload auto; the agent finishes them then";
         ProbeFailed: Warning "probe-failed",
             "Peers cannot be probed, or not be answered.",
             "Packets flow; what the network between hosts does goes unnoticed.",

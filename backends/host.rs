@@ -9,7 +9,7 @@ use crate::filter::Masquerade;
 use crate::lease::{LeaseKey, Subnets};
 use crate::mac::Mac;
 use crate::network::{NetworkConfig, Pool};
-use crate::state::{Datapath, LinkName};
+use crate::state::{Checksums, Datapath, LinkName};
 
 /// One address family of the underlay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +35,8 @@ pub struct Host {
     pub on_link: Vec<IpNet>,
     /// The Ethernet address of the tunnel device of each family.
     pub macs: PerFamily<Mac>,
+    /// Who finishes the checksums of what it sends, where that is not as the kernel has it.
+    pub checksums: PerFamily<Checksums>,
     /// Who carries frames between tunnel devices and the underlay.
     pub datapath: Datapath,
 }

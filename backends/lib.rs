@@ -14,6 +14,7 @@
 pub mod allocate;
 pub mod backend;
 mod base;
+pub mod checksums;
 pub mod code;
 pub mod diff;
 pub mod errand;

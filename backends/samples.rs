@@ -51,6 +51,7 @@ pub(crate) fn host() -> Host {
         addrs: PerFamily { v4: Some(address("192.0.2.1")), v6: Some(address("2001:db8:1::1")) },
         on_link: vec![net("192.0.2.0/24"), net("2001:db8:1::/64")],
         datapath: Datapath::Kernel,
+        checksums: PerFamily::NONE,
         macs: PerFamily { v4: Some(Mac([2, 0, 0, 0, 0, 1])), v6: Some(Mac([2, 0, 0, 0, 6, 1])) },
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::fault::Fault;
 use crate::filter::Filter;
@@ -28,6 +28,25 @@ pub struct Vxlan {
     pub learning: bool,
     /// Whether the group policy extension is on.
     pub gbp: bool,
+    /// Who finishes the checksums of what it sends.
+    pub checksums: Checksums,
+}
+
+/// Who finishes the checksums of what a VXLAN device sends, see [`crate::checksums`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Checksums {
+    /// Whether those of the packets inside are left to the underlay's device (`tx-checksum-ip-generic`), and cutting
+    /// large ones with them.
+    pub offload: bool,
+    /// Whether there is one outside, in the UDP header (`udpcsum`; over IPv6 `noudp6zerocsumtx`).
+    pub udp: bool,
+}
+
+impl Default for Checksums {
+    /// As the kernel makes a device.
+    fn default() -> Self {
+        Self { offload: true, udp: true }
+    }
 }
 
 /// What a link of ours is.
@@ -183,12 +202,14 @@ pub struct Desired {
 
 impl Link {
     /// Whether making `have` into this link means deleting it and creating it again: the kernel cannot change the
-    /// VNI, the port, the group policy flag, nor the address family of a VXLAN device, nor the kind of any.
+    /// VNI, the port, the group policy flag, the outer checksum, nor the address family of a VXLAN device, nor the kind
+    /// of any.
     #[must_use]
     pub fn replaces(&self, have: &Self) -> bool {
         match (&self.kind, &have.kind) {
             (LinkKind::Vxlan(want), LinkKind::Vxlan(have)) => {
-                (want.vni, want.port, want.gbp) != (have.vni, have.port, have.gbp)
+                (want.vni, want.port, want.gbp, want.checksums.udp)
+                    != (have.vni, have.port, have.gbp, have.checksums.udp)
                     || want.local.is_ipv4() != have.local.is_ipv4()
             }
             (want, have) => want != have,

@@ -18,7 +18,7 @@ use crate::lease::{Attrs, Endpoint};
 use crate::mac::Mac;
 use crate::network::NetworkConfig;
 use crate::state::{
-    self, Datapath, Desired, Fdb, Link, LinkKind, LinkName, NeighKey, PeerState, Route, Tunnel,
+    self, Checksums, Datapath, Desired, Fdb, Link, LinkKind, LinkName, NeighKey, PeerState, Route, Tunnel,
 };
 
 /// The port that the kernel and flannel use unless told another; the IANA number is 4789.
@@ -103,6 +103,11 @@ impl Vxlan {
             local: host.addrs.get(family)?.local,
             learning: self.learning,
             gbp: self.gbp,
+            // The userspace datapath finishes all it sends, or has it done by sockets.
+            checksums: match host.datapath {
+                Datapath::Kernel => host.checksums.get(family).copied().unwrap_or_default(),
+                Datapath::Userspace => Checksums::default(),
+            },
         })
     }
 

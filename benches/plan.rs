@@ -41,6 +41,7 @@ fn plan() -> Plan {
         mtu: 1500,
         addrs: PerFamily { v4: Some(address), v6: None },
         on_link: vec!["172.16.0.0/12".parse().unwrap()],
+        checksums: PerFamily::NONE,
         macs: PerFamily { v4: Some(Mac([2, 0, 0, 0, 0, 0])), v6: None },
         datapath: Datapath::Kernel,
     };

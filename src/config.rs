@@ -13,6 +13,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use twill_backends::checksums::Wish;
+
 pub use bench::{BenchConfig, Ends, Measure, Subject};
 pub use bundle::{BundleConfig, Out};
 pub use doctor::DoctorConfig;
@@ -118,6 +120,8 @@ pub struct DatapathConfig {
     pub mode: DatapathMode,
     /// Whether packets are dropped whose inner source is not in the subnet of the host that sent them.
     pub check_source: bool,
+    /// Who finishes the checksums of what the kernel's device sends.
+    pub checksums: Wish,
     /// How many threads of the userspace datapath serve a tunnel device, each a queue of it.
     pub queues: usize,
 }

@@ -42,6 +42,7 @@ pub mod path;
 #[cfg(test)]
 mod samples;
 pub mod segment;
+pub mod syn;
 pub mod table;
 pub mod undone;
 pub mod virtio;

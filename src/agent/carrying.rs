@@ -161,7 +161,7 @@ impl Carrying {
     }
 
     fn settings(&self) -> Settings {
-        let DatapathConfig { mode, check_source, queues } = self.config;
+        let DatapathConfig { mode, check_source, queues, .. } = self.config;
         Settings { offload: mode != DatapathMode::Plain, check_source, queues }
     }
 
@@ -199,6 +199,7 @@ impl Carrying {
             .to_owned(),
             because: self.because.clone(),
             tunnels: tunnels.collect(),
+            checksums: Vec::new(),
         }
     }
 }

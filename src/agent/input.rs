@@ -35,6 +35,8 @@ pub(super) enum Input {
     Firewall(Heard),
     /// Probes of peers found something out.
     Probes,
+    /// A trial of checksums ended.
+    Trial,
     /// Somebody asks.
     Ask(Request),
     /// A process asks to take over.
@@ -73,6 +75,7 @@ impl<W: World> Agent<W> {
             change = self.world.kernel().changed(&self.scope) => Input::Kernel(change),
             heard = firewall => Input::Firewall(heard),
             () = self.probing.changed() => Input::Probes,
+            () = self.trying.ended() => Input::Trial,
             Some(visit) = visits.recv() => match visit {
                 Visit::Asks(request) => Input::Ask(request),
                 Visit::Succeeds(heir) => Input::Heir(heir),

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use twill_backends::checksums::Choice;
+use twill_backends::family::PerFamily;
 use twill_backends::lease::Lease;
 use twill_backends::network::NetworkConfig;
 use twill_backends::probe::LineId;
@@ -27,6 +29,8 @@ pub struct Memory {
     pub leases: Vec<Lease>,
     /// The largest packet to hosts that take a narrow path, in bytes.
     pub limits: BTreeMap<LineId, u32>,
+    /// Who finishes checksums, as far as that was found out.
+    pub choices: PerFamily<Choice>,
     /// What they are a snapshot of.
     pub revision: Revision,
 }
@@ -42,6 +46,8 @@ struct Stored {
     /// Absent in snapshots of versions that measured nothing.
     #[serde(default)]
     limits: Vec<(LineId, u32)>,
+    #[serde(default)]
+    choices: PerFamily<Choice>,
     revision: Revision,
 }
 
@@ -78,6 +84,7 @@ impl Memory {
             expires: stored.expires.map(|seconds| UNIX_EPOCH + Duration::from_secs(seconds)),
             leases: stored.leases.iter().map(|(key, value)| lease(key, value)).collect::<io::Result<_>>()?,
             limits: stored.limits.into_iter().collect(),
+            choices: stored.choices,
             config: stored.config,
             revision: stored.revision,
         })
@@ -110,6 +117,7 @@ impl Memory {
                 .map(|since| since.as_secs()),
             leases: self.leases.iter().map(entry).collect::<io::Result<_>>()?,
             limits: self.limits.clone().into_iter().collect(),
+            choices: self.choices.clone(),
             revision: self.revision,
         };
         Ok(serde_json::to_vec(&stored)?)
@@ -130,6 +138,7 @@ impl Memory {
 
 #[cfg(test)]
 mod tests {
+    use twill_backends::checksums::Wish;
     use twill_backends::family::Family;
 
     use super::*;
@@ -148,6 +157,7 @@ mod tests {
             expires: Some(UNIX_EPOCH + Duration::from_secs(1_900_000_000)),
             leases: vec![lease(1), lease(2), lease(3)],
             limits: BTreeMap::from([((lease(2).key, Family::V4), 1350)]),
+            choices: PerFamily { v4: Some(Choice::untested(Wish::Off, None)), v6: None },
             revision: Revision { cluster: 7, number: 42 },
         }
     }

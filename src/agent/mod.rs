@@ -33,6 +33,7 @@ pub mod status;
 mod step;
 mod surroundings;
 pub mod survey;
+mod trying;
 mod underlay;
 
 use std::collections::BTreeSet;
@@ -65,6 +66,7 @@ use self::papers::Papers;
 use self::probing::Probing;
 use self::readiness::Judgement;
 use self::socket::Visit;
+use self::trying::Trying;
 use self::underlay::Found;
 pub use self::underlay::choice as underlay_choice;
 use crate::config::Config;
@@ -147,6 +149,7 @@ pub struct Agent<W: World> {
     probing: Probing,
     /// Taken when it is asked for after leases changed.
     census: OnceLock<Census>,
+    trying: Trying,
     papers: Papers,
     ready: watch::Sender<bool>,
     judgement: Judgement,
@@ -169,6 +172,8 @@ impl<W: World> Agent<W> {
         let papers = Papers::new(config.subnet_file.clone(), config.site.state_dir().join("snapshot.json"));
         let memory = papers.recall(&identity.node.to_string());
         let remembered = memory.as_ref().and_then(|memory| memory.own.as_ref());
+        let mut trying = Trying::new(config.datapath.checksums, config.probe_port);
+        trying.recall(memory.as_ref().map(|memory| memory.choices.clone()).unwrap_or_default());
         let had = remembered.map_or(previous.subnets, |own| own.subnets);
         Self {
             started,
@@ -200,6 +205,7 @@ impl<W: World> Agent<W> {
             carrying: Carrying::new(config.datapath),
             probing: Probing::default(),
             census: OnceLock::new(),
+            trying,
             papers,
             ready,
             judgement: Judgement::default(),
@@ -256,6 +262,7 @@ impl<W: World> Agent<W> {
                 Input::Kernel(change) => self.hear_kernel(&change),
                 Input::Firewall(heard) => self.hear_firewall(heard),
                 Input::Probes => self.hear_probes(),
+                Input::Trial => self.hear_trial(),
                 Input::Time => {}
             }
         }

@@ -161,6 +161,7 @@ impl<W: World> Agent<W> {
             expires: left.map(|left| SystemTime::now() + left),
             leases: self.leases.iter().cloned().collect(),
             limits: self.probing.limits().clone(),
+            choices: self.trying.choices().clone(),
             revision: self.store.revision,
         })
     }
@@ -217,6 +218,7 @@ mod tests {
             expires: None,
             leases: Vec::new(),
             limits: BTreeMap::new(),
+            choices: PerFamily::NONE,
             revision,
         })
     }

@@ -36,6 +36,7 @@ pub(super) struct Probing {
     paths: BTreeMap<LineId, &'static str>,
     /// How many of the peers packets reach, of how many that is known, and by which findings.
     reach: (usize, usize),
+    lost: BTreeSet<LeaseKey>,
     counted: Findings,
 }
 
@@ -165,12 +166,21 @@ impl Probing {
                 let verdict = worst.entry(lease).or_insert(finding.verdict);
                 *verdict = finding.verdict.max(*verdict);
             }
+            let through = |verdict: &Verdict| !matches!(verdict, Verdict::OverlayDown | Verdict::PortEaten);
+            let lost =
+                worst.iter().filter(|(_, verdict)| !through(verdict)).map(|(lease, _)| (*lease).clone());
+            self.lost = lost.collect();
             let known = worst.into_values().filter_map(Verdict::passes);
             self.reach =
                 known.fold((0, 0), |(reached, known), passes| (reached + usize::from(passes), known + 1));
             self.counted = findings;
         }
         self.reach
+    }
+
+    /// The peers that packets reach beside the tunnel, and not through it, as of when [`Probing::reach`] was last asked.
+    pub(super) const fn lost(&self) -> &BTreeSet<LeaseKey> {
+        &self.lost
     }
 
     /// What was found out of those who are peers still.

@@ -10,8 +10,8 @@ use twill_backends::tenure::Standing;
 
 use super::socket::{Ask, Request};
 use super::status::{
-    FaultStatus, LeaseStatus, NetworkStatus, PoolStatus, ReconcileStatus, State, Status, StoreStatus,
-    UnderlayStatus, VERSION,
+    DatapathStatus, FaultStatus, LeaseStatus, NetworkStatus, PoolStatus, ReconcileStatus, State, Status,
+    StoreStatus, UnderlayStatus, VERSION,
 };
 use super::{Agent, World};
 use crate::cli;
@@ -127,7 +127,10 @@ impl<W: World> Agent<W> {
                 .as_ref()
                 .map(|firewall| firewall.engine().to_string())
                 .unwrap_or_default(),
-            datapath: plan.backend().datapath().map(|_| self.carrying.status()),
+            datapath: plan
+                .backend()
+                .datapath()
+                .map(|_| DatapathStatus { checksums: self.trying.status(plan), ..self.carrying.status() }),
             guard: self.firewall.as_ref().and_then(|_| self.guarding.status()),
             pools: self.census().pools.iter().map(|(_, pool)| PoolStatus::from(*pool)).collect(),
             devices: plan.backend().links().iter().map(|(_, link)| link.to_string()).collect(),
@@ -178,6 +181,7 @@ impl<W: World> Agent<W> {
         faults.extend(self.papers.faults().cloned());
         faults.extend(self.room());
         faults.extend(self.probing.faults());
+        faults.extend(self.trying.faults());
         faults
     }
 

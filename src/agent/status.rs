@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::guard::GuardStatus;
 pub use self::history::HistoryStatus;
-pub use self::network::{DatapathStatus, NetworkStatus, PoolStatus, TunnelStatus};
+pub use self::network::{ChecksumStatus, DatapathStatus, NetworkStatus, PoolStatus, TunnelStatus};
 pub use self::peer::{PeerStatus, ProbeStatus, WayStatus};
 pub use self::readiness::Readiness;
 use crate::reconcile::{Durations, Tally};

@@ -42,6 +42,9 @@ impl<W: World> Agent<W> {
         self.follow();
         self.converge(now).await;
         self.probing.settled(self.converged() && self.carrying.established());
+        if let Some(plan) = self.plan.as_ref().filter(|_| self.converged()) {
+            self.trying.try_now(plan, self.probing.lost(), self.world.kernel(), now);
+        }
         self.keep_papers(now);
         self.announce();
         if self.judge(now) {
@@ -83,6 +86,7 @@ impl<W: World> Agent<W> {
             self.leases.apply(LeaseEvent::Snapshot { leases: memory.leases, faults: Vec::new() }, now);
         self.store.revision = memory.revision;
         self.probing.recall(memory.limits);
+        self.trying.recall(memory.choices);
         self.network = Some(memory.config);
         self.replan = true;
     }
@@ -96,6 +100,7 @@ impl<W: World> Agent<W> {
             Err(fault) => return Err(AgentError::Refused(fault)),
         };
         self.carrying.choose(&*backend, self.world.kernel()).await;
+        self.trying.begin_with(&*backend, self.world.kernel()).await;
         let Some(host) = self.host(&*backend).await else { return Ok(()) };
         backend.fits(&host).map_err(AgentError::Refused)?;
         if !self.preflight(&*backend, &host, &network).await? {
@@ -206,6 +211,9 @@ impl<W: World> Agent<W> {
             && let Some(first) = done.first()
         {
             self.history.repaired(done);
+            if done.iter().any(|op| matches!(op, Op::SetLink(..))) {
+                self.trying.again();
+            }
             tracing::info!(operations = done.len(), %first, "repaired");
         }
     }

@@ -108,6 +108,7 @@ impl<W: World> Agent<W> {
             addrs: underlay.addrs.map(|family, local| Address { local, public: public(family, local) }),
             on_link: underlay.on_link.clone(),
             macs,
+            checksums: self.trying.checksums(),
             datapath: self.carrying.datapath(),
         })
     }

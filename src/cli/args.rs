@@ -246,6 +246,8 @@ pub(super) struct AgentArgs {
     pub(super) outer_source_check: String,
     #[arg(long)]
     pub(super) inner_source_check: String,
+    #[arg(long)]
+    pub(super) checksum_offload: String,
     #[arg(long, value_parser = go::int)]
     pub(super) datapath_queues: i64,
     #[arg(long, value_parser = go::int)]

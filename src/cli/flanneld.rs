@@ -208,7 +208,7 @@ mod tests {
         let help = line(&["-h"], &[]).unwrap_err();
         assert_eq!((help.stream, help.code), (Stream::Stderr, 0));
         assert!(
-            help.text.starts_with("Usage: /opt/bin/flanneld [OPTION]...\n  -cleanup-on-exit\n    \t"),
+            help.text.starts_with("Usage: /opt/bin/flanneld [OPTION]...\n  -checksum-offload string\n    \t"),
             "{}",
             help.text
         );

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use twill_backends::checksums::Wish;
+
 use super::args::{AgentArgs, SiteArgs};
 use crate::config::{
     Config, ConfigError, DatapathConfig, DatapathMode, Dirs, EtcdConfig, FilterConfig, FirewallMode,
@@ -128,9 +130,15 @@ fn datapath(args: &AgentArgs) -> Result<DatapathConfig, ConfigError> {
         other => return Err(word("datapath", other, "auto, kernel, userspace, plain")),
     };
     let check_source = switch("inner-source-check", &args.inner_source_check)?;
+    let checksums = match args.checksum_offload.as_str() {
+        "auto" => Wish::Auto,
+        "on" => Wish::On,
+        "off" => Wish::Off,
+        other => return Err(word("checksum-offload", other, "auto, on, off")),
+    };
     let queues = number("datapath-queues", args.datapath_queues, 0..=256, "0 (as many as help) to 256")?;
     let queues = usize::try_from(queues).ok().filter(|queues| *queues > 0).unwrap_or_else(queues_that_help);
-    Ok(DatapathConfig { mode, check_source, queues })
+    Ok(DatapathConfig { mode, check_source, checksums, queues })
 }
 
 /// Each queue keeps a processor busy, and so do those who send and receive through it.

@@ -150,6 +150,12 @@ pub const TWILL_FLAGS: &[FlagRow] = &[
         "on: packets whose source is outside the subnet of the host that sent them are dropped; off: they are not",
     ),
     row(
+        "checksum-offload",
+        Kind::Text,
+        "auto",
+        "whether the underlay's device finishes checksums inside the tunnel: auto (as a trial shows), on, off",
+    ),
+    row(
         "datapath-queues",
         Kind::Int,
         "0",

@@ -207,15 +207,21 @@ fn whole(dev: LinkName, queues: Queues) -> io::Result<File> {
 fn attach(dev: LinkName, flags: libc::c_int, queues: Queues) -> io::Result<File> {
     let several = if queues == Queues::Several { libc::IFF_MULTI_QUEUE } else { 0 };
     let file = OpenOptions::new().read(true).write(true).open(DEVICE)?;
+    let mut request = request(dev);
+    request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI | flags | several) as libc::c_short;
+    // SAFETY: the request lives through the call; its name ends with a zero, being of at most 15 bytes.
+    unsafe { ioctl::tunsetiff(file.as_raw_fd(), &raw const request) }?;
+    Ok(file)
+}
+
+/// A request about a device.
+pub(super) fn request(dev: LinkName) -> libc::ifreq {
     // SAFETY: all bytes zero is an `ifreq`.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(dev.as_str().bytes()) {
         *to = from as libc::c_char;
     }
-    request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI | flags | several) as libc::c_short;
-    // SAFETY: the request lives through the call; its name ends with a zero, being of at most 15 bytes.
-    unsafe { ioctl::tunsetiff(file.as_raw_fd(), &raw const request) }?;
-    Ok(file)
+    request
 }
 
 /// The `IFF_*` flags of a queue, which must be one of this device.

@@ -10,7 +10,7 @@ use etherparse::{NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
 use twill_backends::frame::Dropped;
 use twill_backends::frame::table::{Peer, Table};
 use twill_backends::mac::Mac;
-use twill_backends::state::{Tunnel, Vxlan};
+use twill_backends::state::{Checksums, Tunnel, Vxlan};
 
 use super::Settings;
 use super::batch::{Batch, FrameIo, HEADROOM, Received, Refused, SLOT};
@@ -85,8 +85,14 @@ fn bench(offload: bool) -> Bench {
 fn bench_with(offers: (bool, bool), check_source: bool, peers: impl IntoIterator<Item = Peer>) -> Bench {
     let (tap, wire) = (Arc::default(), Arc::default());
     let counters = Arc::new(Counters::default());
-    let vxlan =
-        Vxlan { vni: 1, port: 8472, local: "192.0.2.1".parse().unwrap(), learning: false, gbp: false };
+    let vxlan = Vxlan {
+        vni: 1,
+        port: 8472,
+        local: "192.0.2.1".parse().unwrap(),
+        learning: false,
+        gbp: false,
+        checksums: Checksums::default(),
+    };
     let tunnel = Tunnel { dev: "flannel.1".try_into().unwrap(), vxlan, mtu: 1450, pods: 1450 };
     let pump = Pump::new(
         (

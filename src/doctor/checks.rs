@@ -29,6 +29,7 @@ const CHECKS: &[Check] = &[
     kernel::bridge_netfilter,
     kernel::conntrack,
     kernel::checksums,
+    kernel::offload,
     links::tunnels,
     links::vni,
     links::port,

@@ -64,7 +64,11 @@ codes! {
         Checksums: Warning "bad-checksums",
             "UDP packets come with wrong checksums.",
             "If they are the tunnel's, frames are lost: a network card or a switch spoils them.",
-            "on the host that sends: ethtool -K DEVICE tx-udp_tnl-csum-segmentation off tx-checksum-ip-generic off";
+            "on the host that sends: twill status says what its agent found of checksums; ethtool -K DEVICE tx off, of the underlay's device, shows whether that is at fault";
+        OffloadSpoilt: Warning "offload-spoilt",
+            "Checksums inside the tunnel that are left to the underlay's device arrive wrong; they are finished before.",
+            "Nothing but speed: large packets are cut and summed up by the processor, before they are wrapped.",
+            "update the driver of the underlay's network card, or the hypervisor; ethtool -i DEVICE says which";
         BridgeAddress: Broken "bridge-address",
             "The containers' bridge has an address of another subnet than the lease.",
             "No container can be started (`cni0 already has an IP address different from`), and answers take the wrong way.",

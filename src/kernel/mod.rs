@@ -5,19 +5,23 @@ pub mod fake;
 pub mod netlink;
 pub mod ownership;
 pub mod preflight;
+pub mod trial;
 pub mod underlay;
 
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::net::IpAddr;
 
+use futures::future::BoxFuture;
 use ipnet::IpNet;
+use twill_backends::checksums::Trial;
 use twill_backends::diff::Op;
 use twill_backends::family::PerFamily;
 use twill_backends::mac::Mac;
-use twill_backends::state::{LinkName, NetState};
+use twill_backends::state::{Checksums, LinkName, NetState};
 
 use self::facts::HostFacts;
+use self::trial::Bench;
 
 /// What counts as ours.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -152,6 +156,17 @@ pub trait Kernel: Send + Sync {
     /// Whether it can make VXLAN devices; the error says why not.
     fn vxlan(&self) -> impl Future<Output = Result<(), String>> + Send {
         std::future::ready(Ok(()))
+    }
+
+    /// Sends packets to other hosts with each setting of a tunnel's device, which stays as it is, and sees what becomes
+    /// of them. Whoever goes on with it need not have this any more. The error says why that cannot be.
+    fn trial(&self, _: Bench) -> BoxFuture<'static, Result<Vec<Trial>, String>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+
+    /// Who finishes the checksums of what an existing VXLAN device sends.
+    fn checksums_of(&self, link: LinkName) -> impl Future<Output = Option<Checksums>> + Send {
+        async move { Some(self.facts(None).await.ok()?.link(link)?.vxlan.as_ref()?.checksums) }
     }
 
     /// The Ethernet address of an existing link.

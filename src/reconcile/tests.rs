@@ -3,7 +3,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use twill_backends::mac::Mac;
-use twill_backends::state::{Fdb, LinkKind, NeighKey, Route, RouteKey, RouteKind, Vxlan};
+use twill_backends::state::{Checksums, Fdb, LinkKind, NeighKey, Route, RouteKey, RouteKind, Vxlan};
 
 use super::*;
 use crate::kernel::fake::{Failure, FakeKernel};
@@ -17,7 +17,14 @@ fn dev() -> LinkName {
 fn link() -> Link {
     let local = Ipv4Addr::new(192, 168, 77, 1).into();
     Link {
-        kind: LinkKind::Vxlan(Vxlan { vni: 1, port: 8472, local, learning: false, gbp: false }),
+        kind: LinkKind::Vxlan(Vxlan {
+            vni: 1,
+            port: 8472,
+            local,
+            learning: false,
+            gbp: false,
+            checksums: Checksums::default(),
+        }),
         mac: mac(1),
         mtu: 1450,
         up: true,

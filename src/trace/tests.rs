@@ -59,6 +59,7 @@ fn plan(backend: &str, datapath: Datapath, leases: &[Lease]) -> Plan {
         mtu: 1500,
         addrs: PerFamily { v4: address("192.0.2.1"), v6: address("2001:db8::1") },
         on_link: vec!["192.0.2.0/24".parse().unwrap(), "2001:db8::/64".parse().unwrap()],
+        checksums: PerFamily::NONE,
         macs: PerFamily { v4: "02:00:00:00:00:01".parse().ok(), v6: "02:00:00:00:06:01".parse().ok() },
         datapath,
     };

@@ -2,7 +2,7 @@
 
 use twill_backends::lease::Lease;
 use twill_backends::state::{
-    Fdb, Link, LinkKind, NeighKey, NetState, ROUTE_PROTOCOL, Route, RouteKey, RouteKind, Vxlan,
+    Checksums, Fdb, Link, LinkKind, NeighKey, NetState, ROUTE_PROTOCOL, Route, RouteKey, RouteKind, Vxlan,
 };
 
 use super::*;
@@ -37,8 +37,14 @@ fn route(n: u8) -> (RouteKey, Route) {
 
 /// Host 1 with peers 2 and 3.
 fn wanted() -> NetState {
-    let vxlan =
-        Vxlan { vni: 1, port: 8472, local: "192.0.2.1".parse().unwrap(), learning: false, gbp: false };
+    let vxlan = Vxlan {
+        vni: 1,
+        port: 8472,
+        local: "192.0.2.1".parse().unwrap(),
+        learning: false,
+        gbp: false,
+        checksums: Checksums::default(),
+    };
     let link = Link {
         kind: LinkKind::Vxlan(vxlan),
         mac: "02:00:00:00:00:01".parse().unwrap(),

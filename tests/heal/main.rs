@@ -25,6 +25,7 @@ mod healing;
 mod life;
 mod looks;
 mod migrate;
+mod offload;
 mod page;
 mod probes;
 mod queues;

@@ -60,6 +60,7 @@ impl Described {
             addrs: PerFamily { v4: self.v4.as_ref().map(address), v6: self.v6.as_ref().map(address) },
             on_link: self.on_link.clone(),
             macs: self.macs,
+            checksums: PerFamily::NONE,
             datapath: if self.userspace { Datapath::Userspace } else { Datapath::Kernel },
         };
         let key = LeaseKey::new(self.own.as_str());

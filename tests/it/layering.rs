@@ -77,6 +77,8 @@ const UNSAFE: &[&str] = &[
     "benches/frame.rs",
     "src/datapath/arrays.rs",
     "src/datapath/bind.rs",
+    "src/datapath/ethtool.rs",
+    "src/datapath/packet.rs",
     "src/datapath/socket.rs",
     "src/datapath/socket/tests.rs",
     "src/datapath/tap.rs",

@@ -185,6 +185,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use serde_json::json;
+    use twill_backends::family::PerFamily;
     use twill_backends::lease::{Attrs, Subnets};
     use twill_backends::network::NetworkConfig;
 
@@ -208,6 +209,7 @@ mod tests {
             expires: None,
             leases: vec![lease.clone()],
             limits: BTreeMap::new(),
+            choices: PerFamily::NONE,
             revision: Revision { cluster: 3, number: 9 },
         }
     }

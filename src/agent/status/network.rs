@@ -55,6 +55,29 @@ pub struct DatapathStatus {
     pub because: String,
     /// What the userspace datapath serves.
     pub tunnels: Vec<TunnelStatus>,
+    /// Who finishes the checksums of what the kernel's devices send.
+    #[serde(default)]
+    pub checksums: Vec<ChecksumStatus>,
+}
+
+/// Who finishes the checksums of what a device of the kernel's sends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct ChecksumStatus {
+    /// The device.
+    pub device: String,
+    /// Whether those inside are left to the underlay's device (`tx-checksum-ip-generic`).
+    pub offload: bool,
+    /// Why, or why not.
+    pub because: String,
+    /// Whether there is one outside (`udpcsum`).
+    pub udp: bool,
+    /// Why, or why not.
+    pub udp_because: String,
+    /// What shows that those left to the device are spoilt, if something does.
+    pub spoilt: Option<String>,
+    /// Whether a trial had anything to say.
+    pub tested: bool,
 }
 
 /// A tunnel device that the userspace datapath serves.
@@ -81,6 +104,12 @@ impl fmt::Display for DatapathStatus {
             let queues =
                 if tunnel.queues == 1 { String::new() } else { format!(", {} queues", tunnel.queues) };
             writeln!(f, "  {:<24}{mode}{queues}: {}", tunnel.device, counts.join(", "))?;
+        }
+        for checksums in &self.checksums {
+            let word = |on| if on { "on" } else { "off" };
+            let ChecksumStatus { device, offload, because, udp, udp_because, .. } = checksums;
+            writeln!(f, "  {device:<24}checksum offload {}: {because}", word(*offload))?;
+            writeln!(f, "  {:<24}outer checksum {}: {udp_because}", "", word(*udp))?;
         }
         Ok(())
     }

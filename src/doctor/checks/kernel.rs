@@ -2,6 +2,7 @@
 
 use twill_backends::family::Family;
 
+use crate::agent::status::ChecksumStatus;
 use crate::doctor::Finding;
 use crate::doctor::facts::Facts;
 use crate::doctor::sign::Sign;
@@ -118,4 +119,16 @@ pub(super) fn checksums(facts: &Facts) -> Vec<Finding> {
     let many = udp.spoilt > STRAY && udp.spoilt > udp.received / ONE_IN;
     let found = format!("{} of {} UDP packets", udp.spoilt, udp.received + udp.spoilt);
     many.then(|| Finding::new(Sign::Checksums.entry(), "UDP", found)).into_iter().collect()
+}
+
+/// Whether the underlay's device gets checksums inside the tunnel right.
+pub(super) fn offload(facts: &Facts) -> Vec<Finding> {
+    let devices = facts.status().and_then(|status| status.network.as_ref()?.datapath.as_ref());
+    let spoilt =
+        devices.into_iter().flat_map(|datapath| &datapath.checksums).filter(|device| !device.offload);
+    let finding = |device: &ChecksumStatus| {
+        let found = device.spoilt.as_ref()?;
+        Some(Finding::new(Sign::OffloadSpoilt.entry(), &device.device, found))
+    };
+    spoilt.filter_map(finding).collect()
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 use twill_backends::fault::{Code, Fault};
 use twill_backends::lease::{Attrs, Lease, LeaseKey, Subnets};
 use twill_backends::network::NetworkConfig;
-use twill_backends::state::{LinkName, NetState, Vxlan};
+use twill_backends::state::{Checksums, LinkName, NetState, Vxlan};
 
 use super::*;
 use crate::agent::preview::Preview;
@@ -190,6 +190,17 @@ fn flaws_of_leases() -> Vec<Flaw> {
     ]
 }
 
+/// The agent found that the underlay's device spoils checksums.
+fn spoilt(facts: &mut Facts) {
+    let device = json!({
+        "device": "flannel.1", "offload": false, "because": "0 of 24", "udp": true, "udp_because": "",
+        "spoilt": "0 of 24", "tested": true,
+    });
+    let Agent::Answers(status) = &mut facts.agent else { return };
+    let datapath = json!({ "kind": "kernel", "because": "", "tunnels": [], "checksums": [device] });
+    status.network.as_mut().unwrap().datapath = serde_json::from_value(datapath).unwrap();
+}
+
 fn flaws_of_the_kernel() -> Vec<Flaw> {
     vec![
         flaw("forwarding-off", set("net/ipv4/ip_forward", "0")),
@@ -207,6 +218,7 @@ fn flaws_of_the_kernel() -> Vec<Flaw> {
             set("net/netfilter/nf_conntrack_count", "90")(facts);
             set("net/netfilter/nf_conntrack_max", "100")(facts);
         }),
+        flaw("offload-spoilt", spoilt),
         flaw("bad-checksums", |facts| facts.udp = Udp { received: 50_000, spoilt: 101 }),
     ]
 }
@@ -222,6 +234,7 @@ fn flaws_of_links() -> Vec<Flaw> {
                 local: std::net::Ipv4Addr::UNSPECIFIED.into(),
                 learning: true,
                 gbp: false,
+                checksums: Checksums::default(),
             };
             let mut other = link(9, "other0");
             other.vxlan = Some(vxlan);
@@ -306,8 +319,14 @@ fn what_looks_like_a_flaw_and_is_none() {
         // The kernel's own socket, and the agent's.
         Box::new(|facts| {
             let local = std::net::Ipv4Addr::UNSPECIFIED.into();
-            facts.host.links[1].vxlan =
-                Some(Vxlan { vni: 1, port: 8472, local, learning: false, gbp: false });
+            facts.host.links[1].vxlan = Some(Vxlan {
+                vni: 1,
+                port: 8472,
+                local,
+                learning: false,
+                gbp: false,
+                checksums: Checksums::default(),
+            });
             facts.sockets.push(Socket { port: 8472, holder: None });
         }),
         Box::new(|facts| {

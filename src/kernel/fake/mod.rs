@@ -265,7 +265,7 @@ mod tests {
     use twill_backends::diff::diff;
     use twill_backends::family::PerFamily;
     use twill_backends::mac::Mac;
-    use twill_backends::state::{Fdb, LinkKind, NeighKey, Vxlan};
+    use twill_backends::state::{Checksums, Fdb, LinkKind, NeighKey, Vxlan};
 
     use super::*;
     use crate::kernel::UnderlayChoice;
@@ -280,7 +280,8 @@ mod tests {
 
     fn want() -> NetState {
         let local = "192.168.77.1".parse().unwrap();
-        let vxlan = Vxlan { vni: 1, port: 8472, local, learning: false, gbp: false };
+        let vxlan =
+            Vxlan { vni: 1, port: 8472, local, learning: false, gbp: false, checksums: Checksums::default() };
         let link = Link {
             kind: LinkKind::Vxlan(vxlan),
             mac: Mac([2, 0, 0, 0, 0, 1]),

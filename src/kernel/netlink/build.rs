@@ -61,6 +61,10 @@ pub(super) fn link(index: u32) -> LinkMessage {
 pub(super) fn create(name: LinkName, link: &Link, vxlan: &Vxlan) -> LinkMessage {
     let mut data = vec![InfoVxlan::Id(vxlan.vni), InfoVxlan::Ttl(0), InfoVxlan::Port(vxlan.port)];
     data.extend(changeable(vxlan));
+    data.push(match vxlan.local {
+        IpAddr::V4(_) => InfoVxlan::UDPCsum(vxlan.checksums.udp),
+        IpAddr::V6(_) => InfoVxlan::UDPZeroCsumTX(!vxlan.checksums.udp),
+    });
     if vxlan.gbp {
         data.push(InfoVxlan::Gbp);
     }
@@ -120,7 +124,7 @@ fn neigh(index: u32, ip: IpAddr, mac: Option<Mac>) -> NeighbourMessage {
     message
 }
 
-fn fdb(index: u32, entry: &Fdb) -> NeighbourMessage {
+pub(super) fn fdb(index: u32, entry: &Fdb) -> NeighbourMessage {
     let mut message = neigh(index, entry.dst, Some(entry.mac));
     message.header.family = AddressFamily::Bridge;
     message.header.flags = NeighbourFlags::Own;

@@ -28,6 +28,9 @@ const RTM_NEWNETCONF: u16 = 80;
 
 const IFLA_IFNAME: u16 = 3;
 const IFLA_IFALIAS: u16 = 20;
+const IFLA_EVENT: u16 = 44;
+/// `IFLA_EVENT_FEATURES`: somebody changed what is left to the device.
+const EVENT_FEATURES: u32 = 2;
 const NETCONFA_IFINDEX: u16 = 1;
 const NETCONFA_FORWARDING: u16 = 2;
 const AF_INET: u8 = 2;
@@ -99,7 +102,11 @@ fn link(heard: Heard<'_>, scope: &Scope, known: &mut Known) -> Option<News> {
     }
     let seen = parse::link(&LinkMessage::parse(heard.payload).ok()?)?;
     if scope.owns_link(seen.name, &seen.link.alias) || ours {
-        return link_of_ours(seen, known);
+        let news = link_of_ours(seen, known);
+        return news.or_else(|| {
+            is_about_offloads(heard.payload)
+                .then_some(News::Unknown("the offloads of a link of ours changed"))
+        });
     }
     match scope.underlay {
         // Any link may be the one that is waited for.
@@ -123,7 +130,11 @@ fn link_of_underlay(seen: SeenLink, known: &mut Known) -> Option<News> {
 fn link_of_ours(seen: SeenLink, known: &mut Known) -> Option<News> {
     let entry = known.links.get(&seen.index);
     let addrs = entry.map(|(_, link)| link.addrs.clone()).unwrap_or_default();
-    let found = (seen.name, Link { addrs, ..seen.link });
+    let mut found = (seen.name, Link { addrs, ..seen.link });
+    if let (Some(before), Some(now)) = (entry.and_then(|(_, link)| link.vxlan()), found.1.vxlan_mut()) {
+        // The message does not say.
+        now.checksums.offload = before.checksums.offload;
+    }
     let reason = match entry {
         Some(before) if *before == found => return None,
         Some(_) => "a link of ours changed",
@@ -143,6 +154,14 @@ fn may_matter(payload: &[u8], scope: &Scope) -> bool {
         IFLA_IFALIAS => text(attribute.value()) == scope.alias,
         _ => false,
     })
+}
+
+/// Whether a message about a link is there because its offloads changed.
+fn is_about_offloads(payload: &[u8]) -> bool {
+    let attributes = payload.get(16..).unwrap_or_default();
+    NlasIterator::new(attributes)
+        .map_while(Result::ok)
+        .any(|attribute| attribute.kind() == IFLA_EVENT && attribute.value() == EVENT_FEATURES.to_ne_bytes())
 }
 
 fn addr(heard: Heard<'_>, scope: &Scope, known: &mut Known) -> Option<News> {
@@ -266,7 +285,7 @@ fn netconf(heard: Heard<'_>, scope: &Scope, known: &Known) -> Option<News> {
 mod tests {
     use netlink_packet_core::Emitable;
     use netlink_packet_route::AddressFamily;
-    use netlink_packet_route::link::LinkAttribute;
+    use netlink_packet_route::link::{LinkAttribute, LinkEvent};
     use proptest::prelude::*;
 
     use super::*;
@@ -316,6 +335,21 @@ mod tests {
         assert_eq!(heard(&new_link("flannel.1", ""), &scope(), &mut known), News::Noise);
         let mut known = Known::default();
         assert_eq!(heard(&new_link("flannel.9", "twill:x"), &scope(), &mut known), appeared);
+    }
+
+    #[test]
+    fn offloads_that_change_are_told_though_the_message_does_not_say_which() {
+        let mut known = Known::default();
+        let seen = parse::link(&new_link("flannel.1", "")).unwrap();
+        known.links.insert(7, (seen.name, seen.link));
+        assert_eq!(heard(&new_link("flannel.1", ""), &scope(), &mut known), News::Noise);
+        let mut message = new_link("flannel.1", "");
+        message.attributes.push(LinkAttribute::Event(LinkEvent::Features));
+        let changed = News::Unknown("the offloads of a link of ours changed");
+        assert_eq!(heard(&message, &scope(), &mut known), changed);
+        message.attributes.pop();
+        message.attributes.push(LinkAttribute::Event(LinkEvent::NotifyPeers));
+        assert_eq!(heard(&message, &scope(), &mut known), News::Noise);
     }
 
     #[test]

@@ -8,12 +8,13 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkFlags};
 use nix::errno::Errno;
 use twill_backends::mac::Mac;
-use twill_backends::state::{Link, LinkKind, LinkName, Vxlan};
+use twill_backends::state::{Checksums, Link, LinkKind, LinkName, Vxlan};
 
 use super::build;
 use super::observe::addrs_of;
 use super::parse::SeenLink;
 use super::request::{Refusal, Requests};
+use crate::datapath::ethtool;
 use crate::datapath::tap::{self, Queues};
 use crate::kernel::ownership::ALIAS_PREFIX;
 
@@ -87,6 +88,7 @@ pub(super) async fn probe_vxlan(requests: &Requests) -> Result<(), String> {
         local: Ipv4Addr::LOCALHOST.into(),
         learning: false,
         gbp: false,
+        checksums: Checksums::default(),
     };
     let link = Link {
         kind: LinkKind::Vxlan(vxlan.clone()),
@@ -135,6 +137,12 @@ async fn change(requests: &Requests, have: &SeenLink, want: &Link) -> Result<(),
     {
         let message = RouteNetlinkMessage::NewLink(build::change(have.index, w));
         requests.ask(message, 0).await.map_err(text)?;
+    }
+    if let (Some(w), Some(h)) = (want.vxlan(), have.link.vxlan())
+        && w.checksums.offload != h.checksums.offload
+    {
+        ethtool::set_tx_checksum(have.name, w.checksums.offload)
+            .map_err(|error| format!("cannot change tx-checksum-ip-generic: {error}"))?;
     }
     let mut message = build::link(have.index);
     if want.mac != have.link.mac {

@@ -11,16 +11,21 @@ mod observe;
 mod parse;
 mod request;
 mod sysctl;
+mod trial;
 
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 
+use futures::future::BoxFuture;
+use twill_backends::checksums::Trial;
 use twill_backends::diff::Op;
 
 use self::known::Known;
 use self::monitor::Monitor;
 use self::request::Requests;
+use self::trial::Tools;
 use super::facts::HostFacts;
+use super::trial::Bench;
 use super::{Change, Kernel, KernelError, Observed, Scope};
 use crate::datapath::tap::Queues;
 
@@ -85,6 +90,13 @@ impl Kernel for Netlink {
 
     async fn vxlan(&self) -> Result<(), String> {
         link::probe_vxlan(&self.requests).await
+    }
+
+    fn trial(&self, bench: Bench) -> BoxFuture<'static, Result<Vec<Trial>, String>> {
+        match Tools::open() {
+            Ok(tools) => Box::pin(async move { tools.run(&bench).await }),
+            Err(error) => Box::pin(std::future::ready(Err(format!("cannot open a socket: {error}")))),
+        }
     }
 
     async fn facts(&self, reach: Option<IpAddr>) -> Result<HostFacts, KernelError> {

@@ -15,8 +15,9 @@ use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric,
 };
 use twill_backends::mac::Mac;
-use twill_backends::state::{Link, LinkKind, LinkName, Vxlan};
+use twill_backends::state::{Checksums, Link, LinkKind, LinkName, Vxlan};
 
+use crate::datapath::ethtool;
 use crate::kernel::facts::{AddrFact, RouteFact};
 
 /// A link and what only the kernel knows of it.
@@ -24,7 +25,8 @@ use crate::kernel::facts::{AddrFact, RouteFact};
 pub(super) struct SeenLink {
     pub(super) index: u32,
     pub(super) name: LinkName,
-    /// Without its addresses, which come in messages of their own.
+    /// Without its addresses, which come in messages of their own, and as if checksums were left to it, of which
+    /// messages say nothing, see [`SeenLink::asked`].
     pub(super) link: Link,
     /// `IFF_RUNNING`: it has a carrier.
     pub(super) running: bool,
@@ -33,6 +35,18 @@ pub(super) struct SeenLink {
 }
 
 impl SeenLink {
+    /// With what has to be asked for by other means.
+    pub(super) fn asked(mut self) -> Self {
+        let name = self.name;
+        if let Some(vxlan) = self.link.vxlan_mut() {
+            match ethtool::tx_checksum(name) {
+                Ok(on) => vxlan.checksums.offload = on,
+                Err(error) => tracing::debug!(%name, %error, "cannot read the offloads of a link"),
+            }
+        }
+        self
+    }
+
     /// What makes another underlay of it, beside its addresses.
     pub(super) const fn identity(&self) -> (u32, LinkName, u32) {
         (self.index, self.name, self.link.mtu)
@@ -90,11 +104,19 @@ fn kind(info: &[LinkInfo]) -> LinkKind {
 
 fn vxlan(info: &[LinkInfo]) -> Vxlan {
     let unspecified = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-    let mut vxlan = Vxlan { vni: 0, port: 0, local: unspecified, learning: false, gbp: false };
+    let mut vxlan = Vxlan {
+        vni: 0,
+        port: 0,
+        local: unspecified,
+        learning: false,
+        gbp: false,
+        checksums: Checksums::default(),
+    };
     let attributes = info.iter().find_map(|part| match part {
         LinkInfo::Data(InfoData::Vxlan(attributes)) => Some(attributes),
         _ => None,
     });
+    let (mut summed, mut unsummed_v6) = (true, false);
     for attribute in attributes.into_iter().flatten() {
         match attribute {
             InfoVxlan::Id(vni) => vxlan.vni = *vni,
@@ -103,9 +125,12 @@ fn vxlan(info: &[LinkInfo]) -> Vxlan {
             InfoVxlan::Local6(local) => vxlan.local = (*local).into(),
             InfoVxlan::Learning(learning) => vxlan.learning = *learning,
             InfoVxlan::Gbp => vxlan.gbp = true,
+            InfoVxlan::UDPCsum(on) => summed = *on,
+            InfoVxlan::UDPZeroCsumTX(off) => unsummed_v6 = *off,
             _ => {}
         }
     }
+    vxlan.checksums.udp = if vxlan.local.is_ipv4() { summed } else { !unsummed_v6 };
     vxlan
 }
 

@@ -87,7 +87,7 @@ impl Requests {
         message.attributes.push(LinkAttribute::IfName(name.as_str().to_owned()));
         message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
         match self.ask(RouteNetlinkMessage::GetLink(message), 0).await {
-            Ok(answers) => Ok(links(&answers).next()),
+            Ok(answers) => Ok(links(&answers).next().map(SeenLink::asked)),
             Err(refusal) if refusal.errno == Errno::ENODEV => Ok(None),
             Err(refusal) => Err(refusal),
         }
@@ -98,7 +98,7 @@ impl Requests {
         let mut message = LinkMessage::default();
         message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
         let answers = self.dump("list links", RouteNetlinkMessage::GetLink(message)).await?;
-        Ok(links(&answers).map(|seen| (seen.index, seen)).collect())
+        Ok(links(&answers).map(SeenLink::asked).map(|seen| (seen.index, seen)).collect())
     }
 
     async fn exchange(

@@ -5,7 +5,7 @@ use twill_backends::family::PerFamily;
 use twill_backends::fault::{Code, Fault};
 use twill_backends::lease::LeaseKey;
 use twill_backends::network::NetworkConfig;
-use twill_backends::state::{Link, LinkKind, NetState, Route, RouteKey, RouteKind, Vxlan};
+use twill_backends::state::{Checksums, Link, LinkKind, NetState, Route, RouteKey, RouteKind, Vxlan};
 
 use super::*;
 use crate::agent::flanneld::Flanneld;
@@ -39,6 +39,7 @@ fn link() -> Link {
             local: "192.168.7.1".parse().unwrap(),
             learning: false,
             gbp: false,
+            checksums: Checksums::default(),
         }),
         mac: "0e:00:00:00:00:01".parse().unwrap(),
         mtu: 1450,

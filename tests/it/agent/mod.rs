@@ -32,6 +32,7 @@ use twill::kernel::facts::{AddrFact, LinkFact};
 use twill::kernel::fake::FakeKernel;
 use twill::store::table::Record;
 use twill::store::{MemoryStore, MemoryTable};
+use twill_backends::checksums::Wish;
 use twill_backends::diff::Op;
 use twill_backends::lease::{Attrs, LeaseKey};
 use twill_backends::state::{LinkName, NetState, RouteKey};
@@ -99,7 +100,12 @@ impl Host {
                 warnings: Vec::new(),
             },
             interface: InterfaceConfig::default(),
-            datapath: DatapathConfig { mode: DatapathMode::Auto, check_source: true, queues: 1 },
+            datapath: DatapathConfig {
+                mode: DatapathMode::Auto,
+                check_source: true,
+                checksums: Wish::Auto,
+                queues: 1,
+            },
             filter: FilterConfig {
                 masquerade: true,
                 random_fully: false,

@@ -78,6 +78,10 @@ fn links_change_in_place() {
         let vxlan = link.vxlan_mut().unwrap();
         vxlan.local = addr("192.168.77.9");
         vxlan.learning = true;
+        vxlan.checksums.offload = false;
+        converge(&kernel, &want).await;
+        assert!(!tx_checksum(name("flannel.1")).unwrap());
+        want.links.get_mut(&name("flannel.1")).unwrap().vxlan_mut().unwrap().checksums.offload = true;
         converge(&kernel, &want).await;
         assert_eq!(index(), before, "the link was replaced");
     });
@@ -105,11 +109,15 @@ fn what_cannot_change_is_replaced() {
         let link = want.links.get_mut(&name("flannel-v6.1")).unwrap();
         link.vxlan_mut().unwrap().gbp = true;
         link.vxlan_mut().unwrap().vni = 7;
+        link.vxlan_mut().unwrap().checksums.udp = false;
         let done = converge(&kernel, &want).await;
         assert!(
             done.iter().any(|op| matches!(op, Op::SetRoute(..))),
             "the routes went with the link: {done:?}"
         );
+        want.links.get_mut(&name("flannel.1")).unwrap().vxlan_mut().unwrap().checksums.udp = false;
+        converge(&kernel, &want).await;
+        assert!(ip("-d link show flannel.1").contains("noudpcsum"));
         // Another family, and another kind of device.
         want.links.insert(name("flannel-v6.1"), link_of("192.168.77.1", 9));
         want.fdb.retain(|entry| entry.dst.is_ipv4());

@@ -11,12 +11,14 @@ use std::process::Command;
 use std::time::Duration;
 
 use nix::sched::{CloneFlags, unshare};
+use twill::datapath::ethtool::tx_checksum;
 use twill::kernel::netlink::Netlink;
 use twill::kernel::{Change, Kernel, Scope};
 use twill_backends::diff::{Op, diff};
 use twill_backends::mac::Mac;
 use twill_backends::state::{
-    Fdb, Link, LinkKind, LinkName, NeighKey, NetState, ROUTE_PROTOCOL, Route, RouteKey, RouteKind, Vxlan,
+    Checksums, Fdb, Link, LinkKind, LinkName, NeighKey, NetState, ROUTE_PROTOCOL, Route, RouteKey, RouteKind,
+    Vxlan,
 };
 
 /// Runs a test in a network namespace of its own, which has `eth0` with an address of each family. It goes away with
@@ -95,7 +97,14 @@ fn scope() -> Scope {
 }
 
 fn link(local: &str, address: &str) -> Link {
-    let vxlan = Vxlan { vni: 1, port: 8472, local: addr(local), learning: false, gbp: false };
+    let vxlan = Vxlan {
+        vni: 1,
+        port: 8472,
+        local: addr(local),
+        learning: false,
+        gbp: false,
+        checksums: Checksums::default(),
+    };
     Link {
         kind: LinkKind::Vxlan(vxlan),
         mac: MAC,
