@@ -73,7 +73,8 @@ RECORD ?= benches/faults.md
 faults: needs-test
 	$(if $(ONLY),,rm -f $(RECORD) $(RECORD:.md=.json))
 	TWILL_LONG=1 TWILL_RECORD=$(RECORD) $(CARGO) test --release --test faults -- --test-threads=1 $(ONLY); \
-		status=$$?; sed -n '/^| scenario/,$$p' $(RECORD); exit $$status
+		status=$$?; sed -n '/^| scenario/,$$p' $(RECORD); \
+		echo "to show to somebody: $(or $(CARGO_TARGET_DIR),target)/tmp/faults.html"; exit $$status
 
 # The plugin by itself and for size: its features would be united with the agent's otherwise, and its profile is its own.
 static: needs-static

@@ -3,7 +3,7 @@
 //!
 //! `cargo test --test faults` runs each once and asks for the outcome: it healed, and nothing is lost where nothing may
 //! be. `make faults` runs them one after the other, the long ones too, asks how long it took as well, and writes
-//! `benches/faults.md`.
+//! `benches/faults.md` and `benches/faults.json`, and for people who were not there `faults.html` below the target directory.
 //!
 //! | variable | |
 //! |---|---|
@@ -30,6 +30,7 @@ mod examine;
 #[allow(dead_code, unused_imports, unused_macros, reason = "what the tests of healing have beyond this")]
 mod fabric;
 
+mod page;
 mod record;
 mod scenario;
 mod traffic;

@@ -9,6 +9,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::examine::Named;
+use crate::page;
+use crate::scenario::Allowed;
 use crate::traffic::Measured;
 
 /// How a scenario ended.
@@ -29,19 +31,22 @@ pub(crate) struct Outcome {
     pub(crate) scenario: String,
     pub(crate) rows: Vec<u8>,
     pub(crate) backend: String,
-    seconds: f64,
+    /// What pods may feel of it; `None` in records of before it was kept.
+    #[serde(default)]
+    pub(crate) allowed: Option<Allowed>,
+    pub(crate) seconds: f64,
     /// The longest time without a packet between pods, and without an answer from the outside.
-    gap_ms: u64,
-    outside_gap_ms: u64,
+    pub(crate) gap_ms: u64,
+    pub(crate) outside_gap_ms: u64,
     /// Of the packets between the pods.
-    sent: u64,
-    lost: u64,
+    pub(crate) sent: u64,
+    pub(crate) lost: u64,
     /// The longest time without a word over TCP; `None` if the connection broke.
     tcp_stall_ms: Option<u64>,
     /// What all agents logged meanwhile.
-    log_lines: usize,
+    pub(crate) log_lines: usize,
     /// What it was called, while it lasted or once it was mended, and after how many milliseconds.
-    named: Vec<(String, u64)>,
+    pub(crate) named: Vec<(String, u64)>,
     #[serde(flatten)]
     pub(crate) verdict: Verdict,
 }
@@ -57,6 +62,7 @@ impl Outcome {
             scenario,
             rows: rows.to_vec(),
             backend: backend.to_owned(),
+            allowed: None,
             seconds: took.as_secs_f64(),
             gap_ms: 0,
             outside_gap_ms: 0,
@@ -75,6 +81,10 @@ impl Outcome {
         self.tcp_stall_ms = measured.talk.broken.is_none().then_some(millis(measured.talk.longest_stall));
         self.log_lines = lines;
         self
+    }
+
+    pub(crate) fn allowed(self, allowed: Allowed) -> Self {
+        Self { allowed: Some(allowed), ..self }
     }
 
     pub(crate) fn named(mut self, named: Vec<Named>) -> Self {
@@ -96,7 +106,8 @@ impl Outcome {
         }
     }
 
-    fn cells(&self) -> [String; 9] {
+    /// What the record says of it, in the order of its columns.
+    pub(crate) fn cells(&self) -> [String; 9] {
         let rows: Vec<String> = self.rows.iter().map(u8::to_string).collect();
         let verdict = match &self.verdict {
             Verdict::Held => "held".to_owned(),
@@ -168,6 +179,7 @@ pub(crate) fn add(outcome: Outcome) {
     file.rewind().unwrap();
     file.write_all(serde_json::to_string_pretty(&outcomes).unwrap().as_bytes()).unwrap();
     std::fs::write(path, markdown(&outcomes)).unwrap();
+    std::fs::write(page::path(), page::html(&outcomes)).unwrap();
 }
 
 const HEAD: &str = "\

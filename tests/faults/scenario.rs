@@ -3,6 +3,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use crate::examine::Named;
 use crate::record::{self, Outcome, Verdict};
 use crate::traffic::{Measured, Traffic};
@@ -14,7 +16,8 @@ const LINES: usize = 150;
 const NAMED: Duration = Duration::from_secs(5);
 
 /// How much pods may feel of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum Allowed {
     /// Not a packet is lost.
     Nothing,
@@ -91,7 +94,7 @@ impl Scenario {
             (traffic.stop(), world.logged() - logged)
         }));
         let took = begin.elapsed();
-        let outcome = Outcome::new(name, rows, backend, took);
+        let outcome = Outcome::new(name, rows, backend, took).allowed(allowed);
         match played {
             Err(panic) => outcome.judged(Verdict::Broken(said(&*panic))),
             Ok((measured, lines)) => {
