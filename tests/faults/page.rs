@@ -12,6 +12,8 @@ const ABOUT: &str = "Three hosts with real agents over a real etcd, as namespace
     them while its pod sends 1,000 packets a second to the next host's pod and back, talks to it over TCP, and asks the outside \
     from a new port every 5 ms. Two other hosts send 1,000 packets a second to each other, and may not lose one, unless it \
     happens to all.";
+const LEGEND: &str = "Dot: longest outage between pods (green held, amber late, red broken). Ring: towards the outside, where \
+    longer. Line: what is allowed; grey: while it lasts.";
 const READING: &[&str] = &[
     "A dot is the longest outage between the pods, from the last packet before it to the first after it. In the strip on the \
      left not a packet was lost. A ring is the longest time without an answer from the outside, where that was longer.",
@@ -47,7 +49,9 @@ pub(crate) fn path() -> PathBuf {
 pub(crate) fn html(outcomes: &[Outcome]) -> String {
     let mut page = Page::new(TITLE, ABOUT);
     cards(outcomes, &mut page);
-    page.section("gaps", "Outages", [Markup::tag("div", &[("class", "whole")], [chart(outcomes)])]);
+    let gaps =
+        [Markup::words("p", &[], LEGEND), Markup::tag("div", &[("class", "whole")], [chart(outcomes)])];
+    page.section("gaps", "Outages", gaps);
     page.section("backends", "By what carries the packets", [by_backend(outcomes)]);
     page.section("scenarios", "Every scenario", [table(outcomes)]);
     let points = READING.iter().map(|point| Markup::words("li", &[], point));
@@ -152,7 +156,8 @@ fn axis(backend: &str, x: f64, height: f64, scale: &LogScale) -> Markup {
         let label = if tick < 999.0 { format!("{tick:.0} ms") } else { format!("{:.0} s", tick / 1000.0) };
         // Every other one: they are as wide as that.
         if tick.log10().round() as i64 % 2 == 1 {
-            marks.push(text([at, 42.0], "small middle", &label));
+            let class = if tick > scale.high * 0.99 { "small end" } else { "small middle" };
+            marks.push(text([at, 42.0], class, &label));
         }
         marks.push(line("grid", [at, TOP, at, height - 12.0]));
     }
