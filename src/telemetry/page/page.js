@@ -109,7 +109,7 @@ const lossy = (peer) => Math.max(0, ...peer.ways.map((one) => one.loss ?? 0));
 
 // What becomes of packets on one way to a peer, in each direction: a health and a word.
 function legs(peer, one) {
-  const none = { health: 'unknown', word: '?', long: 'not measured' };
+  const none = { health: 'unknown', word: '?', long: 'not known' };
   if (!one || (one.up === undefined && one.loss === undefined)) return { there: none, back: none };
   const cut = { health: 'cut', word: '✕ cut', long: 'nothing arrives' };
   const fine = { health: 'good', word: '✓', long: 'arrives' };
@@ -294,7 +294,7 @@ function detail() {
   const pairs = [['address', peer.at.join(', ')], ['path', PATHS[peer.path] ?? (peer.path || peer.backend || 'none')],
     ['largest packet', peer.mtu ? `${peer.mtu} bytes${peer.mtu < peer.mtu_wanted ? `, of ${peer.mtu_wanted}` : ''}` : 'not measured']];
   for (const one of peer.ways) {
-    const { there, back } = legs(peer, one), time = one.p50 === undefined ? '' : `; ${ms(one.p50)} ms, 99 of 100 within ${ms(one.p99 ?? one.p50)}`;
+    const { there, back } = legs(peer, one), time = one.p50 === undefined || one.up === false ? '' : `; ${ms(one.p50)} ms, 99 of 100 within ${ms(one.p99 ?? one.p50)}`;
     pairs.push([`${one.way} ${one.family}`, `there ${there.long}, back ${back.long}${time}`]);
   }
   pairs.push(['node', peer.node ?? 'flanneld, or an agent without an id']);

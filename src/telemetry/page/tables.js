@@ -56,7 +56,7 @@ function matrix(list) {
         const time = one?.p50 !== undefined && one.up !== false ? [`heat ${heatOf(one.p50)}`, `${ms(one.p50)} ms`] : ['plain', '—'];
         return [[there.health, there.word], [back.health, back.word], time];
       });
-      const mtu = !peer.mtu ? ['plain', '—'] : peer.mtu < peer.mtu_wanted ? ['poor', `▲ ${peer.mtu} of ${peer.mtu_wanted}`] : ['good', String(peer.mtu)];
+      const mtu = !peer.mtu || peer.health === 'cut' ? ['plain', '—'] : peer.mtu < peer.mtu_wanted ? ['poor', `▲ ${peer.mtu} of ${peer.mtu_wanted}`] : ['good', String(peer.mtu)];
       [...values, mtu, [peer.health, peer.verdict ?? '—']].forEach(([kind, text], at) => {
         set(node.children[at + 1], { class: kind });
         say(node.children[at + 1], text);
