@@ -100,11 +100,11 @@ fn compacted(world: &mut World) {
                  add rule inet cut in iif != lo tcp dport 2379 drop";
     let since = Instant::now();
     net.exec(&["nft", rules]).unwrap();
+    wait_down(world, since);
     let (key, subnet) = world.put_lease(JOINS);
     for number in 0..if long() { 5000 } else { 50 } {
         world.ctl(&["put", &format!("/registry/pods/{}", number % 7), "of no interest"]);
     }
-    wait_down(world, since);
     let status = world.ctl(&["endpoint", "status", "-w", "json"]);
     let status: serde_json::Value = serde_json::from_str(&status).unwrap();
     let revision = status[0]["Status"]["header"]["revision"].as_u64().unwrap();
