@@ -3,8 +3,8 @@
 //! Two sieves, one after the other, over every byte of the archive:
 //!
 //! - *known*: secrets that were found on this host (the probes' keys, the store's password, …) go wherever they stand, in
-//!   any of the [`forms`] in which programs write them;
-//! - *named*: what stands where a secret stands ([`rules`]: a flag, a variable, a JSON key, the user part of a URL, a PEM
+//!   any of the `forms` in which programs write them;
+//! - *named*: what stands where a secret stands (`rules`: a flag, a variable, a JSON key, the user part of a URL, a PEM
 //!   block) goes whatever it is.
 //!
 //! # Why both
