@@ -38,6 +38,7 @@ mod world;
 
 mod agent;
 mod chaos;
+mod cluster;
 mod deletions;
 mod halves;
 mod hosts;

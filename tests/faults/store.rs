@@ -8,10 +8,10 @@ use nix::sys::signal::Signal;
 use crate::dump::sh;
 use crate::fabric::wait_for;
 use crate::scenario::{Allowed, Scenario, play};
-use crate::world::{Backend, CONFIG, Shape, World, fault, lasting, long};
+use crate::world::{Backend, CONFIG, World, fault, lasting, long};
 
 /// Somebody who joins, and who has no agent.
-const JOINS: &str = "192.168.77.200";
+pub(crate) const JOINS: &str = "192.168.77.200";
 
 /// How long etcd is away.
 fn outage() -> Duration {
@@ -19,7 +19,7 @@ fn outage() -> Duration {
 }
 
 /// Waits until all agents say that the store is down, and the doctor, too; they are ready all the same.
-fn wait_down(world: &mut World, since: Instant) {
+pub(crate) fn wait_down(world: &mut World, since: Instant) {
     world.name(0, "store-down", since);
     for host in 0..world.fabric.agents.len() {
         wait_for("an agent that misses its store", || {
@@ -151,14 +151,6 @@ fn started_alone(world: &mut World) {
     world.etcd[0].restart().unwrap();
 }
 
-/// Ends the etcd lease that the first host's lease lives by.
-fn revoke(world: &World) {
-    let (key, _) = world.own_lease();
-    let found = world.ctl(&["get", "-w", "fields", &key]);
-    let id = found.lines().find_map(|line| line.strip_prefix("\"Lease\" : ")).unwrap();
-    world.ctl(&["lease", "revoke", &format!("{:x}", id.parse::<i64>().unwrap())]);
-}
-
 fn wait_own(world: &World, want: &(String, String)) {
     wait_for("the lease", || {
         let value = world.ctl(&["get", "--print-value-only", &want.0]);
@@ -168,7 +160,7 @@ fn wait_own(world: &World, want: &(String, String)) {
 
 fn revoked(world: &mut World) {
     let (own, before, since) = (world.own_lease(), world.repairs("lease"), Instant::now());
-    revoke(world);
+    world.revoke(&own.0);
     wait_own(world, &own);
     world.name_repair("lease", before, since);
 }
@@ -185,7 +177,7 @@ fn ended(world: &mut World) {
     let own = world.own_lease();
     let since = Instant::now();
     world.fabric.agents[0].signal(Signal::SIGSTOP).unwrap();
-    revoke(world);
+    world.revoke(&own.0);
     world.name(0, "agent-silent", since);
     world.fabric.agents[0].signal(Signal::SIGCONT).unwrap();
     wait_own(world, &own);
@@ -199,7 +191,7 @@ fn given_away(world: &mut World) {
     let other = format!("{}{to}{}", &other[..from], &other[from + to.len()..]);
     assert_ne!(own.1, other);
     world.fabric.agents[0].signal(Signal::SIGSTOP).unwrap();
-    revoke(world);
+    world.revoke(&own.0);
     world.ctl(&["put", &own.0, &other]);
     let since = Instant::now();
     world.fabric.agents[0].signal(Signal::SIGCONT).unwrap();
@@ -222,71 +214,6 @@ fn partitioned(world: &mut World) {
     world.name_all(&[(0, "peer-unreachable"), (1, "peer-unreachable"), (0, "store-down")], since);
     thread::sleep(lasting(Duration::from_secs(600), Duration::ZERO));
     sh(&net, &format!("ip link set {port} master ub0"));
-}
-
-/// With three members, of which the first is the one that agents ask first.
-fn members(_: &World) -> Vec<Scenario> {
-    let lossless =
-        |name: &str, run: fn(&mut World)| Scenario::new(name, &[13], Allowed::Nothing, run).everybody();
-    vec![
-        lossless("one etcd member of three gone", one_member_gone),
-        lossless("etcd has another leader", another_leader),
-        lossless("two etcd members of three gone", two_members_gone),
-    ]
-}
-
-/// Whatever happens is known as before.
-fn one_member_gone(world: &mut World) {
-    world.etcd[0].signal(Signal::SIGKILL).unwrap();
-    let key = world.join(JOINS);
-    thread::sleep(lasting(Duration::from_secs(60), Duration::from_secs(1)));
-    world.ctl(&["del", &key]);
-    world.etcd[0].restart().unwrap();
-}
-
-/// Each time another one leads.
-fn another_leader(world: &mut World) {
-    let list = world.ctl(&["member", "list"]);
-    let ids: Vec<&str> = list.lines().filter_map(|line| line.split(',').next()).collect();
-    for _ in 0..3 {
-        // Only the one that leads can hand over, and not to itself.
-        let hand = |id: &&&str| world.etcd.iter().any(|member| member.etcdctl(&["move-leader", id]).is_ok());
-        ids.iter().find(hand).unwrap_or_else(|| panic!("nobody leads among {list}"));
-        let key = world.join(JOINS);
-        world.ctl(&["del", &key]);
-    }
-}
-
-/// What is left may read, and not write.
-fn two_members_gone(world: &mut World) {
-    let since = Instant::now();
-    let [first, second, ..] = &mut world.etcd[..] else { panic!("three members") };
-    first.signal(Signal::SIGKILL).unwrap();
-    second.signal(Signal::SIGKILL).unwrap();
-    wait_down(world, since);
-    thread::sleep(lasting(Duration::from_secs(60), Duration::from_secs(2)));
-    for member in &mut world.etcd[..2] {
-        member.restart().unwrap();
-    }
-}
-
-fn clusters(backend: Backend) {
-    play(|| World::shaped(backend, Shape { members: 3, ..Shape::usual(backend) }), members);
-}
-
-#[test]
-fn three_members_vxlan() {
-    clusters(Backend::Vxlan);
-}
-
-#[test]
-fn three_members_host_gw() {
-    clusters(Backend::HostGw);
-}
-
-#[test]
-fn three_members_userspace() {
-    clusters(Backend::Userspace);
 }
 
 fn stores(backend: Backend) {

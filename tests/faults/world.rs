@@ -120,6 +120,18 @@ impl World {
         (key, value)
     }
 
+    /// Ends the etcd lease that what is at a key lives by, if there is one just then.
+    pub(crate) fn revoke(&self, key: &str) {
+        let found = self.ctl(&["get", "-w", "fields", key]);
+        let id = found
+            .lines()
+            .find_map(|line| line.strip_prefix("\"Lease\" : "))
+            .and_then(|id| id.parse::<i64>().ok());
+        if let Some(id) = id.filter(|id| *id != 0) {
+            self.ctl(&["lease", "revoke", &format!("{id:x}")]);
+        }
+    }
+
     /// Somebody joins, as etcd tells it: returns the key once all hosts have a route.
     pub(crate) fn join(&self, public: &str) -> String {
         let (key, subnet) = self.put_lease(public);
