@@ -87,6 +87,10 @@ fn links(entries: &Value) -> Vec<String> {
     let mut lines = Vec::new();
     for link in entries.as_array().unwrap() {
         let name = link["ifname"].as_str().unwrap();
+        if name.starts_with("twill-try") {
+            // A trial of checksums is under way, for a moment.
+            continue;
+        }
         let kept = ["mtu", "ifalias", "operstate", "flags"].map(|key| link[key].clone());
         lines.push(format!("link {name} {}", Value::from(kept.to_vec())));
         let data = &link["linkinfo"]["info_data"];
