@@ -57,8 +57,12 @@ impl Trying {
         Self { wish, port, ..Self::default() }
     }
 
-    /// What an earlier process found out, which holds until it is found to be otherwise.
+    /// What an earlier process found out, which holds until it is found to be otherwise: a restart is no reason to try.
     pub(super) fn recall(&mut self, choices: PerFamily<Choice>) {
+        let known = |(_, choice): (Family, &Choice)| choice.tested && choice.wish == self.wish;
+        if self.at.is_none() && !choices.is_empty() && choices.iter().all(known) {
+            self.at = Some(crate::now() + RARELY);
+        }
         let before = std::mem::take(&mut self.choices);
         self.choices = PerFamily { v4: before.v4.or(choices.v4), v6: before.v6.or(choices.v6) };
     }
@@ -105,8 +109,8 @@ impl Trying {
             self.at = self.at.map(|at| at.min(now + SOON));
         }
         let over = (host.iface, host.addrs.map(|_, addr| addr.local));
-        if self.over.as_ref() != Some(&over) {
-            (self.over, self.at) = (Some(over), None);
+        if self.over.replace(over).is_some_and(|before| Some(before) != self.over) {
+            self.at = None;
         }
         let Some(port) = self.port else { return };
         let waits = self.outcome.is_some() || self.at.is_some_and(|at| at > now);

@@ -58,6 +58,7 @@ impl Monitors {
     /// - states of neighbours on the uplink, the bridge and the pods' ports, which ARP and neighbour discovery move
     ///   between reachable and stale, and what the bridge learns: packets flow all the time;
     /// - link-local addresses, which the kernel makes and tests for duplicates on every device;
+    /// - the device of a trial of checksums, which there is where none was done before;
     /// - `# new generation`, which follows each change of the rules and names nothing.
     ///
     /// An entry of a tunnel device, a route, an address, a link or a rule is never among these.
@@ -72,6 +73,7 @@ impl Monitors {
                 || line.contains("fe80::")
                 || line.contains("mark")
                 || line.contains(MARK)
+                || line.contains("twill-try")
                 || line.starts_with("# new generation")
         };
         lines.into_iter().filter(|line| !line.trim().is_empty() && !theirs(line)).collect()
