@@ -135,7 +135,7 @@ fn verdict(measured: &Measured, allowed: Allowed, everybody: bool, took: Duratio
 
 /// Whether it was told as it should be: in few lines, and soon.
 fn manner(lines: usize, took: Duration, named: &[Named]) -> Verdict {
-    if lines > LINES + took.as_secs() as usize * 20 {
+    if lines > LINES + took.as_secs() as usize * 40 {
         return Verdict::Late(format!("{lines} lines logged"));
     }
     match named.iter().find(|named| named.after > NAMED) {
