@@ -45,8 +45,9 @@ pub(super) struct Trying {
     at: Option<Instant>,
     /// How many trials in a row were not answered by all.
     silent: u32,
-    /// How many hosts the tunnel led to, and which of them the probes found to be lost, when a trial last began.
-    peers: usize,
+    /// How many hosts the tunnel led to when a trial last began; `None` before this process's first.
+    peers: Option<usize>,
+    /// Which of them the probes found to be lost then.
     lost: BTreeSet<LeaseKey>,
     /// A trial under way.
     outcome: Option<watch::Receiver<Option<Outcome>>>,
@@ -103,8 +104,8 @@ impl Trying {
         now: Instant,
     ) {
         let host = plan.host();
-        let few = self.silent > 0 || self.peers < PLACES;
-        let arrived = few && plan.peers() != self.peers;
+        let few = |peers: &usize| self.silent > 0 || *peers < PLACES;
+        let arrived = self.peers.filter(few).is_some_and(|peers| plan.peers() != peers);
         if arrived || !lost.is_subset(&self.lost) {
             self.at = self.at.map(|at| at.min(now + SOON));
         }
@@ -123,7 +124,7 @@ impl Trying {
         if trials.is_empty() {
             return;
         }
-        (self.peers, self.lost) = (plan.peers(), lost.clone());
+        (self.peers, self.lost) = (Some(plan.peers()), lost.clone());
         let (tell, outcome) = watch::channel(None);
         self.outcome = Some(outcome);
         tokio::spawn(async move {

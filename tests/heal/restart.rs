@@ -58,7 +58,6 @@ impl Monitors {
     /// - states of neighbours on the uplink, the bridge and the pods' ports, which ARP and neighbour discovery move
     ///   between reachable and stale, and what the bridge learns: packets flow all the time;
     /// - link-local addresses, which the kernel makes and tests for duplicates on every device;
-    /// - the device of a trial of checksums, which there is where none was done before;
     /// - `# new generation`, which follows each change of the rules and names nothing.
     ///
     /// An entry of a tunnel device, a route, an address, a link or a rule is never among these.
@@ -73,7 +72,6 @@ impl Monitors {
                 || line.contains("fe80::")
                 || line.contains("mark")
                 || line.contains(MARK)
-                || line.contains("twill-try")
                 || line.starts_with("# new generation")
         };
         lines.into_iter().filter(|line| !line.trim().is_empty() && !theirs(line)).collect()
@@ -83,6 +81,7 @@ impl Monitors {
 /// Ends and starts the first host's agent in every way while a packet a millisecond goes through its host.
 fn restarts(families: Families, backend: &str, flags: &[&str]) {
     let mut fabric = Fabric::new(families, backend, flags);
+    wait_tried(&fabric);
     let before = fabric.state(0);
     let mut monitors = Monitors::start(&fabric.lab.hosts[0], fabric.lab.dir());
     let upgrade = fabric.lab.dir().join("twill-next");
@@ -112,6 +111,17 @@ fn restarts(families: Families, backend: &str, flags: &[&str]) {
     assert_eq!(heard, Vec::<String>::new(), "{what}: something that was right was written again");
     assert_eq!(difference(&before, &fabric.state(0)), Vec::<String>::new(), "{what}");
     assert_eq!(fabric.status(0)["reconcile"]["tally"]["operations"], 0, "{what}");
+}
+
+/// Waits until the agent knows, and remembers, who finishes the checksums of each device.
+fn wait_tried(fabric: &Fabric) {
+    let state = std::fs::read_dir(&fabric.agents[0].files.state).unwrap().flatten().next().unwrap();
+    wait_for("a trial of checksums that is remembered", || {
+        let devices = fabric.status(0)["network"]["datapath"]["checksums"].clone();
+        let kept = std::fs::read_to_string(state.path().join("snapshot.json")).unwrap_or_default();
+        let tried = devices.as_array().into_iter().flatten().all(|device| device["tested"] == true);
+        if tried && !kept.contains(r#""tested":false"#) { Ok(()) } else { Err((devices, kept)) }
+    });
 }
 
 fn settle(fabric: &mut Fabric, streams: &crate::fabric::Streams) {
