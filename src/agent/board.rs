@@ -89,6 +89,14 @@ pub struct Stuck {
     pub seconds: u64,
 }
 
+impl Glance {
+    /// Whether nothing was written up in between.
+    #[must_use]
+    pub fn is_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.status, &other.status) && Arc::ptr_eq(&self.peers, &other.peers)
+    }
+}
+
 impl Board {
     pub(super) fn new(now: Instant) -> Self {
         let notice = Notice {

@@ -41,10 +41,13 @@ pub(super) struct Entry {
 pub(super) async fn follow(view: View, story: watch::Sender<Story>) {
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut before = None;
+    let mut before: Option<Glance> = None;
     loop {
         ticks.tick().await;
         let Some(after) = view.glance().await else { return };
+        if before.as_ref().is_some_and(|before| after.is_of(before)) {
+            continue;
+        }
         story.send_if_modified(|story| story.goes_on(before.as_ref(), &after, unix_ms()));
         before = Some(after);
     }
