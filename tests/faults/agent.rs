@@ -12,6 +12,9 @@ use crate::fabric::{TWILL, options, wait_for};
 use crate::scenario::{Allowed, Scenario, play};
 use crate::world::{Backend, World, long};
 
+/// How many lines an agent that starts has to say.
+const STARTED: usize = 7;
+
 /// What a restart may cost: nothing where the kernel carries, and a tenth of a second where the agent does.
 fn restart(world: &World) -> Allowed {
     if world.backend.in_kernel() { Allowed::Nothing } else { Allowed::Gap(Duration::from_millis(100)) }
@@ -67,7 +70,8 @@ fn scenarios(world: &World) -> Vec<Scenario> {
                 world.fabric.agents[0].kill(Signal::SIGKILL).unwrap();
                 again(world);
             }
-        }),
+        })
+        .saying(restarts * STARTED),
         Scenario::lasting(
             ("agent frozen", &[14, 30], frozen),
             "agent-silent",

@@ -10,7 +10,7 @@ use crate::record::{self, Outcome, Verdict};
 use crate::traffic::{Measured, Traffic};
 use crate::world::World;
 
-/// The most lines that all agents together may log about one scenario that does not last.
+/// The most lines that all agents together may log about one thing that does not last.
 const LINES: usize = 150;
 /// How long it may take from a fault to its name.
 const NAMED: Duration = Duration::from_secs(5);
@@ -41,6 +41,8 @@ pub(crate) struct Scenario {
     pub(crate) allowed: Allowed,
     /// Whether hosts that have no part in it may lose packets, too.
     pub(crate) everybody: bool,
+    /// The most lines that all agents together may log about it, beside ten for each second.
+    pub(crate) lines: usize,
     /// Does it, and waits for what has to hold. Whatever it changed for good it takes back: all hosts are to be as they
     /// were before.
     pub(crate) run: Box<dyn FnOnce(&mut World)>,
@@ -53,7 +55,7 @@ impl Scenario {
         allowed: Allowed,
         run: impl FnOnce(&mut World) + 'static,
     ) -> Self {
-        Self { name: name.into(), rows, allowed, everybody: false, run: Box::new(run) }
+        Self { name: name.into(), rows, allowed, everybody: false, lines: LINES, run: Box::new(run) }
     }
 
     /// One that lasts until it is mended; meanwhile the doctor on the first host has to call it by its name.
@@ -77,10 +79,16 @@ impl Scenario {
         self
     }
 
+    /// It is many things that agents each have something to say of.
+    pub(crate) fn saying(mut self, lines: usize) -> Self {
+        self.lines += lines;
+        self
+    }
+
     /// Runs it under traffic.
     fn play(self, world: &mut World) -> Outcome {
         let (name, rows, backend) = (self.name, self.rows, world.backend.name());
-        let (allowed, everybody, run) = (self.allowed, self.everybody, self.run);
+        let (allowed, everybody, most, run) = (self.allowed, self.everybody, self.lines, self.run);
         let begin = Instant::now();
         world.named.clear();
         let played = catch_unwind(AssertUnwindSafe(|| {
@@ -100,7 +108,7 @@ impl Scenario {
             Ok((measured, lines)) => {
                 let named = std::mem::take(&mut world.named);
                 let verdict = match verdict(&measured, allowed, everybody, took) {
-                    Verdict::Held => manner(lines, took, &named),
+                    Verdict::Held => manner((lines, most), took, &named),
                     worse @ (Verdict::Late(_) | Verdict::Broken(_)) => worse,
                 };
                 outcome.measured(&measured, lines).named(named).judged(verdict)
@@ -134,8 +142,8 @@ fn verdict(measured: &Measured, allowed: Allowed, everybody: bool, took: Duratio
 }
 
 /// Whether it was told as it should be: in few lines, and soon.
-fn manner(lines: usize, took: Duration, named: &[Named]) -> Verdict {
-    if lines > LINES + took.as_secs() as usize * 40 {
+fn manner((lines, most): (usize, usize), took: Duration, named: &[Named]) -> Verdict {
+    if lines > most + took.as_secs() as usize * 10 {
         return Verdict::Late(format!("{lines} lines logged"));
     }
     match named.iter().find(|named| named.after > NAMED) {
