@@ -8,11 +8,10 @@ use etherparse::{NetHeaders, PacketBuilder, PacketHeaders, TransportHeader};
 
 use super::bytes::put16;
 use super::checksum::pseudo;
+use super::parse::ETHERNET;
 use super::virtio::{Gso, Header, LEN, Partial};
 use crate::mac::Mac;
 
-/// The Ethernet header.
-const ETHERNET: usize = 14;
 /// The TCP header, and where the checksum is in it.
 const TCP: usize = 20;
 const CHECKSUM: usize = 16;

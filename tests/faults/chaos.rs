@@ -7,10 +7,10 @@ use nix::sys::signal::Signal;
 
 use crate::breaks::Fault;
 use crate::deletions;
-use crate::dump::{network, sh};
+use crate::dump::network;
 use crate::fabric::PATIENCE;
 use crate::scenario::{Allowed, Scenario, play};
-use crate::world::{Backend, LEASES, World, lasting};
+use crate::world::{Backend, World, lasting, move_to};
 
 /// From one fault to the next.
 const PACE: Duration = Duration::from_secs(1);
@@ -73,9 +73,7 @@ fn rage(world: &mut World) {
     let hosts = world.fabric.agents.len();
     // Named while all is whole: what is broken has no names.
     let faults: Vec<_> = (0..hosts).map(|at| deletions::faults(world, at)).collect();
-    let keys: Vec<String> = (0..hosts)
-        .map(|at| format!("{LEASES}/{}", world.fabric.subnet(at, false).to_string().replace('/', "-")))
-        .collect();
+    let keys: Vec<String> = (0..hosts).map(|at| world.key(at)).collect();
     let end = Instant::now() + lasting(Duration::from_secs(600), Duration::from_secs(20));
     let mut done = Vec::new();
     while Instant::now() < end {
@@ -117,12 +115,7 @@ fn once(world: &mut World, at: usize, act: Act, (fault, key): (&Fault, &str)) ->
         }
         Act::Readdress => {
             let lab = &world.fabric.lab;
-            let (net, gateway) = (&lab.hosts[at].net, lab.underlay.gateways(0)[0]);
-            let line = format!(
-                "ip addr flush dev eth0 scope global; ip addr add 192.168.77.{}/24 dev eth0",
-                101 + at
-            );
-            sh(net, &format!("{line}; ip route add default via {gateway}"));
+            move_to(&lab.hosts[at].net, &format!("192.168.77.{}", 101 + at), lab.underlay.gateways(0)[0]);
             std::thread::sleep(SPELL);
             lab.readdress(at).unwrap();
         }

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use twill::lab::{AgentProcess, BRIDGE, Netns, tail};
 
-use crate::dump::{self, difference, sh};
+use crate::dump::{self, difference};
 use crate::examine::Doctor;
 use crate::fabric::{PATIENCE, options, wait_for};
 use crate::scenario::{Allowed, SECOND, Scenario, play};
-use crate::world::{Backend, LEASES, World, fault, long};
+use crate::world::{Backend, World, fault, key, long, move_to};
 
 /// What a host may take over a change of its own address: others have to hear of it.
 const MOVE: Allowed = Allowed::Gap(Duration::from_secs(3));
@@ -39,9 +39,7 @@ fn scenarios(world: &World) -> Vec<Scenario> {
 fn address_changed(world: &mut World) {
     let fabric = &world.fabric;
     let (net, subnet) = (&fabric.lab.hosts[0].net, fabric.subnet(0, false));
-    let gateway = fabric.lab.underlay.gateways(0)[0];
-    let line = "ip addr flush dev eth0 scope global; ip addr add 192.168.77.101/24 dev eth0";
-    sh(net, &format!("{line}; ip route add default via {gateway}"));
+    move_to(net, "192.168.77.101", fabric.lab.underlay.gateways(0)[0]);
     for peer in [1, 2] {
         wait_for("a peer that knows the new address", || {
             let state = fabric.state(peer);
@@ -135,7 +133,7 @@ pub(crate) fn leave(world: &World, agent: &mut AgentProcess) {
 
 /// A subnet kept for a host is that host's, also once its agent has forgotten everything, and nobody else's.
 fn reserved(world: &mut World) {
-    let (subnet, key) = ("10.244.199.0/24", format!("{LEASES}/10.244.199.0-24"));
+    let (subnet, key) = ("10.244.199.0/24", key("10.244.199.0/24"));
     let reserve = |address: &str| {
         world.fabric.agents[0].twill(&["lease", "reserve"], &[subnet, "--public-ip", address])
     };

@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use crate::dump::{run, sh};
 use crate::fabric::wait_for;
 use crate::scenario::{Allowed, Scenario, play};
-use crate::world::{Backend, LEASES, Shape, World, long};
+use crate::world::{Backend, Shape, World, key, long};
 
 /// The most memory that an agent may have had, in KiB: what the issue allows with 10,000 leases.
 const MEMORY: u64 = 96 << 10;
@@ -58,7 +58,7 @@ fn join(world: &World) -> String {
             let value = format!(
                 r#"{{"PublicIP":"198.18.{high}.{low}","BackendType":"{kind}","BackendData":{data}}}"#
             );
-            format!("put --lease={lease} {LEASES}/{} {value:?}\n", subnet.replace('/', "-"))
+            format!("put --lease={lease} {} {value:?}\n", key(subnet))
         })
         .collect();
     let file = world.fabric.lab.dir().join("transaction");

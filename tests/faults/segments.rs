@@ -7,7 +7,7 @@ use crate::dump::sh;
 use crate::fabric::wait_for;
 use crate::paths::path_found;
 use crate::scenario::{Allowed, SECOND, Scenario, play};
-use crate::world::{Backend, Shape, World};
+use crate::world::{Backend, Shape, World, move_to};
 
 /// The first and the third host are on one segment, the second is on the other.
 fn segments(backend: Backend) {
@@ -56,9 +56,7 @@ fn moved(world: &mut World) {
     leads(0, 1, "dev flannel.1");
     leads(0, 2, "via 192.168.77.3 dev eth0");
     sh(&underlay.net, "ip link set n1 master ub1");
-    let gateway = underlay.gateways(1)[0];
-    let line = "ip addr flush dev eth0 scope global; ip addr add 192.168.78.101/24 dev eth0";
-    sh(net, &format!("{line}; ip route add default via {gateway}"));
+    move_to(net, "192.168.78.101", underlay.gateways(1)[0]);
     leads(0, 1, "via 192.168.78.2 dev eth0");
     leads(1, 0, "via 192.168.78.101 dev eth0");
     leads(0, 2, "dev flannel.1");

@@ -1,11 +1,12 @@
 //! What scenarios happen to: hosts with agents and pods, and an etcd.
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use twill::lab::{EtcdProcess, Lab, LabError, LabOptions, StoreAt};
+use twill::lab::{EtcdProcess, Lab, LabError, LabOptions, Netns, StoreAt};
 
-use crate::dump::{self, difference};
+use crate::dump::{self, difference, sh};
 use crate::examine::{Doctor, Named};
 use crate::fabric::{Fabric, Families, wait_for};
 
@@ -113,9 +114,14 @@ impl World {
         wait_for("etcdctl", || self.etcd.last().unwrap().etcdctl(args).map_err(|error| error.to_string()))
     }
 
+    /// The key of a host's lease in etcd.
+    pub(crate) fn key(&self, host: usize) -> String {
+        key(&self.fabric.subnet(host, false).to_string())
+    }
+
     /// The key of the first host's lease in etcd, and its value.
     pub(crate) fn own_lease(&self) -> (String, String) {
-        let key = format!("{LEASES}/{}", self.fabric.subnet(0, false).to_string().replace('/', "-"));
+        let key = self.key(0);
         let value = self.ctl(&["get", "--print-value-only", &key]);
         (key, value)
     }
@@ -152,7 +158,7 @@ impl World {
             r#"{"VNI":1,"VtepMAC":"0e:00:00:00:00:fa"}"#
         };
         let value = format!(r#"{{"PublicIP":"{public}","BackendType":"{kind}","BackendData":{data}}}"#);
-        let key = format!("{LEASES}/{}", subnet.replace('/', "-"));
+        let key = key(&subnet);
         self.ctl(&["put", &key, &value]);
         (key, subnet)
     }
@@ -228,6 +234,17 @@ impl World {
     pub(crate) fn logged(&self) -> usize {
         self.fabric.agents.iter().map(|agent| agent.log().lines().count()).sum()
     }
+}
+
+/// The key of the lease of a subnet in etcd.
+pub(crate) fn key(subnet: &str) -> String {
+    format!("{LEASES}/{}", subnet.replace('/', "-"))
+}
+
+/// Gives the uplink of a host another address, as a DHCP server would: until [`Lab::readdress`].
+pub(crate) fn move_to(net: &Netns, address: &str, gateway: IpAddr) {
+    let line = format!("ip addr flush dev eth0 scope global; ip addr add {address}/24 dev eth0");
+    sh(net, &format!("{line}; ip route add default via {gateway}"));
 }
 
 /// The fault with this code in a status.

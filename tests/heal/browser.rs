@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{fs, thread};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -144,7 +146,7 @@ impl Browser {
     pub(crate) fn screenshot(&self, name: &str) -> PathBuf {
         let taken = self.devtools("Page.captureScreenshot", &json!({ "captureBeyondViewport": true }));
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.png"));
-        fs::write(&path, base64(taken["data"].as_str().unwrap())).unwrap();
+        fs::write(&path, STANDARD.decode(taken["data"].as_str().unwrap()).unwrap()).unwrap();
         println!("SCREENSHOT {}", path.display());
         path
     }
@@ -204,21 +206,4 @@ fn read(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
             some => bytes.extend_from_slice(&chunk[..some]),
         }
     }
-}
-
-fn base64(text: &str) -> Vec<u8> {
-    let value = |byte: u8| match byte {
-        b'A'..=b'Z' => byte - b'A',
-        b'a'..=b'z' => byte - b'a' + 26,
-        b'0'..=b'9' => byte - b'0' + 52,
-        b'+' => 62,
-        _ => 63,
-    };
-    let digits: Vec<u8> = text.bytes().filter(|byte| *byte != b'=').map(value).collect();
-    let bytes = |four: &[u8]| {
-        let number = four.iter().fold(0_u32, |number, digit| number << 6 | u32::from(*digit));
-        let shifted = number << (6 * (4 - four.len()));
-        shifted.to_be_bytes()[1..four.len()].to_vec()
-    };
-    digits.chunks(4).flat_map(bytes).collect()
 }

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 use twill::lab::{AgentProcess, Cancel, Seen, until};
 
@@ -83,7 +85,8 @@ pub(crate) struct Kv {
 
 impl Kv {
     pub(crate) fn read(kv: &Value) -> Self {
-        let text = |field: &str| String::from_utf8(base64(kv[field].as_str().unwrap_or_default())).unwrap();
+        let bytes = |field: &str| STANDARD.decode(kv[field].as_str().unwrap_or_default()).unwrap();
+        let text = |field: &str| String::from_utf8(bytes(field)).unwrap();
         Self {
             key: text("key"),
             value: text("value"),
@@ -100,21 +103,4 @@ impl Kv {
     pub(crate) fn lease_id(&self) -> String {
         format!("{:x}", self.lease)
     }
-}
-
-fn base64(text: &str) -> Vec<u8> {
-    let digit = |byte: u8| match byte {
-        b'A'..=b'Z' => byte - b'A',
-        b'a'..=b'z' => byte - b'a' + 26,
-        b'0'..=b'9' => byte - b'0' + 52,
-        b'+' => 62,
-        _ => 63,
-    };
-    let digits: Vec<u8> = text.bytes().filter(|byte| *byte != b'=').map(digit).collect();
-    let group = |group: &[u8]| {
-        let bits = group.iter().fold(0_u32, |bits, digit| bits << 6 | u32::from(*digit));
-        let bits = bits << (6 * (4 - group.len()));
-        bits.to_be_bytes()[1..group.len()].to_vec()
-    };
-    digits.chunks(4).flat_map(group).collect()
 }
