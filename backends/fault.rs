@@ -138,9 +138,9 @@ codes! {
             "Pods of that host cannot be reached from here.",
             "look whether the host named is up and reaches this one; one that is gone for good: twill lease release KEY";
         AgentDown: Warning "agent-down",
-            "A peer's agent does not answer, and its kernel does.",
+            "A peer's kernel answers, and its agent does not: it does not run, it hangs, or a firewall drops its probes.",
             "Packets to its pods pass; whatever breaks on that host stays broken, and its lease will expire.",
-            "start the agent of the host named: systemctl start twill";
+            "start the agent of the host named: systemctl start twill; if it runs: let UDP pass to its --probe-port";
         OverlayDown: Broken "overlay-down",
             "A peer answers from host to host, and not through the tunnel, and one of the two hosts is not as it should be.",
             "Pods of that host cannot be reached from here.",

@@ -25,6 +25,7 @@ pub mod frame;
 pub mod guard;
 pub mod host;
 pub mod host_gw;
+pub mod icmp;
 mod index;
 mod json;
 pub mod lease;

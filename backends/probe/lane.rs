@@ -5,18 +5,19 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::echo::{Echo, Seen};
+use super::pending::{Kind, Pending, Requests};
 use super::search::Search;
 use super::verdict::{Sign, Up};
 use super::window::Window;
 use super::{LEAST_PACE, Measured, Way, smallest};
 
 /// How many small requests in a row are not answered before the way counts as down.
-const MISSES: u32 = 3;
+const MISSES: u32 = 4;
 /// How long an answer may take: at least, and at most or while nothing is known.
 const PATIENCE: [Duration; 2] = [Duration::from_millis(300), Duration::from_secs(1)];
-/// The time until the next request after one was not answered.
+/// The time between requests after one was not answered; the answers to them are not waited for.
 const AGAIN: Duration = Duration::from_millis(200);
-/// How many requests in a row are sent so quickly.
+/// How many have to be missed until they are no longer sent so quickly.
 const HASTY: u32 = 6;
 /// The time between two requests on a way that is sure to fail, at least and at most.
 const REST: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(5)];
@@ -41,7 +42,7 @@ pub(super) struct Lane {
     /// The number of the next request.
     seq: u32,
     /// Requests without an answer, the oldest first.
-    pending: VecDeque<Pending>,
+    pending: Requests,
     /// How many small requests in a row were not answered, the number of the first of them, and since when that is known.
     misses: u32,
     missed: u32,
@@ -52,6 +53,8 @@ pub(super) struct Lane {
     /// When anything came, and when the peer's kernel said that nobody listens.
     heard_at: Option<Instant>,
     refused_at: Option<Instant>,
+    /// When the peer's kernel answered an ICMP echo.
+    echoed_at: Option<Instant>,
     /// Which of the peer's requests came.
     pub(super) seen: Seen,
     /// Which of our requests came there, as the peer says, and when it said so.
@@ -66,17 +69,6 @@ pub(super) struct Lane {
     answered: u64,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Pending {
-    seq: u32,
-    size: u32,
-    small: bool,
-    /// Whether it should have been answered long ago, and its size may be the reason that it was not.
-    overdue: bool,
-    at: Instant,
-    until: Instant,
-}
-
 impl Lane {
     pub(super) fn new(way: Way, to: IpAddr, search: Search, seq: u32, now: Instant) -> Self {
         Self {
@@ -87,7 +79,7 @@ impl Lane {
             window: Window::default(),
             there: Window::default(),
             seq,
-            pending: VecDeque::new(),
+            pending: Requests::default(),
             misses: 0,
             missed: seq,
             failing: None,
@@ -95,6 +87,7 @@ impl Lane {
             answered_at: None,
             heard_at: None,
             refused_at: None,
+            echoed_at: None,
             seen: Seen::default(),
             told: None,
             told_mtu: None,
@@ -113,33 +106,22 @@ impl Lane {
     /// When there is something to do.
     pub(super) fn due(&self) -> Instant {
         let sized = if self.passing() { self.search.due() } else { self.beat };
-        let expiry = self.pending.iter().map(|pending| pending.until).min();
-        self.beat.min(sized).min(expiry.unwrap_or(self.beat))
+        self.beat.min(sized).min(self.pending.expiry().unwrap_or(self.beat))
     }
 
     /// Whether small packets come back, so that a large one that does not says something.
-    fn passing(&self) -> bool {
+    pub(super) fn passing(&self) -> bool {
         self.misses == 0 && self.answered_at.is_some()
     }
 
     /// Takes note of requests that were not answered in time.
     pub(super) fn expire(&mut self, now: Instant) {
-        let mut kept = VecDeque::new();
-        for mut pending in std::mem::take(&mut self.pending) {
-            if pending.until > now {
-                kept.push_back(pending);
-            } else if pending.small {
-                self.miss(&pending, now);
-            } else if self.misses > 0 {
-                self.search.lost(pending.size, false, now);
-            } else {
-                // Whether it was lost for its size can be said once a small one passed.
-                (pending.overdue, pending.until) = (true, now + self.patience());
-                self.beat = self.beat.min(now);
-                kept.push_back(pending);
+        for pending in self.pending.expire(now) {
+            match pending.kind {
+                Kind::Small => self.miss(&pending, now),
+                Kind::Sized { passed, .. } => self.search.lost(pending.size, passed, now),
             }
         }
-        self.pending = kept;
     }
 
     fn miss(&mut self, pending: &Pending, now: Instant) {
@@ -160,20 +142,39 @@ impl Lane {
         let every = self.every(every);
         self.search.pace(every * 2);
         let small = smallest(self.to.is_ipv6());
-        let size = if self.beat <= now {
-            self.beat = now + if self.misses >= HASTY { rest(every) } else { every };
-            Some(small)
-        } else if self.passing() {
-            self.search.probe(now)
-        } else {
-            None
-        }?;
-        let seq = self.seq;
+        let (seq, until) = (self.seq, now + self.patience());
+        // A large one goes first, and a small one right after it.
+        let sized = if self.passing() { self.search.probe(now).filter(|size| *size != small) } else { None };
+        let (size, kind) = match sized {
+            Some(size) => {
+                self.beat = now;
+                (size, Kind::Sized { beside: None, passed: false })
+            }
+            None if self.beat <= now => {
+                self.beat = now + self.pause(every);
+                self.pending.go_beside(seq);
+                (small, Kind::Small)
+            }
+            None => return None,
+        };
         self.seq = self.seq.wrapping_add(1);
-        let until = now + self.patience();
-        self.pending.push_back(Pending { seq, size, small: size == small, overdue: false, at: now, until });
+        self.pending.push(Pending { seq, size, kind, at: now, until });
         self.sent += 1;
         Some((seq, size))
+    }
+
+    /// The time until the next small request.
+    fn pause(&self, every: Duration) -> Duration {
+        match self.misses {
+            0 => every,
+            1..HASTY => AGAIN.min(every),
+            _ => rest(every),
+        }
+    }
+
+    /// Has the next small request sent at once, because the other way to the peer fails.
+    pub(super) fn hurry(&mut self, now: Instant) {
+        self.beat = self.beat.min(now);
     }
 
     /// How long an answer may take.
@@ -184,31 +185,23 @@ impl Lane {
 
     /// This host does not send packets of this size.
     pub(super) fn too_large(&mut self, seq: u32, now: Instant) {
-        if let Some(pending) = self.take(seq) {
+        if let Some(pending) = self.pending.take(seq) {
             self.search.refused(pending.size, now);
         }
     }
 
-    fn take(&mut self, seq: u32) -> Option<Pending> {
-        let at = self.pending.iter().position(|pending| pending.seq == seq)?;
-        self.pending.remove(at)
-    }
-
     /// An answer came.
     pub(super) fn answer(&mut self, seq: u32, every: Duration, now: Instant) {
-        let Some(pending) = self.take(seq) else { return };
+        let Some(pending) = self.pending.take(seq) else { return };
         self.window.trip(now.saturating_duration_since(pending.at));
         self.answered += 1;
         self.answered_at = Some(now);
         (self.misses, self.failing) = (0, None);
         self.refused_at = None;
-        if pending.small {
+        if pending.kind == Kind::Small {
             self.window.outcome(false);
             self.there.outcome(false);
-            let overdue: Vec<u32> =
-                self.pending.iter().filter(|late| late.overdue).map(|late| late.size).collect();
-            self.pending.retain(|late| !late.overdue);
-            overdue.into_iter().for_each(|size| self.search.lost(size, true, now));
+            self.pending.vouch(seq, now + self.window.percentile(50).unwrap_or_default());
         } else {
             self.search.arrived(pending.size, now);
         }
@@ -238,13 +231,23 @@ impl Lane {
         self.refused_at = Some(now);
     }
 
+    /// The peer's kernel answered an ICMP echo.
+    pub(super) fn echoed(&mut self, now: Instant) {
+        self.echoed_at = Some(now);
+    }
+
+    /// Whether the last small request was not answered.
+    pub(super) const fn failing(&self) -> bool {
+        self.failing.is_some()
+    }
+
     /// The largest packet that arrives, by what both sides found.
     pub(super) fn agreed(&self) -> Option<u32> {
         let own = self.search.mtu()?;
         Some(self.told_mtu.map_or(own, |told| own.min(u32::from(told))))
     }
 
-    fn up(&self) -> Up {
+    pub(super) fn up(&self) -> Up {
         match (self.misses >= MISSES, self.answered_at) {
             (true, _) => Up::No,
             (false, Some(_)) => Up::Yes,
@@ -255,12 +258,17 @@ impl Lane {
     pub(super) fn sign(&self, every: Duration, now: Instant) -> Sign {
         let fresh = FRESH.max(if self.failing.is_some() { rest(every) * 2 } else { every * 3 });
         let lately = |at: Option<Instant>| at.is_some_and(|at| now.saturating_duration_since(at) <= fresh);
+        // What came before it failed says nothing of the failure.
+        let since = |at: Option<Instant>| at.filter(|at| self.failing.is_none_or(|failing| *at > failing));
         let told = self.told.filter(|(_, at)| lately(Some(*at)));
         Sign {
             up: self.up(),
-            heard: lately(self.heard_at.filter(|at| self.failing.is_none_or(|since| *at > since))),
+            answered_at: self.answered_at,
+            failing: self.failing,
+            heard: lately(since(self.heard_at)),
             reaches: told.map(|(seen, _)| seen.reaches(self.missed)),
             refused: lately(self.refused_at),
+            echoes: lately(since(self.echoed_at)),
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::echo::Echo;
 use super::lane::{self, Lane};
 use super::search::Search;
-use super::verdict::{Signs, Verdict};
+use super::verdict::{Signs, Up, Verdict};
 use super::{Course, Measured, Way};
 
 /// One peer, in one address family.
@@ -63,8 +63,28 @@ impl Line {
         }
     }
 
+    /// Takes note of what was not answered in time on this way.
+    pub(super) fn expire(&mut self, way: Way, now: Instant) {
+        self.with(way, now, |lane| lane.expire(now));
+    }
+
+    /// Does this to a way. Where it begins to fail by that, or to work again, the other is asked at once.
+    fn with(&mut self, way: Way, now: Instant, change: impl FnOnce(&mut Lane)) {
+        let Some(lane) = self.lane_mut(way) else { return };
+        let before = lane.passing();
+        change(lane);
+        if before != lane.passing() {
+            self.lane_mut(way.other()).into_iter().for_each(|other| other.hurry(now));
+        }
+    }
+
+    /// Whether each way works.
+    pub(super) fn up(&self) -> [Option<Up>; 2] {
+        Way::ALL.map(|way| self.lane(way).map(Lane::up))
+    }
+
     pub(super) fn lanes(&self) -> impl Iterator<Item = (Way, &Lane)> {
-        [Way::Overlay, Way::Underlay].into_iter().filter_map(|way| Some((way, self.lane(way)?)))
+        Way::ALL.into_iter().filter_map(|way| Some((way, self.lane(way)?)))
     }
 
     /// What this host tells the peer, on one way.
@@ -84,13 +104,13 @@ impl Line {
     /// The peer said something.
     pub(super) fn hear(&mut self, echo: &Echo, every: Duration, now: Instant) {
         self.settled = echo.settled;
-        for (way, seen) in [Way::Overlay, Way::Underlay].into_iter().zip(echo.seen) {
+        for (way, seen) in Way::ALL.into_iter().zip(echo.seen) {
             self.lane_mut(way).into_iter().for_each(|lane| lane.told(seen, now));
         }
         let Some(lane) = self.lane_mut(echo.way) else { return };
         lane.heard(echo, now);
         if echo.answer {
-            lane.answer(echo.seq, every, now);
+            self.with(echo.way, now, |lane| lane.answer(echo.seq, every, now));
         } else {
             lane.seen.note(echo.seq);
         }

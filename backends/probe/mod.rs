@@ -17,6 +17,7 @@ pub mod echo;
 mod lane;
 mod line;
 mod measured;
+mod pending;
 mod search;
 mod verdict;
 mod window;
@@ -29,6 +30,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use lane::Lane;
 use line::Line;
 pub use measured::{Finding, Measured};
 pub use verdict::{Up, Verdict};
@@ -41,6 +43,8 @@ use crate::lease::LeaseKey;
 pub const PER_SECOND: u32 = 100;
 /// How many may be sent at once after a pause.
 const BURST: u32 = 20;
+/// The shortest time between two requests on one way.
+const NEXT: Duration = Duration::from_millis(1);
 /// The time between two requests on the overlay while all is well, in a small fabric.
 const LEAST_PACE: Duration = Duration::from_secs(1);
 
@@ -51,6 +55,19 @@ pub enum Way {
     Overlay,
     /// Between the hosts' public addresses.
     Underlay,
+}
+
+impl Way {
+    /// Both, the one that pods' packets take first.
+    const ALL: [Self; 2] = [Self::Overlay, Self::Underlay];
+
+    /// The other way to the same peer.
+    const fn other(self) -> Self {
+        match self {
+            Self::Overlay => Self::Underlay,
+            Self::Underlay => Self::Overlay,
+        }
+    }
 }
 
 /// A peer, in one address family.
@@ -84,6 +101,8 @@ pub struct Outgoing {
     pub echo: Echo,
     /// The length of the whole packet in bytes, IP and UDP headers included.
     pub size: u32,
+    /// Whether the kernel there is to be asked as well, by an ICMP echo.
+    pub ping: bool,
 }
 
 /// Probes all peers.
@@ -92,6 +111,10 @@ pub struct Prober {
     lines: BTreeMap<LineId, Line>,
     /// When there is something to do about which way.
     agenda: BTreeSet<(Instant, LineId, Way)>,
+    /// The peers of which something was heard, or missed, since it was last decided what that comes to.
+    touched: BTreeSet<LineId>,
+    /// Whether a way began to work, or no longer does, since that was last asked.
+    turned: bool,
     settled: bool,
     /// The number of a line's first request: none that an earlier process used.
     first: u32,
@@ -122,8 +145,16 @@ impl Prober {
     /// Probes nobody yet. `first` is the number of the first request of each peer, best a random one.
     #[must_use]
     pub fn new(first: u32, now: Instant) -> Self {
-        let (lines, agenda) = (BTreeMap::new(), BTreeSet::new());
-        Self { lines, agenda, settled: false, first, purse: f64::from(BURST), saved: now }
+        Self {
+            lines: BTreeMap::new(),
+            agenda: BTreeSet::new(),
+            touched: BTreeSet::new(),
+            turned: false,
+            settled: false,
+            first,
+            purse: f64::from(BURST),
+            saved: now,
+        }
     }
 
     /// Whether this host's kernel is as it should be.
@@ -136,22 +167,19 @@ impl Prober {
         for (way, lane) in self.lines.get(id).into_iter().flat_map(Line::lanes) {
             self.agenda.remove(&(lane.slot, id.clone(), way));
         }
+        self.touched.insert(id.clone());
         let Some(course) = course else {
             self.lines.remove(id);
             return;
         };
-        let line = match self.lines.entry(id.clone()) {
-            Entry::Vacant(entry) => entry.insert(Line::new(course, self.first, now)),
-            Entry::Occupied(entry) => {
-                let line = entry.into_mut();
-                line.follow(course, self.first, now);
-                line
+        match self.lines.entry(id.clone()) {
+            Entry::Vacant(entry) => {
+                entry.insert(Line::new(course, self.first, now));
             }
-        };
-        for way in [Way::Overlay, Way::Underlay] {
-            let Some(lane) = line.lane_mut(way) else { continue };
-            lane.slot = lane.due();
-            self.agenda.insert((lane.slot, id.clone(), way));
+            Entry::Occupied(entry) => entry.into_mut().follow(course, self.first, now),
+        }
+        for way in Way::ALL {
+            self.enter(id, way, None);
         }
     }
 
@@ -182,18 +210,18 @@ impl Prober {
             && at <= now
         {
             self.agenda.pop_first();
+            self.change(&id, |line| line.expire(way, now));
             let settled = self.settled;
             let Some(line) = self.lines.get_mut(&id) else { continue };
             let mut echo = line.echo(way, settled);
             let Some(lane) = line.lane_mut(way) else { continue };
-            lane.expire(now);
             if let Some((seq, size)) = lane.request(every, now) {
                 echo.seq = seq;
-                out.push(Outgoing { line: id.clone(), to: lane.to, echo, size });
-                self.purse -= 1.0;
+                let ping = lane.failing();
+                out.push(Outgoing { line: id.clone(), to: lane.to, echo, size, ping });
+                self.purse -= if ping { 2.0 } else { 1.0 };
             }
-            lane.slot = lane.due().max(now + Duration::from_millis(1));
-            self.agenda.insert((lane.slot, id, way));
+            self.enter(&id, way, Some(now + NEXT));
         }
         out
     }
@@ -202,11 +230,11 @@ impl Prober {
     /// packet.
     pub fn hear(&mut self, id: &LineId, echo: &Echo, size: u32, now: Instant) -> Option<Outgoing> {
         let (every, settled) = (self.pace(), self.settled);
-        self.change(id, echo.way, |line| line.hear(echo, every, now))?;
+        self.change(id, |line| line.hear(echo, every, now))?;
         let line = self.lines.get(id)?;
         let lane = line.lane(echo.way)?;
         let answer = Echo { answer: true, seq: echo.seq, ..line.echo(echo.way, settled) };
-        (!echo.answer).then(|| Outgoing { line: id.clone(), to: lane.to, echo: answer, size })
+        (!echo.answer).then(|| Outgoing { line: id.clone(), to: lane.to, echo: answer, size, ping: false })
     }
 
     /// A request was larger than what this host sends.
@@ -214,21 +242,33 @@ impl Prober {
         let too_large = |line: &mut Line| {
             line.lane_mut(way).into_iter().for_each(|lane| lane.too_large(seq, now));
         };
-        self.change(id, way, too_large);
+        self.change(id, too_large);
     }
 
     /// The kernel at `addr` said that nobody listens there.
     pub fn refused(&mut self, addr: IpAddr, now: Instant) {
-        for line in self.lines.values_mut() {
-            if let Some(way) = line.way_to(addr) {
-                line.lane_mut(way).into_iter().for_each(|lane| lane.refused(now));
-            }
-        }
+        self.at(addr).for_each(|lane| lane.refused(now));
+    }
+
+    /// The kernel at `addr` answered an ICMP echo.
+    pub fn echoed(&mut self, addr: IpAddr, now: Instant) {
+        self.at(addr).for_each(|lane| lane.echoed(now));
+    }
+
+    /// The ways that lead to this address.
+    fn at(&mut self, addr: IpAddr) -> impl Iterator<Item = &mut Lane> {
+        self.lines.values_mut().filter_map(move |line| line.lane_mut(line.way_to(addr)?))
     }
 
     /// Decides anew what the largest packet to each peer is. Returns whether that of any changed.
     pub fn decide(&mut self) -> bool {
-        self.lines.values_mut().map(Line::decide).filter(|changed| *changed).count() > 0
+        let touched = std::mem::take(&mut self.touched);
+        touched.iter().filter(|id| self.lines.get_mut(*id).is_some_and(Line::decide)).count() > 0
+    }
+
+    /// Whether a way to any peer began to work, or no longer does, since this was last asked.
+    pub fn turned(&mut self) -> bool {
+        std::mem::take(&mut self.turned)
     }
 
     /// The largest packet to each peer for which it is less than what the devices take.
@@ -252,18 +292,28 @@ impl Prober {
         })
     }
 
-    /// Changes a line, and what is on the agenda of one of its ways.
-    fn change<T>(&mut self, id: &LineId, way: Way, change: impl FnOnce(&mut Line) -> T) -> Option<T> {
+    /// Changes a line, and what is on the agenda of its ways.
+    fn change<T>(&mut self, id: &LineId, change: impl FnOnce(&mut Line) -> T) -> Option<T> {
         let line = self.lines.get_mut(id)?;
+        let before = line.up();
         let done = change(line);
-        let lane = line.lane_mut(way)?;
-        let due = lane.due();
-        if due != lane.slot {
-            let mut entry = (lane.slot, id.clone(), way);
-            self.agenda.remove(&entry);
-            (entry.0, lane.slot) = (due, due);
-            self.agenda.insert(entry);
+        self.turned |= line.up() != before;
+        self.touched.insert(id.clone());
+        for way in Way::ALL {
+            self.enter(id, way, None);
         }
         Some(done)
+    }
+
+    /// Puts a way on the agenda, for when there is something to do, and not before `earliest`.
+    fn enter(&mut self, id: &LineId, way: Way, earliest: Option<Instant>) {
+        let Some(lane) = self.lines.get_mut(id).and_then(|line| line.lane_mut(way)) else { return };
+        let due = earliest.map_or(lane.due(), |earliest| lane.due().max(earliest));
+        let mut entry = (lane.slot, id.clone(), way);
+        if due != lane.slot {
+            self.agenda.remove(&entry);
+            (entry.0, lane.slot) = (due, due);
+        }
+        self.agenda.insert(entry);
     }
 }

@@ -1,6 +1,7 @@
 //! What the probes of one peer mean.
 
 use std::fmt;
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +15,7 @@ pub enum Verdict {
     Unknown,
     /// It answers through the fabric, and not from host to host.
     UnderlayDown,
-    /// Its agent answers nothing, and its kernel does: packets to its pods pass.
+    /// Its agent answers nothing that arrives here, and its kernel does: packets to its pods pass.
     AgentDown,
     /// It answers from host to host, and not through the fabric, and one of the two hosts is not as it should be.
     OverlayDown,
@@ -54,12 +55,17 @@ pub enum Up {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Sign {
     pub(super) up: Up,
+    /// When the last answer came, and since when requests are not answered.
+    pub(super) answered_at: Option<Instant>,
+    pub(super) failing: Option<Instant>,
     /// Whether something came from the peer lately.
     pub(super) heard: bool,
     /// Whether the peer says that our last requests came; `None` if it says nothing.
     pub(super) reaches: Option<bool>,
     /// Whether the peer's kernel said lately that nobody listens.
     pub(super) refused: bool,
+    /// Whether it answered an ICMP echo lately.
+    pub(super) echoes: bool,
 }
 
 /// What is known of one peer, in one family.
@@ -73,6 +79,18 @@ pub(super) struct Signs {
     pub(super) settled: [bool; 2],
 }
 
+impl Sign {
+    /// Whether the peer's kernel answers.
+    const fn kernel(&self) -> bool {
+        self.refused || self.echoes
+    }
+
+    /// Whether this way worked when the other one no longer did: they may have failed together, and one is asked more often.
+    fn outlived(&self, other: Self) -> bool {
+        other.failing.is_none_or(|since| self.answered_at.is_some_and(|at| at >= since))
+    }
+}
+
 impl Signs {
     /// What that means, and in words why.
     pub(super) fn judge(&self) -> (Verdict, &'static str) {
@@ -81,23 +99,49 @@ impl Signs {
         match (over.up, under.up) {
             (Up::Yes, Up::Yes) => (Verdict::Ok, ""),
             (Up::Unknown, _) | (_, Up::Unknown) => (Verdict::Unknown, "no answer has come yet"),
+            (Up::Yes, Up::No) if !over.outlived(under) => (
+                Verdict::Unknown,
+                "no answer comes from host to host; whether it does through the fabric is not known yet",
+            ),
+            (Up::No, Up::Yes) if !under.outlived(over) => (
+                Verdict::Unknown,
+                "no answer comes through the fabric; whether it does from host to host is not known yet",
+            ),
             (Up::Yes, Up::No) => (
                 Verdict::UnderlayDown,
                 "it answers through the fabric, but not from host to host at the probes' port",
             ),
             (Up::No, Up::Yes) => self.eaten(over),
-            (Up::No, Up::No) if over.heard || under.heard => (
+            (Up::No, Up::No) => self.silent(over),
+        }
+    }
+
+    /// No probe is answered.
+    fn silent(&self, over: Sign) -> (Verdict, &'static str) {
+        let under = self.underlay;
+        match (over.kernel(), over.refused, over.heard || under.heard) {
+            (true, true, _) => {
+                (Verdict::AgentDown, "its agent does not run, and its kernel answers, through the fabric too")
+            }
+            (true, false, true) => (
+                Verdict::AgentDown,
+                "its kernel answers, through the fabric too, and what it sends to the probes' port arrives, but not what this \
+                 host does: a firewall there drops it",
+            ),
+            (true, false, false) => (
+                Verdict::AgentDown,
+                "its kernel answers, through the fabric too, and its agent does not: it hangs, or a firewall drops what goes \
+                 to the probes' port",
+            ),
+            (false, _, true) => (
                 Verdict::OneWay,
                 "what it sends arrives here, and what this host sends to it does not arrive",
             ),
-            (Up::No, Up::No) if over.refused => {
-                (Verdict::AgentDown, "its agent does not answer, and its kernel does, through the fabric too")
-            }
-            (Up::No, Up::No) if under.refused => (
-                Verdict::AgentDown,
-                "its agent does not answer, and its kernel does; whether packets to its pods pass is not known",
+            (false, ..) if under.kernel() => (
+                Verdict::OverlayDown,
+                "its kernel answers from host to host; its agent does not, and nothing passes through the fabric",
             ),
-            (Up::No, Up::No) => {
+            (false, ..) => {
                 (Verdict::PeerDown, "nothing comes from it: it is down or cut off, or what it sends is lost")
             }
         }
@@ -113,6 +157,11 @@ impl Signs {
             (_, [_, false], ..) => {
                 (Verdict::OverlayDown, "the tunnel fails, and its host is not as it should be yet")
             }
+            _ if over.echoes => (
+                Verdict::PortEaten,
+                "UDP does not pass through the fabric, and ICMP does: a firewall drops what goes to the probes' port there, or \
+                 checksums are not finished",
+            ),
             (_, _, Some(true), false) => (
                 Verdict::PortEaten,
                 "what it sends to the tunnel's port here is lost, though hosts reach each other otherwise",
@@ -139,10 +188,20 @@ impl fmt::Display for Verdict {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn sign(up: Up) -> Sign {
-        Sign { up, heard: up == Up::Yes, reaches: None, refused: false }
+        Sign {
+            up,
+            answered_at: None,
+            failing: None,
+            heard: up == Up::Yes,
+            reaches: None,
+            refused: false,
+            echoes: false,
+        }
     }
 
     fn judge(overlay: Option<Sign>, underlay: Sign) -> Verdict {
@@ -154,6 +213,8 @@ mod tests {
         let (yes, no, open) = (sign(Up::Yes), sign(Up::No), sign(Up::Unknown));
         let heard = Sign { heard: true, ..no };
         let refused = Sign { refused: true, ..no };
+        let echoes = Sign { echoes: true, ..no };
+        let filtered = Sign { heard: true, ..echoes };
         for (overlay, underlay, verdict) in [
             (Some(yes), yes, Verdict::Ok),
             (None, yes, Verdict::Ok),
@@ -167,7 +228,13 @@ mod tests {
             (Some(heard), no, Verdict::OneWay),
             (None, heard, Verdict::OneWay),
             (Some(refused), refused, Verdict::AgentDown),
-            (Some(no), refused, Verdict::AgentDown),
+            (Some(no), refused, Verdict::OverlayDown),
+            (Some(echoes), no, Verdict::AgentDown),
+            (Some(filtered), no, Verdict::AgentDown),
+            (None, filtered, Verdict::AgentDown),
+            (Some(heard), echoes, Verdict::OneWay),
+            (Some(no), echoes, Verdict::OverlayDown),
+            (Some(echoes), yes, Verdict::PortEaten),
             (None, refused, Verdict::AgentDown),
         ] {
             assert_eq!(judge(overlay, underlay), verdict, "{overlay:?} {underlay:?}");
@@ -180,6 +247,18 @@ mod tests {
             let signs = Signs { overlay: Some(sign(Up::No)), underlay: sign(Up::Yes), settled };
             assert_eq!(signs.judge().0, Verdict::OverlayDown);
         }
+    }
+
+    #[test]
+    fn a_way_that_was_not_asked_since_the_other_failed_says_nothing() {
+        let now = Instant::now();
+        let failed = Sign { failing: Some(now), ..sign(Up::No) };
+        let answered = |at| Sign { answered_at: Some(at), ..sign(Up::Yes) };
+        let (before, after) = (answered(now - Duration::from_millis(1)), answered(now));
+        assert_eq!(judge(Some(failed), before), Verdict::Unknown);
+        assert_eq!(judge(Some(failed), after), Verdict::PortEaten);
+        assert_eq!(judge(Some(before), failed), Verdict::Unknown);
+        assert_eq!(judge(Some(after), failed), Verdict::UnderlayDown);
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! and a thread of its own, so that an agent that is busy answers its peers all the same, and one that waits for an answer
 //! is never late for anything else. Nothing is shared but values, in channels.
 
+mod account;
+mod ping;
 pub mod secret;
 mod socket;
 mod sockets;

@@ -11,7 +11,7 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, 
 use rustix::net::sockopt::{
     Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery, set_ip_mtu_discover, set_ipv6_mtu_discover,
 };
-use socket2::{Domain, Protocol, Type};
+use socket2::{Domain, Protocol, SockRef, Type};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
@@ -30,6 +30,11 @@ pub(super) fn open(addr: SocketAddr) -> io::Result<UdpSocket> {
     }
     socket.bind(&addr.into())?;
     UdpSocket::from_std(socket.into())
+}
+
+/// Sends a packet at once. The runtime would first have to find out that a new socket is ready to send.
+pub(super) fn send(socket: &UdpSocket, packet: &[u8], to: SocketAddr) -> io::Result<()> {
+    SockRef::from(socket).send_to(packet, &to.into()).map(drop)
 }
 
 /// Takes what went wrong with packets that were sent: the addresses whose kernels say that nobody listens.

@@ -54,7 +54,7 @@ pub(super) fn keep(sockets: &mut Sockets, order: &Order, now: Instant) {
 }
 
 impl Socket {
-    fn addr(&self) -> SocketAddr {
+    pub(super) fn addr(&self) -> SocketAddr {
         match self {
             Self::Open(addr, _) | Self::Failed { addr, .. } => *addr,
         }
@@ -77,14 +77,23 @@ impl Socket {
     }
 }
 
-/// Waits until something comes to one of the sockets, and says whether that is an error.
-pub(super) async fn heard(sockets: &Sockets) -> ((Way, Family), bool) {
-    let ready = sockets.iter().filter_map(|(place, socket)| match socket {
-        Socket::Open(_, socket) => Some(Box::pin(async move {
-            let ready = socket.ready(Interest::READABLE | Interest::ERROR).await;
-            (*place, ready.is_ok_and(|ready| ready.is_error()))
-        })),
+/// The sockets that are open.
+pub(super) fn open(sockets: &Sockets) -> impl Iterator<Item = ((Way, Family), &UdpSocket)> {
+    sockets.iter().filter_map(|(place, socket)| match socket {
+        Socket::Open(_, socket) => Some((*place, socket)),
         Socket::Failed { .. } => None,
+    })
+}
+
+/// Waits until something comes to one of these, and says whether that is an error.
+pub(super) async fn heard<'s>(
+    sockets: impl Iterator<Item = ((Way, Family), &'s UdpSocket)>,
+) -> ((Way, Family), bool) {
+    let ready = sockets.map(|(place, socket)| {
+        Box::pin(async move {
+            let ready = socket.ready(Interest::READABLE | Interest::ERROR).await;
+            (place, ready.is_ok_and(|ready| ready.is_error()))
+        })
     });
     let ready: Vec<_> = ready.collect();
     if ready.is_empty() {

@@ -12,22 +12,18 @@ use tokio::sync::{mpsc, watch};
 use twill_backends::family::Family;
 use twill_backends::lease::LeaseKey;
 use twill_backends::probe::echo::{Echo, HEADER, SHORTEST, TAG};
-use twill_backends::probe::{Finding, LineId, Outgoing, Prober, Verdict, Way, headers};
+use twill_backends::probe::{Finding, LineId, Outgoing, Prober, Way, headers};
 
+use super::account::Account;
+use super::ping::Pings;
 use super::secret::{self, Party};
 use super::sockets::{self, Socket, Sockets, heard};
 use super::{Findings, News, Order, Peer, Peers, socket};
 
-/// The shortest time between two accounts of what was found out, and how many peers there are for each such time more:
-/// an account of a thousand peers takes some milliseconds.
-const ACCOUNT: Duration = Duration::from_secs(1);
-const ACCOUNTED: usize = 200;
 /// The shortest time between two turns. What is due within it is sent at once.
 const TURN: Duration = Duration::from_millis(5);
 /// The longest packet.
 const LONGEST: usize = 1 << 16;
-/// How many changes of verdict are logged one by one.
-const LOGGED: usize = 5;
 
 /// What the thread is asked for.
 pub(super) struct Asked {
@@ -50,12 +46,12 @@ pub(super) struct Task {
     peers: BTreeMap<LeaseKey, Peer>,
     prober: Prober,
     sockets: Sockets,
+    pings: Pings,
     /// Who has which name on the wire, and the key shared with it.
     keys: BTreeMap<u64, (LeaseKey, hmac::Key)>,
     names: BTreeMap<LeaseKey, u64>,
     own_name: u64,
-    verdicts: BTreeMap<LineId, Verdict>,
-    account_at: Instant,
+    account: Account,
     buffer: Vec<u8>,
 }
 
@@ -71,10 +67,10 @@ impl Task {
             peers: BTreeMap::new(),
             prober: Prober::new(fastrand::u32(..), now),
             sockets: BTreeMap::new(),
+            pings: Pings::new(),
             keys: BTreeMap::new(),
             names: BTreeMap::new(),
-            verdicts: BTreeMap::new(),
-            account_at: now,
+            account: Account::new(now),
             buffer: vec![0; LONGEST],
         }
     }
@@ -106,7 +102,12 @@ impl Task {
                     self.meet(peers);
                     None
                 }
-                heard = heard(&self.sockets) => Some(heard),
+                heard = heard(sockets::open(&self.sockets)) => Some(heard),
+                (place, _) = heard(self.pings.sockets()) => {
+                    let now = Instant::now();
+                    self.pings.answers(place).into_iter().for_each(|addr| self.prober.echoed(addr, now));
+                    None
+                }
                 () = tokio::time::sleep_until(due.into()) => None,
             };
             if let Some((place, failed)) = heard {
@@ -124,7 +125,7 @@ impl Task {
             Socket::Open(..) => None,
         });
         let first = failed.chain(self.prober.due(now)).min();
-        first.map_or(self.account_at, |first| first.min(self.account_at))
+        first.map_or(self.account.due(), |first| first.min(self.account.due()))
     }
 
     /// Takes an order.
@@ -173,6 +174,12 @@ impl Task {
         let course = self.peers.get(lease).and_then(|peer| peer.courses.get(*family));
         let Some(port) = course.map(|course| course.port) else { return };
         let sent = self.send(out, SocketAddr::new(out.to, port));
+        let place = (out.echo.way, *family);
+        if out.ping
+            && let Some(socket) = self.sockets.get(&place)
+        {
+            self.pings.ask(place, socket.addr().ip(), out.to);
+        }
         if sent.is_err_and(|error| error.raw_os_error() == Some(libc::EMSGSIZE)) {
             self.prober.too_large(&out.line, out.echo.way, out.echo.seq, now);
         }
@@ -191,12 +198,12 @@ impl Task {
         let mut probe = vec![0; usize::from(length).max(SHORTEST)];
         probe[..HEADER].copy_from_slice(&header);
         probe[HEADER..HEADER + TAG].copy_from_slice(&secret::tag(key, &header));
-        match socket.try_send_to(&probe, to) {
+        match socket::send(socket, &probe, to) {
             // What an earlier packet met with; this one was not sent.
             Err(error) if error.raw_os_error() == Some(libc::ECONNREFUSED) => {
-                socket.try_send_to(&probe, to).map(drop)
+                socket::send(socket, &probe, to)
             }
-            sent => sent.map(drop),
+            sent => sent,
         }
     }
 
@@ -240,48 +247,27 @@ impl Task {
     fn tell(&mut self, now: Instant) {
         let trouble = self.sockets.values().filter_map(|socket| socket.trouble(now)).next();
         let decided = self.prober.decide();
-        let first = self.told.news.borrow().limits.is_none();
-        let limits = (decided || first || self.account_at <= now)
+        if self.prober.turned() {
+            self.account.turn(self.peers.len(), now);
+        }
+        let due = decided || self.account.due() <= now;
+        let limits = (due || self.told.news.borrow().limits.is_none())
             .then(|| self.prober.limits().map(|(line, mtu)| (line.clone(), mtu)).collect());
+        let verdicts = due && self.account_for(now);
         self.told.news.send_if_modified(|news| {
             let before = news.clone();
             news.limits = limits.or(news.limits.take());
             news.trouble = trouble;
-            *news != before
+            *news != before || verdicts
         });
-        if self.account_at > now && !decided {
-            return;
-        }
-        let findings: BTreeMap<LineId, Finding> =
-            self.prober.findings(now).map(|(line, finding)| (line.clone(), finding)).collect();
-        let times = u32::try_from(findings.len() / ACCOUNTED).unwrap_or(u32::MAX);
-        self.account_at = now + ACCOUNT * times.saturating_add(1);
-        self.log(&findings);
-        self.told.findings.send_replace(Arc::new(findings));
     }
 
-    /// Logs what became of peers.
-    fn log(&mut self, findings: &BTreeMap<LineId, Finding>) {
-        let verdicts: BTreeMap<LineId, Verdict> =
-            findings.iter().map(|(line, finding)| (line.clone(), finding.verdict)).collect();
-        let told = |verdict: Option<&Verdict>| verdict.copied().unwrap_or(Verdict::Unknown);
-        let changed: Vec<_> = findings
-            .iter()
-            .filter(|(line, finding)| {
-                let before = told(self.verdicts.get(*line));
-                before != finding.verdict && (before, finding.verdict) != (Verdict::Unknown, Verdict::Ok)
-            })
-            .collect();
-        for ((lease, family), Finding { verdict, cause, .. }) in changed.iter().take(LOGGED) {
-            if *verdict > Verdict::Unknown {
-                tracing::warn!(%lease, %family, %verdict, cause, "probes of a peer fail");
-            } else {
-                tracing::info!(%lease, %family, %verdict, "probes of a peer");
-            }
-        }
-        if changed.len() > LOGGED {
-            tracing::warn!(peers = changed.len(), "probes of many peers changed; see `twill status`");
-        }
-        self.verdicts = verdicts;
+    /// Tells what was found out. Returns whether a verdict is another one.
+    fn account_for(&mut self, now: Instant) -> bool {
+        let findings: BTreeMap<LineId, Finding> =
+            self.prober.findings(now).map(|(line, finding)| (line.clone(), finding)).collect();
+        let turned = self.account.tell(&findings, now);
+        self.told.findings.send_replace(Arc::new(findings));
+        turned
     }
 }

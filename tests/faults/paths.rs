@@ -81,7 +81,7 @@ fn agent_down(backend: Backend) -> Scenario {
     let (allowed, code) = if backend.in_kernel() {
         (Allowed::Nothing, "agent-down")
     } else {
-        (Allowed::WhileItLasts, "peer-unreachable")
+        (Allowed::WhileItLasts, "overlay-down")
     };
     Scenario::lasting(
         ("a peer's agent killed", &[30], allowed),

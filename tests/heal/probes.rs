@@ -139,6 +139,32 @@ fn a_host_that_is_down_is_told_from_an_agent_that_is() {
     wait_well(&fabric);
 }
 
+/// As on hosts that had flannel, which needs no port for probes.
+#[test]
+fn a_firewall_that_drops_probes_is_told_from_a_host_that_is_down() {
+    need_namespaces!();
+    for backend in [VXLAN, HOST_GW] {
+        let fabric = Fabric::new(Families::V4, backend, &[]);
+        wait_well(&fabric);
+        let keys: Vec<Value> = (0..3).map(|index| fabric.status(index)["lease"]["key"].clone()).collect();
+        drop_at(&fabric.lab.hosts[1], "udp dport 8475");
+        for (index, peer) in [(0, 1), (1, 0), (1, 2)] {
+            let found = wait_verdict(&fabric, index, &keys[peer], "agent-down");
+            assert!(found["cause"].as_str().unwrap().contains("firewall"), "{found:#}");
+        }
+        fabric.wait_reachable();
+        let readiness = fabric.status(1)["readiness"].clone();
+        assert_eq!(
+            (&readiness["ready"], &readiness["reachable"]),
+            (&true.into(), &2.into()),
+            "{readiness:#}"
+        );
+        assert_eq!(codes(&fabric, 0), ["agent-down"]);
+        mend(&fabric.lab.hosts[1]);
+        wait_well(&fabric);
+    }
+}
+
 #[test]
 fn an_agent_that_is_not_to_probe_is_unknown_and_not_complained_of() {
     need_namespaces!();

@@ -6,10 +6,9 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use etherparse::{
-    IcmpEchoHeader, Icmpv4Header, Icmpv4Slice, Icmpv4Type, Icmpv6Slice, Icmpv6Type, Ipv4HeaderSlice,
-};
+use etherparse::IcmpEchoHeader;
 use socket2::{Domain, Protocol, Socket, Type};
+use twill_backends::icmp;
 
 use crate::lab::{Cancel, LabError, Netns, Seen, until};
 
@@ -88,7 +87,7 @@ fn exchange(
     patience: Duration,
 ) -> io::Result<Option<Duration>> {
     let begin = Instant::now();
-    match socket.send_to(&request(target, header), &SocketAddr::new(target, 0).into()) {
+    match socket.send_to(&icmp::request(target, header, PAYLOAD), &SocketAddr::new(target, 0).into()) {
         Ok(_length) => {}
         Err(error) if no_route(&error) => return Ok(None),
         Err(error) => return Err(error),
@@ -109,7 +108,7 @@ fn exchange(
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
         };
-        if reply(target, &buffer[..length]) == Some(header) {
+        if icmp::reply(target, &buffer[..length]).is_some_and(|(answered, _)| answered == header) {
             return Ok(Some(begin.elapsed()));
         }
     }
@@ -122,33 +121,6 @@ fn open(target: IpAddr) -> io::Result<Socket> {
     }
 }
 
-/// The request's ICMP bytes. The kernel fills in the checksum of ICMPv6 (RFC 3542, section 3.1).
-fn request(target: IpAddr, header: IcmpEchoHeader) -> Vec<u8> {
-    let mut packet = match target {
-        IpAddr::V4(_) => {
-            Icmpv4Header::with_checksum(Icmpv4Type::EchoRequest(header), PAYLOAD).to_bytes().to_vec()
-        }
-        IpAddr::V6(_) => etherparse::Icmpv6Header::new(Icmpv6Type::EchoRequest(header)).to_bytes().to_vec(),
-    };
-    packet.extend_from_slice(PAYLOAD);
-    packet
-}
-
-/// The echo header if `packet` is an echo reply. Raw IPv4 sockets deliver the IP header, raw IPv6 sockets do not.
-fn reply(target: IpAddr, packet: &[u8]) -> Option<IcmpEchoHeader> {
-    match target {
-        IpAddr::V4(_) => {
-            let ip = Ipv4HeaderSlice::from_slice(packet).ok()?;
-            let icmp = Icmpv4Slice::from_slice(packet.get(ip.slice().len()..)?).ok()?;
-            if let Icmpv4Type::EchoReply(header) = icmp.icmp_type() { Some(header) } else { None }
-        }
-        IpAddr::V6(_) => {
-            let icmp = Icmpv6Slice::from_slice(packet).ok()?;
-            if let Icmpv6Type::EchoReply(header) = icmp.icmp_type() { Some(header) } else { None }
-        }
-    }
-}
-
 /// Errors that only say that the packet cannot get there at this moment.
 fn no_route(error: &io::Error) -> bool {
     use io::ErrorKind::{
@@ -158,22 +130,4 @@ fn no_route(error: &io::Error) -> bool {
         error.kind(),
         NetworkUnreachable | HostUnreachable | NetworkDown | AddrNotAvailable | PermissionDenied
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_request_is_an_echo_request_and_no_reply() {
-        let header = IcmpEchoHeader { id: 7, seq: 1 };
-        let v6: IpAddr = "fd00::1".parse().unwrap();
-        let packet = request(v6, header);
-        assert_eq!(packet[0], 128);
-        assert_eq!(reply(v6, &packet), None);
-        let v4: IpAddr = "10.0.0.1".parse().unwrap();
-        let packet = request(v4, header);
-        let icmp = Icmpv4Slice::from_slice(&packet).unwrap();
-        assert_eq!(icmp.icmp_type(), Icmpv4Type::EchoRequest(header));
-    }
 }

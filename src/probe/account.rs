@@ -1,0 +1,123 @@
+//! When what was found out is told, and what of it is logged.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use twill_backends::probe::{Finding, LineId, Verdict};
+
+/// The time between two accounts, and until there is one of what turned: for as long as the other way to the same peer
+/// takes to turn, too. For each so many peers it is as long once more: an account of a thousand takes some milliseconds.
+const EVERY: Duration = Duration::from_secs(1);
+const SOON: Duration = Duration::from_millis(100);
+const PEERS: usize = 200;
+/// How many changes of verdict are logged one by one.
+const LOGGED: usize = 5;
+
+/// What was told last, and when more is to be told.
+pub(super) struct Account {
+    verdicts: BTreeMap<LineId, Verdict>,
+    at: Instant,
+    /// Whether something turned since.
+    turned: bool,
+}
+
+impl Account {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { verdicts: BTreeMap::new(), at: now, turned: false }
+    }
+
+    pub(super) const fn due(&self) -> Instant {
+        self.at
+    }
+
+    /// Something turned, of one of so many peers.
+    pub(super) fn turn(&mut self, peers: usize, now: Instant) {
+        if !self.turned {
+            (self.turned, self.at) = (true, self.at.min(now + SOON * times(peers)));
+        }
+    }
+
+    /// This is told. Returns whether a verdict is another one.
+    pub(super) fn tell(&mut self, findings: &BTreeMap<LineId, Finding>, now: Instant) -> bool {
+        (self.turned, self.at) = (false, now + EVERY * times(findings.len()));
+        // While it is looked into what a peer's silence means, what was known of it is.
+        let known = |(line, finding): (&LineId, &Finding)| {
+            let open = finding.verdict == Verdict::Unknown;
+            let verdict = if open { self.verdicts.get(line).copied()? } else { finding.verdict };
+            Some((line.clone(), verdict))
+        };
+        let verdicts: BTreeMap<LineId, Verdict> = findings.iter().filter_map(known).collect();
+        let before = std::mem::replace(&mut self.verdicts, verdicts);
+        self.log(&before, findings);
+        self.verdicts != before
+    }
+
+    /// Logs what became of peers.
+    fn log(&self, before: &BTreeMap<LineId, Verdict>, findings: &BTreeMap<LineId, Finding>) {
+        let changed: Vec<_> = findings
+            .iter()
+            .filter(|(line, _)| {
+                let [before, after] = [before, &self.verdicts].map(|verdicts| verdicts.get(*line).copied());
+                before != after && (before, after) != (None, Some(Verdict::Ok))
+            })
+            .collect();
+        for ((lease, family), Finding { verdict, cause, .. }) in changed.iter().take(LOGGED) {
+            if *verdict > Verdict::Unknown {
+                tracing::warn!(%lease, %family, %verdict, cause, "probes of a peer fail");
+            } else {
+                tracing::info!(%lease, %family, %verdict, "probes of a peer");
+            }
+        }
+        if changed.len() > LOGGED {
+            tracing::warn!(peers = changed.len(), "probes of many peers changed; see `twill status`");
+        }
+    }
+}
+
+/// How much more seldom there is an account than of a few peers.
+fn times(peers: usize) -> u32 {
+    u32::try_from(peers / PEERS).unwrap_or(u32::MAX).saturating_add(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use twill_backends::family::Family;
+    use twill_backends::lease::LeaseKey;
+
+    use super::*;
+
+    fn findings(verdict: Verdict) -> BTreeMap<LineId, Finding> {
+        let line = (LeaseKey::new("10.5.1.0-24".to_owned()), Family::V4);
+        [(line, Finding { verdict, cause: "", ways: Vec::new(), limit: None, mtu: 1450 })].into()
+    }
+
+    #[test]
+    fn what_is_looked_into_is_what_it_was() {
+        let now = Instant::now();
+        let mut account = Account::new(now);
+        for (verdict, turns) in [
+            (Verdict::Unknown, false),
+            (Verdict::Ok, true),
+            (Verdict::Unknown, false),
+            (Verdict::Ok, false),
+            (Verdict::Unknown, false),
+            (Verdict::PeerDown, true),
+        ] {
+            assert_eq!(account.tell(&findings(verdict), now), turns, "{verdict}");
+        }
+    }
+
+    #[test]
+    fn what_turned_is_told_soon_and_not_put_off_again() {
+        let now = Instant::now();
+        let mut account = Account::new(now);
+        account.tell(&findings(Verdict::Ok), now);
+        assert_eq!(account.due(), now + EVERY);
+        account.turn(1, now);
+        account.turn(1, now + SOON / 2);
+        assert_eq!(account.due(), now + SOON);
+        account.tell(&findings(Verdict::Ok), now + SOON);
+        account.turn(1_000, now + SOON);
+        assert_eq!(account.due(), now + SOON + SOON * 6);
+    }
+}
