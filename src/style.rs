@@ -50,6 +50,18 @@ pub fn severity(severity: Severity) -> Cell {
     paint(style, severity.to_string())
 }
 
+/// Seconds for people: the two largest units that count.
+#[must_use]
+pub fn duration(seconds: u64) -> String {
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds}s"),
+        (0, 0, m) => format!("{m}m{}s", seconds % 60),
+        (0, h, m) => format!("{h}h{m}m"),
+        (d, h, _) => format!("{d}d{h}h"),
+    }
+}
+
 /// A text in a style.
 pub fn paint(style: Style, text: impl Into<String>) -> Cell {
     Cell { text: text.into(), style }
@@ -123,5 +135,12 @@ mod tests {
         let mut table = Table::default();
         table.row(["a".into(), "b".into()]);
         assert_eq!((table.to_string().as_str(), Table::default().to_string().as_str()), ("a  b\n", ""));
+    }
+
+    #[test]
+    fn durations_read_well() {
+        for (seconds, text) in [(0, "0s"), (59, "59s"), (61, "1m1s"), (3_660, "1h1m"), (90_000, "1d1h")] {
+            assert_eq!(duration(seconds), text);
+        }
     }
 }

@@ -7,7 +7,7 @@ use super::echo::Echo;
 use super::lane::{self, Lane};
 use super::search::Search;
 use super::verdict::{Signs, Up, Verdict};
-use super::{Course, Measured, Way};
+use super::{Course, Finding, Way};
 
 /// One peer, in one address family.
 #[derive(Debug, Clone)]
@@ -19,6 +19,8 @@ pub(super) struct Line {
     settled: bool,
     /// The largest packet in use.
     mtu: Option<u32>,
+    /// What it last came to, and since when.
+    came_to: (Verdict, Instant),
 }
 
 impl Line {
@@ -32,7 +34,7 @@ impl Line {
         let wide = |mtu: u32| mtu + course.overhead;
         let search = search(wide(course.floor()), wide(course.mtu), known.map(wide));
         let underlay = Lane::new(Way::Underlay, course.underlay, search, seq, now).beside(overlay.is_some());
-        Self { course, overlay, underlay, settled: true, mtu: known }
+        Self { course, overlay, underlay, settled: true, mtu: known, came_to: (Verdict::Unknown, now) }
     }
 
     /// The peer is to be reached like this. What was measured stays as far as that is the same.
@@ -134,7 +136,7 @@ impl Line {
         self.mtu.filter(|mtu| *mtu < self.course.mtu)
     }
 
-    pub(super) fn judge(&self, settled: bool, every: Duration, now: Instant) -> (Verdict, &'static str) {
+    fn judge(&self, settled: bool, every: Duration, now: Instant) -> (Verdict, &'static str) {
         let seldom = if self.overlay.is_some() { lane::seldom(every) } else { every };
         let signs = Signs {
             overlay: self.overlay.as_ref().map(|lane| lane.sign(every, now)),
@@ -144,8 +146,20 @@ impl Line {
         signs.judge()
     }
 
-    pub(super) fn measured(&self, now: Instant) -> Vec<Measured> {
-        self.lanes().map(|(_, lane)| lane.measured(now)).collect()
+    /// What was found out.
+    pub(super) fn finding(&mut self, settled: bool, every: Duration, now: Instant) -> Finding {
+        let (verdict, cause) = self.judge(settled, every, now);
+        if self.came_to.0 != verdict {
+            self.came_to = (verdict, now);
+        }
+        Finding {
+            verdict,
+            cause,
+            since: now.saturating_duration_since(self.came_to.1),
+            ways: self.lanes().map(|(_, lane)| lane.measured(now)).collect(),
+            limit: self.limit(),
+            mtu: self.course.mtu,
+        }
     }
 
     /// Which way leads to this address.

@@ -39,6 +39,8 @@ pub struct Finding {
     pub verdict: Verdict,
     /// Why, in words; empty if all is well.
     pub cause: &'static str,
+    /// How long it has come to that.
+    pub since: Duration,
     /// What is known of each way.
     pub ways: Vec<Measured>,
     /// The largest packet in bytes that arrives, where it is less than what the devices take.

@@ -276,20 +276,10 @@ impl Prober {
         self.lines.iter().filter_map(|(id, line)| Some((id, line.limit()?)))
     }
 
-    /// What was found out.
-    pub fn findings(&self, now: Instant) -> impl Iterator<Item = (&LineId, Finding)> {
-        let every = self.pace();
-        self.lines.iter().map(move |(id, line)| {
-            let (verdict, cause) = line.judge(self.settled, every, now);
-            let finding = Finding {
-                verdict,
-                cause,
-                ways: line.measured(now),
-                limit: line.limit(),
-                mtu: line.course.mtu,
-            };
-            (id, finding)
-        })
+    /// What was found out. How long it has been so counts from when this was first asked.
+    pub fn findings(&mut self, now: Instant) -> impl Iterator<Item = (&LineId, Finding)> {
+        let (every, settled) = (self.pace(), self.settled);
+        self.lines.iter_mut().map(move |(id, line)| (id, line.finding(settled, every, now)))
     }
 
     /// Changes a line, and what is on the agenda of its ways.

@@ -112,11 +112,11 @@ impl Net {
         }
     }
 
-    fn finding(&self, host: usize) -> Finding {
+    fn finding(&mut self, host: usize) -> Finding {
         self.hosts[host].findings(self.now).next().unwrap().1
     }
 
-    fn verdicts(&self) -> [Verdict; 2] {
+    fn verdicts(&mut self) -> [Verdict; 2] {
         [0, 1].map(|host| self.finding(host).verdict)
     }
 }
@@ -166,6 +166,20 @@ fn each_fault_of_the_network_is_told_within_four_seconds_and_so_is_its_end() {
 }
 
 #[test]
+fn a_verdict_is_told_with_how_long_it_has_held() {
+    let mut net = Net::new();
+    net.run(seconds(5));
+    assert_eq!((net.finding(0).verdict, net.finding(0).since), (Verdict::Ok, Duration::ZERO));
+    net.run(seconds(7));
+    assert_eq!((net.finding(0).verdict, net.finding(0).since), (Verdict::Ok, seconds(7)));
+    net.loses(|_| true);
+    net.run(seconds(10));
+    assert_eq!((net.finding(0).verdict, net.finding(0).since), (Verdict::PeerDown, Duration::ZERO));
+    net.run(seconds(3));
+    assert_eq!(net.finding(0).since, seconds(3));
+}
+
+#[test]
 fn the_direction_that_is_eaten_is_told_by_both() {
     let mut net = Net::new();
     net.run(seconds(5));
@@ -173,7 +187,7 @@ fn the_direction_that_is_eaten_is_told_by_both() {
     net.run(seconds(10));
     assert!(net.finding(0).cause.contains("this host sends"), "{}", net.finding(0).cause);
     assert!(net.finding(1).cause.contains("port here"), "{}", net.finding(1).cause);
-    let there = |host: usize| net.finding(host).ways[0].loss_there.unwrap();
+    let mut there = |host: usize| net.finding(host).ways[0].loss_there.unwrap();
     assert!(there(0) > 0.1 && there(1) < 0.1, "{} {}", there(0), there(1));
 }
 

@@ -8,7 +8,7 @@ use twill_backends::network::Pool;
 use twill_backends::plan::Plan;
 use twill_backends::probe::{Finding, Verdict};
 
-use super::status::{PeerStatus, ProbeStatus, WayStatus};
+use super::status::{FamilyStatus, PeerStatus, ProbeStatus, WayStatus};
 use super::{Agent, World};
 use crate::kernel::preflight::Use;
 use crate::probe::Findings;
@@ -95,6 +95,7 @@ impl Probed {
         Some(ProbeStatus {
             verdict: worst.verdict,
             cause: worst.cause.to_owned(),
+            since_s: Some(worst.since.as_secs()),
             path: peer.path.to_owned(),
             mtu: lines.iter().map(|(_, finding)| finding.limit.unwrap_or(finding.mtu)).min()?,
             mtu_wanted: lines.iter().map(|(_, finding)| finding.mtu).min()?,
@@ -102,6 +103,7 @@ impl Probed {
                 .iter()
                 .flat_map(|(family, finding)| finding.ways.iter().map(|way| WayStatus::of(*family, way)))
                 .collect(),
+            families: lines.iter().map(|(family, finding)| FamilyStatus::of(*family, finding)).collect(),
         })
     }
 }
@@ -168,9 +170,11 @@ fn silent() -> ProbeStatus {
     ProbeStatus {
         verdict: Verdict::Unknown,
         cause: "its agent answers no probes: it is flanneld, an older twill, or was told not to".to_owned(),
+        since_s: None,
         path: String::new(),
         mtu: 0,
         mtu_wanted: 0,
         ways: Vec::new(),
+        families: Vec::new(),
     }
 }

@@ -14,9 +14,10 @@ use serde::{Deserialize, Serialize};
 pub use self::guard::GuardStatus;
 pub use self::history::HistoryStatus;
 pub use self::network::{ChecksumStatus, DatapathStatus, NetworkStatus, PoolStatus, TunnelStatus};
-pub use self::peer::{PeerStatus, ProbeStatus, WayStatus};
+pub use self::peer::{FamilyStatus, PeerStatus, ProbeStatus, WayStatus};
 pub use self::readiness::Readiness;
 use crate::reconcile::{Durations, Tally};
+use crate::style::duration;
 
 /// The version of [`Status`] and of the requests; grows when a field changes its meaning or goes.
 pub const VERSION: u32 = 1;
@@ -226,29 +227,11 @@ impl fmt::Display for Status {
     }
 }
 
-/// Seconds for people: the two largest units that count.
-fn duration(seconds: u64) -> String {
-    let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
-    match (days, hours, minutes) {
-        (0, 0, 0) => format!("{seconds}s"),
-        (0, 0, m) => format!("{m}m{}s", seconds % 60),
-        (0, h, m) => format!("{h}h{m}m"),
-        (d, h, _) => format!("{d}d{h}h"),
-    }
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use twill_backends::probe::Verdict;
 
     use super::*;
-
-    #[test]
-    fn durations_read_well() {
-        for (seconds, text) in [(0, "0s"), (59, "59s"), (61, "1m1s"), (3_660, "1h1m"), (90_000, "1d1h")] {
-            assert_eq!(duration(seconds), text);
-        }
-    }
 
     pub(crate) fn status() -> Status {
         Status {
@@ -347,10 +330,19 @@ pub(crate) mod tests {
         ProbeStatus {
             verdict: Verdict::Ok,
             cause: String::new(),
+            since_s: Some(754),
             path: "kernel".to_owned(),
             mtu: 1_350,
             mtu_wanted: 1_450,
             ways: vec![way("overlay", 0.0), way("underlay", 0.03125)],
+            families: vec![FamilyStatus {
+                family: "ipv4".to_owned(),
+                verdict: Verdict::Ok,
+                cause: String::new(),
+                since_s: 754,
+                mtu: 1_350,
+                mtu_wanted: 1_450,
+            }],
         }
     }
 

@@ -9,7 +9,7 @@ use twill_backends::probe::Verdict;
 
 use super::columns::{Column, STAYS, table};
 use crate::agent::status::{PeerStatus, ProbeStatus, WayStatus};
-use crate::style::{BAD, Cell, GOOD, PLAIN, STRONG, WARNING, paint};
+use crate::style::{BAD, Cell, GOOD, PLAIN, STRONG, WARNING, duration, paint};
 
 /// How a peer is; the worst first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -89,7 +89,7 @@ impl PeerStatus {
     /// Its verdict, round trip and largest packet, as cells.
     pub(super) fn brief(&self) -> [Cell; 3] {
         let row = row(self);
-        [2, 4, 7].map(|at: usize| row[at].clone())
+        [2, 5, 8].map(|at: usize| row[at].clone())
     }
 
     /// The first way of which this is known: the overlay's, where there is one.
@@ -161,17 +161,18 @@ pub fn sort(peers: &mut [(PeerStatus, Value)], order: Order) {
     });
 }
 
-pub(super) const COLUMNS: [Column; 11] = [
+pub(super) const COLUMNS: [Column; 12] = [
     Column { name: "PEER", weight: STAYS },
-    Column { name: "PUBLIC", weight: 9 },
+    Column { name: "PUBLIC", weight: 10 },
     Column { name: "PROBE", weight: STAYS },
+    Column { name: "SINCE", weight: 8 },
     Column { name: "PATH", weight: 3 },
-    Column { name: "RTT ms", weight: 8 },
+    Column { name: "RTT ms", weight: 9 },
     Column { name: "P99 ms", weight: 6 },
     Column { name: "LOSS", weight: 7 },
     Column { name: "MTU", weight: 5 },
     Column { name: "ANSWERED", weight: 4 },
-    Column { name: "LEASE", weight: 10 },
+    Column { name: "LEASE", weight: 11 },
     Column { name: "NODE", weight: 1 },
 ];
 
@@ -224,6 +225,7 @@ pub(super) fn row(peer: &PeerStatus) -> Vec<Cell> {
         paint(STRONG, &*peer.key),
         peer.public.join(",").into(),
         paint(peer.health().style(), peer.word()),
+        probe.and_then(|probe| probe.since_s).map_or("-".to_owned(), duration).into(),
         probe.map_or_else(|| or_dash(&peer.backend), |probe| or_dash(&probe.path)).into(),
         ms(peer.of(|way| way.rtt_p50_us)).into(),
         ms(peer.rtt()).into(),
@@ -263,16 +265,17 @@ mod tests {
     fn the_worst_comes_first_and_the_sum_last() {
         let mut cut = peer(3, "one-way", 1.0);
         cut["probe"]["cause"] = json!("nothing sent there arrives");
+        cut["probe"]["since_s"] = json!(754);
         let text = shown(vec![peer(1, "ok", 0.0), peer(2, "ok", 0.25), cut], Order::Worst, None);
         let want = "\
-PEER        PUBLIC     PROBE    PATH    RTT ms  P99 ms  LOSS   MTU   ANSWERED  NODE
-10.0.3.0-24  192.0.2.3  one-way  kernel  0.21    1.90    100 %  1450  4 s ago   node-3
-10.0.2.0-24  192.0.2.2  ok       kernel  0.21    1.90    25 %   1450  4 s ago   node-2
-10.0.1.0-24  192.0.2.1  ok       kernel  0.21    1.90    0 %    1450  4 s ago   node-1
+PEER         PUBLIC     PROBE    SINCE   PATH    RTT ms  P99 ms  LOSS   MTU   ANSWERED  NODE
+10.0.3.0-24  192.0.2.3  one-way  12m34s  kernel  0.21    1.90    100 %  1450  4 s ago   node-3
+10.0.2.0-24  192.0.2.2  ok       -       kernel  0.21    1.90    25 %   1450  4 s ago   node-2
+10.0.1.0-24  192.0.2.1  ok       -       kernel  0.21    1.90    0 %    1450  4 s ago   node-1
 10.0.3.0-24: nothing sent there arrives
 3 peers: 1 reached, 1 cut off, 1 in need of attention
 ";
-        assert_eq!(text, want.replacen("PEER        PUBLIC", "PEER         PUBLIC", 1));
+        assert_eq!(text, want);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use twill_backends::family::Family;
-use twill_backends::probe::{Measured, Up, Verdict, Way};
+use twill_backends::probe::{Finding, Measured, Up, Verdict, Way};
 
 /// Another host.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -35,6 +35,9 @@ pub struct ProbeStatus {
     pub verdict: Verdict,
     /// Why, in words; empty if all is well.
     pub cause: String,
+    /// How long it has come to that, in seconds; `None` where nobody counts.
+    #[serde(default)]
+    pub since_s: Option<u64>,
     /// How packets to its pods go: `direct`, `kernel` (in the kernel's tunnel) or `userspace` (in this program's).
     pub path: String,
     /// The largest packet in bytes that pods can send to it: the least of the address families.
@@ -43,6 +46,28 @@ pub struct ProbeStatus {
     pub mtu_wanted: u32,
     /// Each way to it.
     pub ways: Vec<WayStatus>,
+    /// The same of each address family.
+    #[serde(default)]
+    pub families: Vec<FamilyStatus>,
+}
+
+/// What was measured of a peer in one address family.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct FamilyStatus {
+    /// `ipv4` or `ipv6`.
+    pub family: String,
+    /// What it comes to.
+    #[cfg_attr(test, schemars(with = "String"))]
+    pub verdict: Verdict,
+    /// Why, in words; empty if all is well.
+    pub cause: String,
+    /// How long it has come to that, in seconds.
+    pub since_s: u64,
+    /// The largest packet in bytes that pods can send to it.
+    pub mtu: u32,
+    /// What that would be if only this host's devices counted.
+    pub mtu_wanted: u32,
 }
 
 /// One way to a peer.
@@ -75,6 +100,25 @@ pub struct WayStatus {
     pub answer_age_ms: Option<u64>,
 }
 
+impl FamilyStatus {
+    /// As `status` has it.
+    pub(in crate::agent) fn of(family: Family, finding: &Finding) -> Self {
+        Self {
+            family: word(family),
+            verdict: finding.verdict,
+            cause: finding.cause.to_owned(),
+            since_s: finding.since.as_secs(),
+            mtu: finding.limit.unwrap_or(finding.mtu),
+            mtu_wanted: finding.mtu,
+        }
+    }
+}
+
+/// A family as `status` has it.
+fn word(family: Family) -> String {
+    family.to_string().to_lowercase()
+}
+
 impl WayStatus {
     /// As `status` has it.
     pub(in crate::agent) fn of(family: Family, way: &Measured) -> Self {
@@ -85,7 +129,7 @@ impl WayStatus {
         };
         Self {
             way: name.to_owned(),
-            family: family.to_string().to_lowercase(),
+            family: word(family),
             address: way.to.to_string(),
             up: match way.up {
                 Up::Yes => Some(true),
