@@ -5,6 +5,8 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
+use crate::fault::Code;
+
 /// What the probes of one peer mean. The later the worse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -36,6 +38,20 @@ impl Verdict {
             Self::Unknown => None,
             Self::Ok | Self::UnderlayDown | Self::AgentDown => Some(true),
             Self::OverlayDown | Self::PortEaten | Self::OneWay | Self::PeerDown => Some(false),
+        }
+    }
+
+    /// What is complained of; `None` where nothing is.
+    #[must_use]
+    pub const fn code(self) -> Option<Code> {
+        match self {
+            Self::Ok | Self::Unknown => None,
+            Self::UnderlayDown => Some(Code::UnderlayDown),
+            Self::AgentDown => Some(Code::AgentDown),
+            Self::OverlayDown => Some(Code::OverlayDown),
+            Self::PortEaten => Some(Code::PortEaten),
+            Self::OneWay => Some(Code::OneWay),
+            Self::PeerDown => Some(Code::PeerUnreachable),
         }
     }
 }

@@ -193,7 +193,7 @@ impl Probing {
         let mut found: BTreeMap<Code, Vec<(&LeaseKey, String)>> = BTreeMap::new();
         let findings = self.findings().unwrap_or_default();
         for ((lease, family), finding) in self.current(&findings) {
-            if let Some(code) = code(finding.verdict) {
+            if let Some(code) = finding.verdict.code() {
                 found.entry(code).or_default().push((lease, format!("over {family}, {}", finding.cause)));
             }
             if let Some(mtu) = finding.limit {
@@ -252,18 +252,6 @@ fn course(plan: &Plan, family: Family, state: &PeerState, public: IpAddr) -> Cou
         mtu: tunnel.as_ref().and_then(mtu_of).unwrap_or(plan.host().mtu),
         overhead: if tunnel.is_some() { vxlan::overhead(family) } else { 0 },
         known: None,
-    }
-}
-
-const fn code(verdict: Verdict) -> Option<Code> {
-    match verdict {
-        Verdict::Ok | Verdict::Unknown => None,
-        Verdict::UnderlayDown => Some(Code::UnderlayDown),
-        Verdict::AgentDown => Some(Code::AgentDown),
-        Verdict::OverlayDown => Some(Code::OverlayDown),
-        Verdict::PortEaten => Some(Code::PortEaten),
-        Verdict::OneWay => Some(Code::OneWay),
-        Verdict::PeerDown => Some(Code::PeerUnreachable),
     }
 }
 

@@ -9,10 +9,19 @@ use twill_backends::fault;
 use crate::config::BadLine;
 use crate::doctor::sign::Sign;
 use crate::migrate::About;
+use crate::trace::Hitch;
+use crate::verify::Deviation;
 
 /// The enums' tables.
-const TABLES: &[&[Entry]] =
-    &[fault::Code::ENTRIES, Sign::ENTRIES, refusal::Refusal::ENTRIES, BadLine::ENTRIES, About::ENTRIES];
+const TABLES: &[&[Entry]] = &[
+    fault::Code::ENTRIES,
+    Sign::ENTRIES,
+    Deviation::ENTRIES,
+    Hitch::ENTRIES,
+    refusal::Refusal::ENTRIES,
+    BadLine::ENTRIES,
+    About::ENTRIES,
+];
 
 /// How alike two names have to be for one to be taken for the other misspelt, as in clap.
 const ALIKE: f64 = 0.7;

@@ -39,6 +39,8 @@ pub enum Command {
         src: IpAddr,
         /// Where they go.
         dst: IpAddr,
+        /// Where other hosts' agents serve HTTP; `None`: where this host's does.
+        port: Option<u16>,
         /// One JSON object, else text.
         json: bool,
     },

@@ -178,9 +178,11 @@ fn command(verb: Verb, flags: Flags, env: &Env) -> Result<Command, Exit> {
                 Ok(Command::Verify { config: resolve::config(agent, ignored)?, typed, fabric, json })
             })
         }
-        Verb::Trace(TraceArgs { src, dst, json, agent }) => {
-            resolve::config(agent, ignored).map(|config| Command::Trace { config, typed, src, dst, json })
-        }
+        Verb::Trace(TraceArgs { src, dst, json, agent }) => resolve::healthz_port(agent.healthz_port)
+            .and_then(|port| {
+                let config = resolve::config(agent, ignored)?;
+                Ok(Command::Trace { config, typed, src, dst, port, json })
+            }),
         Verb::Status(StatusArgs { site, json, all, healthz_port }) => looks::fabric(all, healthz_port)
             .and_then(|fabric| Ok(Command::Status { site: resolve::site(site)?, json, fabric })),
         Verb::Watch { site } => resolve::site(site).map(|site| Command::Watch { site }),
@@ -430,8 +432,8 @@ mod tests {
                 |c| matches!(c, Command::Verify { typed: true, config, .. } if config.interface.names == ["eth1"]),
             ),
             (
-                &["trace", "10.1.0.1", "fd00::1", "--json"],
-                |c| matches!(c, Command::Trace { typed: false, src, dst, json: true, .. } if src.is_ipv4() && dst.is_ipv6()),
+                &["trace", "10.1.0.1", "fd00::1", "--json", "--healthz-port=7"],
+                |c| matches!(c, Command::Trace { typed: false, src, dst, port: Some(7), json: true, .. } if src.is_ipv4() && dst.is_ipv6()),
             ),
             (&["verify", "--store=file:/x"], |c| matches!(c, Command::Verify { typed: false, .. })),
             (&["status"], |c| matches!(c, Command::Status { json: false, .. })),

@@ -74,8 +74,8 @@ pub fn run(command: Command) -> Exit {
         Command::Agent(config) => outcome(blocking(agent::run(config))),
         Command::Plan(config) => outcome(blocking(preview::plan(config))),
         Command::Verify { config, typed, fabric, json } => looked(verify::run(config, typed, fabric, json)),
-        Command::Trace { config, typed, src, dst, json } => {
-            let request = trace::Request { src, dst, json };
+        Command::Trace { config, typed, src, dst, port, json } => {
+            let request = trace::Request { src, dst, port, json };
             looked(trace::run(config, typed, request))
         }
         Command::Cleanup { config, firewall_only } => {

@@ -2,28 +2,40 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
-use serde_json::json;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::time::timeout;
+use twill_backends::family::{Family, PerFamily};
 use twill_backends::lease::LeaseKey;
 
 use super::preview::survey;
-use super::{Failure, running};
+use super::{Failure, fleet, running};
 use crate::agent::socket::{Ask, ask};
-use crate::agent::status::{Status, VERSION};
+use crate::agent::status::{PeerStatus, ProbeStatus, Status, VERSION};
 use crate::agent::survey::Survey;
+use crate::catalogue::refusal::Refusal;
 use crate::cli::{Exit, Stream};
 use crate::config::{Config, Site};
 use crate::kernel::Kernel;
 use crate::kernel::facts::HostFacts;
 use crate::kernel::netlink::Netlink;
 use crate::telemetry;
-use crate::trace::{Agent, Cause, Firewall, Scene, Trace, Way, questions, trace};
+use crate::trace::{Agent, Asked, Cause, Firewall, Probe, Scene, Trace, Way, others, questions, trace};
+use crate::verify::Deviation;
+use crate::views::hosts::Said;
+
+/// How long this host's agent may take.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What is to be traced, and how it is told.
 #[derive(Debug)]
 pub(super) struct Request {
     pub(super) src: IpAddr,
     pub(super) dst: IpAddr,
+    /// Where other agents serve HTTP, as typed.
+    pub(super) port: Option<u16>,
     pub(super) json: bool,
 }
 
@@ -31,19 +43,22 @@ pub(super) struct Request {
 pub(super) async fn run(config: Config, typed: bool, request: Request) -> Result<Exit, Failure> {
     telemetry::warnings_to_stderr(config.verbosity);
     let trace = look(&running::or_typed(typed, config), &request).await?;
-    let code = trace.answer().code();
+    let answer = trace.answer();
+    let (exit, code) = (answer.code(), answer.cause().map(|cause| &cause.code));
     let text = if request.json {
-        format!("{}\n", json!({ "version": VERSION, "exit": code, "mtu": trace.mtu(), "trace": trace }))
+        let said =
+            json!({ "version": VERSION, "exit": exit, "code": code, "mtu": trace.mtu(), "trace": trace });
+        format!("{said}\n")
     } else {
         trace.to_string()
     };
-    Ok(Exit { text, stream: Stream::Stdout, code })
+    Ok(Exit { text, stream: Stream::Stdout, code: exit })
 }
 
 async fn look(config: &Config, request: &Request) -> Result<Trace, Failure> {
     let survey = survey(config).await?;
-    let (facts, ways) = ways(&survey, request).await?;
-    let agents = own_agent(&config.site, &survey).await.into_iter().collect();
+    let (looked, agents) = tokio::join!(ways(&survey, request), agents(config, &survey, request));
+    let (facts, ways) = looked?;
     let Survey { plan, leases, observed, rules, shut_out, drops, .. } = &survey;
     let firewall = Firewall { rules, shut_out, drops };
     let scene = Scene { plan, leases, observed, facts: &facts, ways, firewall, agents };
@@ -68,24 +83,85 @@ async fn ways(survey: &Survey, request: &Request) -> Result<(HostFacts, BTreeMap
     Ok((facts, ways))
 }
 
-/// What this host's agent says of itself, if packets need it.
-async fn own_agent(site: &Site, survey: &Survey) -> Option<(LeaseKey, Agent)> {
-    survey.plan.tunnels().next()?;
-    let answer = ask(&site.socket(), Ask::Status).await.ok()?;
-    let status: Status = serde_json::from_value(answer).ok()?;
-    Some((survey.plan.own().key.clone(), agent(&status)))
+/// What the agents of this host and of both ends say; those that there is no port for are not asked.
+async fn agents(config: &Config, survey: &Survey, request: &Request) -> BTreeMap<LeaseKey, Asked> {
+    let own = &survey.plan.own().key;
+    let ours = others(&survey.leases, own, request.src, request.dst);
+    let ours = ours.into_iter().filter(|lease| lease.attrs.node_id.is_some());
+    let theirs = async {
+        match fleet::port(request.port, &config.site) {
+            Some(port) => fleet::ask(ours, port).await,
+            None => BTreeMap::new(),
+        }
+    };
+    let (here, said) = tokio::join!(own_agent(&config.site), theirs);
+    let said = said.into_iter().filter_map(|(key, said)| Some((LeaseKey::new(key), asked(said)?)));
+    said.chain([(own.clone(), here)]).collect()
 }
 
-fn agent(status: &Status) -> Agent {
+async fn own_agent(site: &Site) -> Asked {
+    let entry = Refusal::NoAgent.entry();
+    let silent = |why| Asked::Silent(Cause::new(entry, why, entry.next));
+    match timeout(PATIENCE, ask(&site.socket(), Ask::Status)).await {
+        Ok(Ok(status)) => says(&status).unwrap_or_else(silent),
+        Ok(Err(error)) => silent(error.to_string()),
+        Err(_) => silent("no answer in time".to_owned()),
+    }
+}
+
+fn asked(said: Said) -> Option<Asked> {
+    let silent = |cause, next| Asked::Silent(Cause::new(Deviation::HostSilent.entry(), cause, next));
+    match said {
+        Said::Status(status) => {
+            Some(says(&status).unwrap_or_else(|why| silent(why, "upgrade it".to_owned())))
+        }
+        Said::Silent(cause, next) => Some(silent(cause, next)),
+        Said::Unasked => None,
+    }
+}
+
+/// What a status says; if it is none, why.
+fn says(status: &Value) -> Result<Asked, String> {
+    let status =
+        Status::deserialize(status).map_err(|error| format!("its status cannot be read: {error}"))?;
     let datapath = status.network.as_ref().and_then(|network| network.datapath.as_ref());
     let tunnels = datapath.iter().flat_map(|datapath| &datapath.tunnels);
-    let fault = status.faults.first();
-    Agent {
+    let fault = status.faults.first().map(|fault| Cause {
+        code: fault.code.clone().into(),
+        cause: format!("{}: {}", fault.subject, fault.cause),
+        next: fault.next.clone(),
+    });
+    Ok(Asked::Says(Agent {
         state: status.state.to_string(),
-        fault: fault.map(|fault| Cause {
-            cause: format!("{}: {}", fault.code, fault.cause),
-            next: fault.next.clone(),
-        }),
+        fault,
+        settled: status.reconcile.converged,
         serves: tunnels.map(|tunnel| tunnel.device.clone()).collect(),
+        peers: status.peers.iter().map(|peer| (LeaseKey::new(peer.key.clone()), probes(peer))).collect(),
+    }))
+}
+
+/// What an agent measured of a peer in each family.
+fn probes(peer: &PeerStatus) -> PerFamily<Probe> {
+    let mut found = PerFamily::NONE;
+    let Some(measured) = &peer.probe else { return found };
+    for family in Family::ALL {
+        // One that answers no probes is told without families.
+        let unknown = measured.families.is_empty().then(|| Probe::unknown(&*measured.cause));
+        found.set(family, probe(measured, &family.to_string().to_lowercase()).or(unknown));
     }
+    found
+}
+
+fn probe(measured: &ProbeStatus, family: &str) -> Option<Probe> {
+    let found = measured.families.iter().find(|found| found.family == family)?;
+    let ways = || measured.ways.iter().filter(|way| way.family == family);
+    Some(Probe {
+        verdict: found.verdict,
+        cause: found.cause.clone(),
+        since: Some(Duration::from_secs(found.since_s)),
+        rtt: ways().find_map(|way| way.rtt_p50_us).map(Duration::from_micros),
+        age: ways().find_map(|way| way.answer_age_ms).map(Duration::from_millis),
+        mtu: ways().any(|way| way.mtu.is_some()).then_some(found.mtu),
+        wanted: found.mtu_wanted,
+    })
 }

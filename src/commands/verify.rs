@@ -13,7 +13,7 @@ use crate::agent::survey::Survey;
 use crate::cli::{Exit, Fabric, Stream};
 use crate::config::Config;
 use crate::telemetry;
-use crate::verify::{Other, Outcome, Report, differences};
+use crate::verify::{Deviation, Other, Outcome, Report, differences};
 use crate::views::hosts::{Said, differences as differences_there};
 
 /// Names each difference. Exit 0 is none, 1 some, 2 a host could not be looked at.
@@ -37,8 +37,12 @@ pub(super) async fn run(
         u8::from(!report.is_same() || others.iter().any(|other| other.outcome == Outcome::Differs))
     };
     let text = if json {
+        let theirs = others.iter().flat_map(|other| &other.words).map(|(code, _)| code.clone());
+        let codes: BTreeSet<String> = report.codes().into_iter().chain(theirs).collect();
         let same = code == 0;
-        format!("{}\n", json!({ "version": VERSION, "same": same, "host": report, "others": others }))
+        let said =
+            json!({ "version": VERSION, "same": same, "codes": codes, "host": report, "others": others });
+        format!("{said}\n")
     } else {
         others.iter().fold(report.to_string(), |text, other| text + &other.to_string())
     };
@@ -54,6 +58,7 @@ async fn others(survey: &Survey, port: Option<u16>) -> Result<Vec<Other>, Failur
     let leases: Vec<&Lease> = survey.leases.iter().filter(|lease| lease.key != *own).collect();
     let said = fleet::ask(leases.iter().copied(), port).await;
     let keys: BTreeSet<String> = survey.leases.iter().map(|lease| lease.key.to_string()).collect();
+    let silent = |why| (Outcome::Silent, vec![(Deviation::HostSilent.to_string(), why)]);
     let other = |lease: &&Lease| {
         let key = lease.key.to_string();
         let (outcome, words) = match said.get(&key) {
@@ -61,11 +66,10 @@ async fn others(survey: &Survey, port: Option<u16>) -> Result<Vec<Other>, Failur
                 let words = differences_there(status, &keys);
                 (if words.is_empty() { Outcome::Same } else { Outcome::Differs }, words)
             }
-            Some(Said::Silent(cause, next)) => (Outcome::Silent, vec![format!("{cause}; next: {next}")]),
-            Some(Said::Unasked) | None => (
-                Outcome::Silent,
-                vec!["its lease has no public address; next: see twill lease list".to_owned()],
-            ),
+            Some(Said::Silent(cause, next)) => silent(format!("{cause}; next: {next}")),
+            Some(Said::Unasked) | None => {
+                silent("its lease has no public address; next: see twill lease list".to_owned())
+            }
         };
         Other { key, outcome, words }
     };

@@ -1,7 +1,11 @@
 //! One hop, and what a chain of them amounts to.
 
+use std::borrow::Cow;
+use std::fmt;
+
 use serde::Serialize;
-use twill_backends::lease::Lease;
+use twill_backends::code::Entry;
+use twill_backends::lease::LeaseKey;
 
 use super::Trace;
 
@@ -40,6 +44,8 @@ pub enum Verdict {
 /// Why not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Cause {
+    /// What kind: stable, for scripts, and explained by `twill explain`.
+    pub code: Cow<'static, str>,
     /// The cause.
     pub cause: String,
     /// What to do about it.
@@ -65,8 +71,8 @@ impl Hop {
     }
 
     /// A hop on another host.
-    pub(super) fn at(lease: &Lease, what: impl Into<String>) -> Self {
-        Self { host: lease.key.to_string(), verdict: Verdict::Told, ..Self::here(what) }
+    pub(super) fn at(lease: &LeaseKey, what: impl Into<String>) -> Self {
+        Self { host: lease.to_string(), verdict: Verdict::Told, ..Self::here(what) }
     }
 
     pub(super) fn wants(self, wanted: impl Into<String>) -> Self {
@@ -85,12 +91,34 @@ impl Hop {
         Self { verdict: Verdict::Told, ..self.wants(wanted) }
     }
 
-    pub(super) fn differs(self, cause: impl Into<String>, next: impl Into<String>) -> Self {
-        Self { verdict: Verdict::Differs(Cause { cause: cause.into(), next: next.into() }), ..self }
+    /// It is as found, and was seen, by whoever it is.
+    pub(super) fn passes(self, found: impl Into<String>) -> Self {
+        Self { verdict: Verdict::Passes, ..self.finds(found) }
     }
 
-    pub(super) fn stops(self, cause: impl Into<String>, next: impl Into<String>) -> Self {
-        Self { verdict: Verdict::Stops(Cause { cause: cause.into(), next: next.into() }), ..self }
+    pub(super) fn differs(self, code: Entry, cause: impl Into<String>, next: impl Into<String>) -> Self {
+        self.because(Cause::new(code, cause, next))
+    }
+
+    pub(super) fn because(self, cause: Cause) -> Self {
+        Self { verdict: Verdict::Differs(cause), ..self }
+    }
+
+    pub(super) fn stops(self, code: Entry, cause: impl Into<String>, next: impl Into<String>) -> Self {
+        Self { verdict: Verdict::Stops(Cause::new(code, cause, next)), ..self }
+    }
+}
+
+impl Cause {
+    /// One of this kind.
+    pub fn new(code: Entry, cause: impl Into<String>, next: impl Into<String>) -> Self {
+        Self { code: code.code.into(), cause: cause.into(), next: next.into() }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}; next: {}", self.code, self.cause, self.next)
     }
 }
 
@@ -119,7 +147,16 @@ impl Trace {
     }
 }
 
-impl Answer<'_> {
+impl<'t> Answer<'t> {
+    /// Why not, or not quite.
+    #[must_use]
+    pub const fn cause(&self) -> Option<&'t Cause> {
+        match self {
+            Self::Through => None,
+            Self::But(_, _, cause) | Self::Stops(_, _, cause) => Some(cause),
+        }
+    }
+
     /// The exit code that says it.
     #[must_use]
     pub const fn code(&self) -> u8 {

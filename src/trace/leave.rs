@@ -4,6 +4,7 @@
 
 use twill_backends::diff::Op;
 use twill_backends::family::Family;
+use twill_backends::fault::Code;
 use twill_backends::guard::Sender;
 use twill_backends::host::Fact;
 use twill_backends::lease::Lease;
@@ -11,16 +12,17 @@ use twill_backends::mac::Mac;
 use twill_backends::state::{Fdb, Link, LinkKind, LinkName, NeighKey, PeerState, Route, RouteKey};
 use twill_backends::vxlan;
 
-use super::{Hop, Walk, Way};
-use crate::verify::words;
+use super::{Asked, Hitch, Hop, Walk, Way};
+use crate::catalogue::refusal::Refusal;
+use crate::verify::{self, Deviation, words};
 
 /// What an agent that runs does about a difference, and where it says why it cannot.
 const AGENT: &str = "or see why the agent does not (twill status)";
 
 impl<'a> Walk<'a> {
-    /// To a peer's pod.
-    pub(super) fn reach_peer(&mut self, lease: &'a Lease) {
-        let Some(state) = self.peer(lease) else { return };
+    /// To a peer's pod, as far as the underlay. Returns whether this host knows a way to it.
+    pub(super) fn reach_peer(&mut self, lease: &'a Lease) -> bool {
+        let Some(state) = self.peer(lease) else { return false };
         if let Some(fdb) = state.fdb {
             self.device(fdb.dev);
         }
@@ -37,11 +39,11 @@ impl<'a> Walk<'a> {
         };
         let (Some(to), device) = (Sender::of(&state).map(|peer| peer.addr), state.fdb.map(|fdb| fdb.dev))
         else {
-            return;
+            return false;
         };
         self.underlay(to, overhead, device);
         self.guard(&state);
-        self.taken_by(lease, super::place::Side::Pod);
+        true
     }
 
     /// What the peer adds to this host; if nothing, why.
@@ -51,14 +53,15 @@ impl<'a> Walk<'a> {
         let hop = Hop::here(format!("lease {}", lease.key));
         let Some(end) = lease.endpoints().find(|end| end.family == family) else {
             let cause = format!("it has no public {family} address, so that no host knows a way to it");
-            self.hops.push(hop.stops(cause, "restart the agent of that host with an address of this family"));
+            let next = "restart the agent of that host with an address of this family";
+            self.hops.push(hop.stops(Code::IncompleteLease.entry(), cause, next));
             return None;
         };
         let state = match plan.backend().peer(plan.host(), plan.own(), end, &Fact::default()) {
             Ok(state) => state,
             Err(fault) => {
                 let (cause, next) = fault.cause_and_next();
-                self.hops.push(hop.stops(cause, next));
+                self.hops.push(hop.stops(fault.code.entry(), cause, next));
                 return None;
             }
         };
@@ -66,7 +69,8 @@ impl<'a> Walk<'a> {
             let fault = plan.faults().find(|fault| fault.subject == lease.key.as_str());
             let (cause, next) =
                 fault.map_or(("it is left out", "see twill status"), |fault| fault.cause_and_next());
-            self.hops.push(hop.stops(cause, next));
+            let code = fault.map_or(Code::IncompleteLease, |fault| fault.code);
+            self.hops.push(hop.stops(code.entry(), cause, next));
             return None;
         };
         Some(PeerState { route: (state.route.0, *route), ..state })
@@ -77,8 +81,11 @@ impl<'a> Walk<'a> {
         let Some(want) = self.scene.plan.want().links.get(&name) else { return };
         let hop = Hop::here(format!("device {name}"));
         let fix = Op::SetLink(name, want.clone()).to_string();
-        self.hops.push(match self.scene.observed.net.links.get(&name) {
+        let have = self.scene.observed.net.links.get(&name);
+        let entry = verify::device(want, have);
+        self.hops.push(match have {
             None => hop.wants(words::device(want)).finds("nothing").stops(
+                entry,
                 "the device is missing, and with it all entries on it",
                 "start the agent, which makes it: twill agent",
             ),
@@ -88,7 +95,7 @@ impl<'a> Walk<'a> {
                 let cause = format!("{name} has {found}, and {wanted} is wanted");
                 let hop = hop.wants(wanted).finds(found).carries(Some(have.mtu));
                 let next = format!("{fix}, {AGENT}");
-                if deaf(want, have) { hop.stops(cause, next) } else { hop.differs(cause, next) }
+                if deaf(want, have) { hop.stops(entry, cause, next) } else { hop.differs(entry, cause, next) }
             }
         });
         if want.kind == LinkKind::Tap {
@@ -101,17 +108,18 @@ impl<'a> Walk<'a> {
         let hop = Hop::here("datapath").wants(format!("the agent carries the frames of {name}"));
         let next = "start it (twill agent), or see twill status";
         self.hops.push(match self.scene.agents.get(&self.scene.plan.own().key) {
-            None => hop
-                .finds("it does not answer")
-                .stops("the agent carries the frames, and does not answer", next),
-            Some(agent) if agent.serves.contains(name.as_str()) => hop.finds("it does"),
-            Some(_) => {
-                hop.finds("it does not").stops(format!("the agent does not carry the frames of {name}"), next)
+            None | Some(Asked::Silent(_)) => {
+                let cause = "the agent carries the frames, and does not answer";
+                hop.finds("it does not answer").stops(Refusal::NoAgent.entry(), cause, next)
+            }
+            Some(Asked::Says(agent)) if agent.serves.contains(name.as_str()) => hop.finds("it does"),
+            Some(Asked::Says(_)) => {
+                let cause = format!("the agent does not carry the frames of {name}");
+                hop.finds("it does not").stops(Code::DatapathFailed.entry(), cause, next)
             }
         });
     }
 
-    /// The way to the peer's subnet, and whether it is the one the kernel takes.
     fn route(&mut self, key: &RouteKey, want: &Route) {
         let have = self.scene.observed.net.routes.get(key);
         let taken = match self.way(self.dst) {
@@ -136,22 +144,29 @@ impl<'a> Walk<'a> {
                     foreign.unwrap_or_else(|| "a rule or a route of another table (ip rule)".to_owned());
                 let next =
                     format!("delete what goes first; ip route get {} shows what the kernel does", self.dst);
-                hop.finds(other.clone()).stops(format!("{would}: {other} goes first"), next)
+                let cause = format!("{would}: {other} goes first");
+                hop.finds(other).stops(Code::ForeignRoute.entry(), cause, next)
             }
             Some(have) if as_wanted => {
                 let (found, wanted) = (words::route(have), words::route(want));
-                hop.finds(&*found).differs(format!("the route reads {found}, and {wanted} is wanted"), fix)
+                let cause = format!("the route reads {found}, and {wanted} is wanted");
+                hop.finds(found).differs(Deviation::RouteDiffers.entry(), cause, fix)
             }
             Some(have) => {
                 let found = words::route(have);
-                hop.finds(&*found).stops(format!("the route leads elsewhere: {found}"), fix)
+                let cause = format!("the route leads elsewhere: {found}");
+                hop.finds(found).stops(Deviation::RouteDiffers.entry(), cause, fix)
             }
             None if as_wanted => {
                 let other = foreign.unwrap_or_default();
                 let next = format!("ip route del {other}, so that the agent can make its own");
-                hop.finds(&*other).differs(format!("the route is somebody else's: {other}"), next)
+                let cause = format!("the route is somebody else's: {other}");
+                hop.finds(other).differs(Code::ForeignRoute.entry(), cause, next)
             }
-            None => hop.finds("nothing").carries(None).stops(format!("the route is missing; {would}"), fix),
+            None => {
+                let cause = format!("the route is missing; {would}");
+                hop.finds("nothing").carries(None).stops(Deviation::RouteMissing.entry(), cause, fix)
+            }
         });
     }
 
@@ -170,9 +185,13 @@ impl<'a> Walk<'a> {
         let fix = format!("{}, {AGENT}", Op::SetNeigh(key, want));
         self.hops.push(match have {
             Some(have) if *have == want => hop,
-            Some(_) => hop.stops(format!("frames go to {found}, which is not the peer's device"), fix),
+            Some(_) => {
+                let cause = format!("frames go to {found}, which is not the peer's device");
+                hop.stops(Deviation::NeighbourDiffers.entry(), cause, fix)
+            }
             None => {
-                hop.stops("the neighbour is missing: the kernel knows no Ethernet address to send to", fix)
+                let cause = "the neighbour is missing: the kernel knows no Ethernet address to send to";
+                hop.stops(Deviation::NeighbourMissing.entry(), cause, fix)
             }
         });
     }
@@ -191,9 +210,10 @@ impl<'a> Walk<'a> {
             hop.finds(format!("to {}", want.dst))
         } else if let Some(other) = other {
             let cause = format!("frames go to {}, which is not the peer", other.dst);
-            hop.finds(format!("to {}", other.dst)).stops(cause, fix)
+            hop.finds(format!("to {}", other.dst)).stops(Deviation::FdbDiffers.entry(), cause, fix)
         } else {
-            hop.finds("nothing").stops("the FDB entry is missing: the device knows no host to send to", fix)
+            let cause = "the FDB entry is missing: the device knows no host to send to";
+            hop.finds("nothing").stops(Deviation::FdbMissing.entry(), cause, fix)
         });
     }
 
@@ -205,10 +225,10 @@ impl<'a> Walk<'a> {
         };
         let hop = Hop::here(format!("guard of UDP {}", guard.rules.port));
         let hop = hop.wants(format!("takes frames from {} with sources in {}", peer.addr, peer.subnet));
-        let table = "see whether the agent runs (twill status); twill verify names every difference";
+        let entry = Hitch::PeerShutOut.entry();
         self.hops.push(if self.scene.firewall.shut_out.iter().any(|one| one.addr() == peer.addr) {
-            hop.finds("it does not")
-                .stops(format!("frames from {} are dropped: the guard lacks it", peer.addr), table)
+            let cause = format!("frames from {} are dropped: the guard lacks it", peer.addr);
+            hop.finds("it does not").stops(entry, cause, entry.next)
         } else {
             hop.finds("it does")
         });

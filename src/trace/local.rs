@@ -3,11 +3,14 @@
 use std::net::IpAddr;
 
 use twill_backends::family::Family;
+use twill_backends::fault::Code;
 use twill_backends::state::LinkName;
 
 use super::place::Side;
-use super::{Hop, Walk, Way};
+use super::{Hitch, Hop, Walk, Way};
+use crate::doctor::sign::Sign;
 use crate::filter::GUARD_TABLE;
+use crate::verify::Deviation;
 
 impl Walk<'_> {
     /// Both ends are on this host.
@@ -53,23 +56,26 @@ impl Walk<'_> {
             self.scene.plan.own().subnets.iter().map(|(_, net)| net.trunc()).find(|net| net.contains(&pod));
         let subnet = subnet.map(|net| net.to_string()).unwrap_or_default();
         let hop = Hop::here(format!("pod {pod}")).wants(format!("behind a device with {subnet}"));
-        let next = "attach a pod, or see what the CNI plugin says: it makes the bridge from subnet.env";
+        let entry = Hitch::PodUnattached.entry();
         self.hops.push(match self.way(pod) {
             Way::Through { dev, .. } if self.is_a_way_out(*dev) => {
                 let cause = format!("no device of this host's pods has {subnet}, so that packets for it would leave through {dev}");
-                hop.finds(format!("dev {dev}")).stops(cause, next)
+                hop.finds(format!("dev {dev}")).stops(entry, cause, entry.next)
             }
             Way::Through { dev, .. } => {
                 let link = self.scene.facts.link(*dev);
                 let hop = hop.finds(format!("dev {dev}")).carries(link.map(|link| link.mtu));
                 match link {
                     Some(link) if !link.running => {
-                        hop.stops(format!("{dev} is down, or nothing is attached to it"), next)
+                        let cause = format!("{dev} is down, or nothing is attached to it");
+                        hop.stops(entry, cause, entry.next)
                     }
                     Some(_) | None => hop,
                 }
             }
-            Way::Nowhere(why) => hop.stops(format!("this host has no way to it: {why}"), next),
+            Way::Nowhere(why) => {
+                hop.stops(entry, format!("this host has no way to it: {why}"), entry.next)
+            }
         });
     }
 
@@ -88,10 +94,8 @@ impl Walk<'_> {
         self.hops.push(if found == "1" {
             hop
         } else {
-            hop.stops(
-                "the kernel does not forward packets",
-                format!("sysctl -w {name}=1, and find out what sets it"),
-            )
+            let next = format!("sysctl -w {name}=1, and find out what sets it");
+            hop.stops(Sign::ForwardingOff.entry(), "the kernel does not forward packets", next)
         });
         self.filtered();
     }
@@ -105,17 +109,21 @@ impl Walk<'_> {
         // A packet meets the guard elsewhere.
         let amiss = firewall.rules.iter().find(|line| !line.contains(GUARD_TABLE) && !line.starts_with('#'));
         self.hops.push(match (drop, amiss) {
-            (Some(drop), _) => hop.finds(format!("policy DROP in {}", drop.chain)).stops(
-                format!(
+            (Some(drop), _) => {
+                let cause = format!(
                     "the chain `{}` drops what is forwarded, whatever a table of ours accepts",
                     drop.chain
-                ),
-                drop.to_string().rsplit_once(": ").map_or_else(String::new, |(_, next)| next.to_owned()),
-            ),
-            (None, Some(line)) => hop.finds(line.clone()).differs(
-                format!("the rules are not as wanted: {line}"),
-                "see whether the agent runs (twill status); twill verify names every difference",
-            ),
+                );
+                let next =
+                    drop.to_string().rsplit_once(": ").map_or_else(String::new, |(_, next)| next.to_owned());
+                let hop = hop.finds(format!("policy DROP in {}", drop.chain));
+                hop.stops(Code::ForwardDropped.entry(), cause, next)
+            }
+            (None, Some(line)) => {
+                let cause = format!("the rules are not as wanted: {line}");
+                let next = "see whether the agent runs (twill status); twill verify names every difference";
+                hop.finds(line.clone()).differs(Deviation::FirewallDiffers.entry(), cause, next)
+            }
             (None, None) => hop.finds(wanted),
         });
     }

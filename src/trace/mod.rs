@@ -1,28 +1,34 @@
 //! The hops a packet takes between two addresses of a fabric, as far as one host can tell: what is on this host is
-//! compared with what its kernel has, what is on others is told from their leases. Pure.
+//! compared with what its kernel has, what is on others is told from their leases, and by their agents where these were
+//! asked. What the agents measured says whether packets arrive. Pure.
 //!
 //! ```text
-//! pod --bridge--> forwarding, firewall --route--> neighbour --> FDB --> tunnel device --> underlay --> the peer
+//! pod --bridge--> forwarding, firewall --route--> neighbour --> FDB --> tunnel device --> underlay --> probe --> the peer
 //! ```
 
+mod code;
 mod hop;
 mod leave;
 mod local;
 mod peer;
 mod place;
+mod probe;
 mod text;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use serde::Serialize;
+use twill_backends::family::PerFamily;
 use twill_backends::guard::Element;
 use twill_backends::lease::{Lease, LeaseKey};
 use twill_backends::plan::Plan;
 use twill_backends::state::LinkName;
 
+pub use code::Hitch;
 pub use hop::{Answer, Cause, Hop, Verdict};
-pub use place::questions;
+pub use place::{others, questions};
+pub use probe::Probe;
 
 use crate::filter::PolicyDrop;
 use crate::kernel::Observed;
@@ -44,8 +50,8 @@ pub struct Scene<'a> {
     pub ways: BTreeMap<IpAddr, Way>,
     /// Its firewall.
     pub firewall: Firewall<'a>,
-    /// What agents say of themselves, those that were asked and answered.
-    pub agents: BTreeMap<LeaseKey, Agent>,
+    /// The agents that were asked, this host's among them.
+    pub agents: BTreeMap<LeaseKey, Asked>,
 }
 
 /// How a kernel sends to an address.
@@ -75,15 +81,28 @@ pub struct Firewall<'a> {
     pub drops: &'a [PolicyDrop],
 }
 
-/// What an agent says of itself.
+/// What came of asking an agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Asked {
+    /// It answered.
+    Says(Agent),
+    /// It did not.
+    Silent(Cause),
+}
+
+/// What an agent says of itself, and of others.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Agent {
     /// Its state in one word.
     pub state: String,
     /// Its first fault, if it has any.
     pub fault: Option<Cause>,
+    /// Whether its kernel is as it wants it.
+    pub settled: bool,
     /// The devices whose frames it carries itself.
     pub serves: BTreeSet<String>,
+    /// The other hosts that it knows, with what it measured of each.
+    pub peers: BTreeMap<LeaseKey, PerFamily<Probe>>,
 }
 
 /// The hops between two addresses.
@@ -112,14 +131,16 @@ pub fn trace(scene: &Scene<'_>, src: IpAddr, dst: IpAddr) -> Trace {
     if src.is_ipv4() == dst.is_ipv4() {
         walk.walk(&place(scene, src), &place(scene, dst));
     } else {
-        let next = "give two addresses of one family";
-        walk.hops.push(Hop::here("addresses").stops("one is of IPv4 and the other of IPv6", next));
+        let entry = Hitch::MixedFamilies.entry();
+        let hop = Hop::here("addresses");
+        walk.hops.push(hop.stops(entry, "one is of IPv4 and the other of IPv6", entry.next));
     }
     Trace { src, dst, hops: walk.hops }
 }
 
 impl<'a> Walk<'a> {
     fn walk(&mut self, from: &Place<'a>, to: &Place<'a>) {
+        let own = &self.scene.plan.own().key;
         if let Place::Free(network) = from {
             return self.without_lease(self.src, network);
         }
@@ -131,11 +152,22 @@ impl<'a> Walk<'a> {
             }
             (Place::There(lease, side), Place::Here(other)) => {
                 self.sent_by(lease, *side);
-                self.arrive(lease, *other);
+                self.probed(&lease.key, own, *other);
+                if *other == Side::Pod {
+                    self.arrive(lease);
+                }
+                self.probed(own, &lease.key, *other);
+                self.enter(*other);
             }
             (Place::There(lease, _), Place::There(other, _)) if lease.key == other.key => {
-                self.hops.push(Hop::at(lease, "pods").told("both addresses are on this host"));
+                self.hops.push(Hop::at(&lease.key, "pods").told("both addresses are on this host"));
                 self.said(lease);
+            }
+            (Place::There(lease, side), Place::There(other, end)) => {
+                self.sent_by(lease, *side);
+                self.probed(&lease.key, &other.key, *end);
+                self.taken_by(other, *end);
+                self.probed(&other.key, &lease.key, *end);
             }
             (Place::There(lease, side), to) => {
                 self.sent_by(lease, *side);
@@ -153,8 +185,21 @@ impl<'a> Walk<'a> {
     /// What leaves this host.
     fn go(&mut self, to: &Place<'a>) {
         match to {
-            Place::There(lease, Side::Pod) => self.reach_peer(lease),
-            Place::There(..) | Place::Outside => self.underlay(self.dst, 0, None),
+            Place::There(lease, side) => {
+                if *side == Side::Pod {
+                    if !self.reach_peer(lease) {
+                        return;
+                    }
+                    self.known_to_peers();
+                } else {
+                    self.underlay(self.dst, 0, None);
+                }
+                let own = &self.scene.plan.own().key;
+                self.probed(own, &lease.key, *side);
+                self.taken_by(lease, *side);
+                self.probed(&lease.key, own, *side);
+            }
+            Place::Outside => self.underlay(self.dst, 0, None),
             Place::Free(network) => self.without_lease(self.dst, network),
             Place::Here(side) => self.enter(*side),
         }
@@ -176,8 +221,8 @@ impl<'a> Walk<'a> {
 
     fn without_lease(&mut self, addr: IpAddr, network: &ipnet::IpNet) {
         let cause = format!("no host has a lease with {addr}, though it is in {network}");
-        let next = "see twill lease list; the agent of the host that should have it may not run";
-        self.hops.push(Hop::here(format!("lease of {addr}")).stops(cause, next));
+        let entry = Hitch::NoHost.entry();
+        self.hops.push(Hop::here(format!("lease of {addr}")).stops(entry, cause, entry.next));
     }
 }
 

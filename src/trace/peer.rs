@@ -1,13 +1,15 @@
-//! The underlay, and what is on other hosts: told from their leases, and by their agents where these were asked.
+//! The underlay, and what is on other hosts, told from their leases.
 
 use std::net::IpAddr;
 
 use twill_backends::family::Family;
+use twill_backends::fault::Code;
 use twill_backends::lease::Lease;
 use twill_backends::state::LinkName;
 
 use super::place::Side;
-use super::{Cause, Hop, Walk, Way};
+use super::{Hitch, Hop, Walk, Way};
+use crate::doctor::sign::Sign;
 
 impl<'a> Walk<'a> {
     /// How this host's packets reach an address outside of the fabric. `overhead`: what the tunnel `device` adds to each.
@@ -16,9 +18,8 @@ impl<'a> Walk<'a> {
         let (dev, via, known) = match self.way(to) {
             Way::Through { dev, via, mtu } => (*dev, *via, *mtu),
             Way::Nowhere(why) => {
-                let next =
-                    "bring the underlay up, and give it a route: ip route get shows what the kernel does";
-                self.hops.push(hop.stops(format!("this host has no way to {to}: {why}"), next));
+                let (entry, cause) = (Hitch::NoWay.entry(), format!("this host has no way to {to}: {why}"));
+                self.hops.push(hop.stops(entry, cause, entry.next));
                 return;
             }
         };
@@ -27,8 +28,8 @@ impl<'a> Walk<'a> {
         let mtu = known.or(link.map(|link| link.mtu)).map(|mtu| mtu.saturating_sub(overhead));
         let hop = hop.finds(format!("dev {dev}{via}")).carries(mtu);
         if link.is_some_and(|link| !link.running) {
-            self.hops
-                .push(hop.stops(format!("{dev} is down or has no carrier"), format!("ip link set {dev} up")));
+            let (cause, next) = (format!("{dev} is down or has no carrier"), format!("ip link set {dev} up"));
+            self.hops.push(hop.stops(Hitch::NoWay.entry(), cause, next));
             return;
         }
         let tunnel = device.and_then(|device| self.scene.plan.want().links.get(&device)).map(|link| link.mtu);
@@ -37,7 +38,8 @@ impl<'a> Walk<'a> {
                 let cause = format!(
                     "{dev} carries packets of {mtu} bytes inside the tunnel, whose device takes {tunnel}"
                 );
-                hop.differs(cause, "set the MTU of the underlay back, or Backend.MTU to what it carries")
+                let next = "set the MTU of the underlay back, or Backend.MTU to what it carries";
+                hop.differs(Code::PathMtu.entry(), cause, next)
             }
             _ => hop,
         });
@@ -45,13 +47,12 @@ impl<'a> Walk<'a> {
 
     /// What a peer does with what this host or another one sends it.
     pub(super) fn taken_by(&mut self, lease: &'a Lease, side: Side) {
-        self.known_to_peers();
         if side == Side::Pod {
             let kind = lease.attrs.backend_type.as_deref().unwrap_or("its backend");
             let public = lease.attrs.public(Family::of(&self.dst));
             let at = public.map(|addr| format!(" at {addr}")).unwrap_or_default();
             self.hops.push(
-                Hop::at(lease, format!("pod {}", self.dst))
+                Hop::at(&lease.key, format!("pod {}", self.dst))
                     .told(format!("taken from {kind}{at}, to the bridge")),
             );
         }
@@ -61,14 +62,15 @@ impl<'a> Walk<'a> {
     /// What another host does with what is sent from it.
     pub(super) fn sent_by(&mut self, lease: &'a Lease, side: Side) {
         let what = if side == Side::Pod { "pod" } else { "address" };
-        self.hops.push(Hop::at(lease, format!("{what} {}", self.src)).told("on this host"));
+        self.hops.push(Hop::at(&lease.key, format!("{what} {}", self.src)).told("on this host"));
         let kind = lease.attrs.backend_type.as_deref().unwrap_or("its backend");
-        self.hops.push(Hop::at(lease, format!("way to {}", self.dst)).told(format!("a route of {kind}")));
+        self.hops
+            .push(Hop::at(&lease.key, format!("way to {}", self.dst)).told(format!("a route of {kind}")));
         self.said(lease);
     }
 
-    /// What a peer sent comes to this host.
-    pub(super) fn arrive(&mut self, lease: &'a Lease, side: Side) {
+    /// What a peer sent through the tunnel comes to this host.
+    pub(super) fn arrive(&mut self, lease: &'a Lease) {
         self.known_to_peers();
         // The way of replies tells by which device the packets come.
         let back = Walk { scene: self.scene, src: self.dst, dst: self.src, hops: Vec::new() }.peer_of(lease);
@@ -81,7 +83,6 @@ impl<'a> Walk<'a> {
             }
             Err(hops) => self.hops.extend(hops),
         }
-        self.enter(side);
     }
 
     fn peer_of(mut self, lease: &Lease) -> Result<twill_backends::state::PeerState, Vec<Hop>> {
@@ -89,41 +90,33 @@ impl<'a> Walk<'a> {
     }
 
     /// Whether peers know this host as it is.
-    fn known_to_peers(&mut self) {
+    pub(super) fn known_to_peers(&mut self) {
         let plan = self.scene.plan;
         let family = Family::of(&self.dst);
         let Some(address) = plan.host().addrs.get(family) else { return };
         let hop = Hop::here("own lease").wants(format!("peers know this host at {}", address.public));
-        let next = "see twill status: the agent publishes what changed once the store answers";
+        let outdated = Hitch::LeaseOutdated.entry();
+        let next = outdated.next;
         let own = self.scene.leases.iter().find(|lease| lease.key == plan.own().key);
         let wanted = plan.backend().attrs(plan.host());
         self.hops.push(match own {
-            None => hop
-                .finds("no lease")
-                .stops("the store has no lease of this host, so that peers know no way back", next),
+            None => {
+                let cause = "the store has no lease of this host, so that peers know no way back";
+                hop.finds("no lease").stops(Sign::NoLease.entry(), cause, next)
+            }
             Some(own) if own.attrs.public(family) != Some(address.public) => {
                 let found = own.attrs.public(family).map_or("no address".to_owned(), |addr| addr.to_string());
-                hop.finds(&*found)
-                    .stops(format!("its lease says {found}, and packets come from {}", address.public), next)
+                let cause = format!("its lease says {found}, and packets come from {}", address.public);
+                hop.finds(found).stops(outdated, cause, next)
             }
             Some(own) if wanted.data(family).is_some_and(|wanted| own.attrs.data(family) != Some(wanted)) => {
                 let text =
                     |data: Option<&serde_json::Value>| data.map(ToString::to_string).unwrap_or_default();
                 let (found, wanted) = (text(own.attrs.data(family)), text(wanted.data(family)));
-                hop.finds(&*found)
-                    .differs(format!("its lease says {found}, and the device has {wanted}"), next)
+                let cause = format!("its lease says {found}, and the device has {wanted}");
+                hop.finds(found).differs(outdated, cause, next)
             }
             Some(_) => hop.finds(format!("they do, at {}", address.public)),
-        });
-    }
-
-    /// What a host's agent says of it, if it was asked.
-    pub(super) fn said(&mut self, lease: &Lease) {
-        let Some(agent) = self.scene.agents.get(&lease.key) else { return };
-        let hop = Hop::at(lease, "agent").wants("ok").finds(&*agent.state);
-        self.hops.push(match &agent.fault {
-            Some(Cause { cause, next }) => hop.differs(cause, next),
-            None => hop,
         });
     }
 }

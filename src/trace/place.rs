@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use twill_backends::family::Family;
-use twill_backends::lease::Lease;
+use twill_backends::lease::{Lease, LeaseKey};
 
 use super::Scene;
 
@@ -37,6 +37,16 @@ pub fn questions(leases: &[Lease], src: IpAddr, dst: IpAddr) -> BTreeSet<IpAddr>
     let publics =
         [src, dst].map(|addr| leases.iter().find(|lease| has(lease, addr))?.attrs.public(Family::of(&addr)));
     [src, dst].into_iter().chain(publics.into_iter().flatten()).collect()
+}
+
+/// The other hosts at which the ends are, whose agents know more of it.
+#[must_use]
+pub fn others<'a>(leases: &'a [Lease], own: &LeaseKey, src: IpAddr, dst: IpAddr) -> Vec<&'a Lease> {
+    let ends = |lease: &&Lease| {
+        let at = |addr: IpAddr| has(lease, addr) || lease.attrs.public(Family::of(&addr)) == Some(addr);
+        lease.key != *own && (at(src) || at(dst))
+    };
+    leases.iter().filter(ends).collect()
 }
 
 pub(super) fn place<'a>(scene: &Scene<'a>, addr: IpAddr) -> Place<'a> {

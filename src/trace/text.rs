@@ -14,8 +14,7 @@ impl fmt::Display for Trace {
         }
         write!(f, "\n{table}")?;
         if self.hops.iter().any(|hop| hop.verdict == Verdict::Told) {
-            let told =
-                "told: on another host; known from its lease, not seen. twill trace on that host sees it.";
+            let told = "told: not seen; known from a lease alone, or not at all. twill trace on that host sees more.";
             writeln!(f, "\n{}", paint(FAINT, told))?;
         }
         Ok(())
@@ -39,21 +38,17 @@ impl Trace {
             }
             Answer::But(at, hop, why) => writeln!(
                 f,
-                "{}, but hop {at} ({}, {}) is not as wanted: {}; next: {}",
+                "{}, but hop {at} ({}, {}) is not as wanted: {why}",
                 paint(WARNING, "goes through"),
                 hop.host,
-                hop.what,
-                why.cause,
-                why.next
+                hop.what
             ),
             Answer::Stops(at, hop, why) => writeln!(
                 f,
-                "{} ({}, {}): {}; next: {}",
+                "{} ({}, {}): {why}",
                 paint(BAD, format!("stops at hop {at}")),
                 hop.host,
-                hop.what,
-                why.cause,
-                why.next
+                hop.what
             ),
         }
     }

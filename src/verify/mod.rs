@@ -1,5 +1,6 @@
 //! Where a host differs from what its leases want of it, in words. Pure.
 
+mod code;
 mod report;
 pub mod words;
 
@@ -14,11 +15,14 @@ use twill_backends::family::Family;
 use twill_backends::lease::Lease;
 use twill_backends::state::{LinkName, NetState};
 
+pub use code::{Deviation, device};
 pub use report::{Other, Outcome, Report};
 
 /// One entry that is not as wanted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Difference {
+    /// How it differs: stable, for scripts.
+    pub code: &'static str,
     /// Which entry: `route 10.244.2.0/24`.
     pub entry: String,
     /// The peer it is for, if it is for one.
@@ -65,7 +69,8 @@ pub fn differences(want: &NetState, have: &NetState, leases: &[Lease]) -> Vec<Di
             entry = words::with_what_is_on_it(&entry, *entries);
         }
         let (wanted, found) = words::compared(op, want, have);
-        Difference { entry, peer: peer(op, leases), wanted, found, fix: op.to_string() }
+        let code = code::of(op, want, have).code;
+        Difference { code, entry, peer: peer(op, leases), wanted, found, fix: op.to_string() }
     };
     told.into_iter().map(difference).collect()
 }

@@ -1,10 +1,12 @@
 //! The outcome of looking at one host: what `twill verify` says.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::Serialize;
 
-use super::Difference;
+use super::{Deviation, Difference};
+use crate::doctor::sign::Sign;
 use crate::style::{BAD, GOOD, STRONG, WARNING, paint};
 
 /// One host, compared with what its leases want of it.
@@ -33,8 +35,8 @@ pub struct Other {
     pub key: String,
     /// In one word.
     pub outcome: Outcome,
-    /// What differs, or why it could not be asked.
-    pub words: Vec<String>,
+    /// What differs, or why it could not be asked: code and text.
+    pub words: Vec<(String, String)>,
 }
 
 /// What another host's agent said, in one word.
@@ -57,7 +59,7 @@ impl fmt::Display for Other {
             Outcome::Silent => (WARNING, "could not be asked"),
         };
         writeln!(f, "{}: {}", self.key, paint(style, word))?;
-        self.words.iter().try_for_each(|words| writeln!(f, "  {words}"))
+        self.words.iter().try_for_each(|(code, text)| writeln!(f, "  {code}: {text}"))
     }
 }
 
@@ -71,11 +73,22 @@ impl Report {
             && self.faults.is_empty()
     }
 
+    /// The codes of everything that is not as wanted.
+    #[must_use]
+    pub fn codes(&self) -> BTreeSet<String> {
+        let differences = self.differences.iter().map(|one| one.code.to_owned());
+        let firewall = (!self.firewall.is_empty()).then(|| Deviation::FirewallDiffers.to_string());
+        let lease = self.lease.is_none().then(|| Sign::NoLease.to_string());
+        let faults = self.faults.iter().map(|(code, _)| code.clone());
+        differences.chain(firewall).chain(lease).chain(faults).collect()
+    }
+
     fn heading(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(lease) = &self.lease else {
             return writeln!(
                 f,
-                "this host has no lease; next: start its agent (twill agent), or see twill status"
+                "{}: this host has no lease; next: start its agent (twill agent), or see twill status",
+                Sign::NoLease
             );
         };
         let (count, all) = (self.differences.len(), self.entries);
@@ -103,9 +116,10 @@ impl fmt::Display for Report {
             writeln!(f, "the store does not answer: these are the leases of the agent's last snapshot")?;
         }
         for one in &self.differences {
+            let entry = paint(STRONG, format!("{}: {}", one.code, one.entry));
             match &one.peer {
-                Some(peer) => writeln!(f, "\n{}, for {peer}", paint(STRONG, &*one.entry))?,
-                None => writeln!(f, "\n{}", paint(STRONG, &*one.entry))?,
+                Some(peer) => writeln!(f, "\n{entry}, for {peer}")?,
+                None => writeln!(f, "\n{entry}")?,
             }
             let or_nothing = |text: &Option<String>| text.clone().unwrap_or_else(|| "nothing".to_owned());
             writeln!(f, "  wanted  {}", or_nothing(&one.wanted))?;
@@ -113,7 +127,7 @@ impl fmt::Display for Report {
             writeln!(f, "  fix     {}", one.fix)?;
         }
         if !self.firewall.is_empty() {
-            writeln!(f, "\n{}", paint(STRONG, "firewall"))?;
+            writeln!(f, "\n{}", paint(STRONG, format!("{}: firewall", Deviation::FirewallDiffers)))?;
             self.firewall.iter().try_for_each(|line| writeln!(f, "  to do   {line}"))?;
         }
         for (code, text) in &self.faults {
@@ -158,6 +172,7 @@ mod tests {
     fn each_difference_has_its_entry_both_values_and_a_fix() {
         let peer = Peer { key: "10.5.2.0-24".to_owned(), public: "192.0.2.2".parse().ok() };
         let route = Difference {
+            code: Deviation::RouteMissing.entry().code,
             entry: "route 10.5.2.0/24".to_owned(),
             peer: Some(peer),
             wanted: Some("via 10.5.2.0 dev flannel.1".to_owned()),
@@ -175,12 +190,12 @@ mod tests {
 10.5.1.0-24: 1 difference in 9 entries that 3 leases want; firewall: 1 to do; 1 faults
 the store does not answer: these are the leases of the agent's last snapshot
 
-route 10.5.2.0/24, for 10.5.2.0-24 at 192.0.2.2
+route-missing: route 10.5.2.0/24, for 10.5.2.0-24 at 192.0.2.2
   wanted  via 10.5.2.0 dev flannel.1
   found   nothing
   fix     ip route replace 10.5.2.0/24
 
-firewall
+firewall-differs: firewall
   to do   nft -f: load table  # missing
 
 fault foreign-route
@@ -189,16 +204,21 @@ fault foreign-route
 next: a running agent repairs its entries within a second; twill status says what keeps it
 ";
         assert_eq!(plain(&report), text);
+        assert_eq!(
+            report.codes().iter().map(String::as_str).collect::<Vec<_>>(),
+            ["firewall-differs", "foreign-route", "route-missing"]
+        );
+        assert_eq!((same().codes().len(), Report { lease: None, ..same() }.codes().len()), (0, 1));
     }
 
     #[test]
     fn another_host_is_told_in_its_agents_words() {
         let other = |outcome, words: &[&str]| {
-            let words = words.iter().map(|word| (*word).to_owned()).collect();
+            let words = words.iter().map(|word| ("c".to_owned(), (*word).to_owned())).collect();
             plain(&Other { key: "10.5.2.0-24".to_owned(), outcome, words })
         };
         assert_eq!(other(Outcome::Same, &[]), "10.5.2.0-24: as its leases want it, says its agent\n");
-        assert_eq!(other(Outcome::Differs, &["x"]), "10.5.2.0-24: not as its leases want it\n  x\n");
-        assert!(other(Outcome::Silent, &["refused"]).contains("could not be asked\n  refused\n"));
+        assert_eq!(other(Outcome::Differs, &["x"]), "10.5.2.0-24: not as its leases want it\n  c: x\n");
+        assert!(other(Outcome::Silent, &["refused"]).contains("could not be asked\n  c: refused\n"));
     }
 }

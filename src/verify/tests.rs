@@ -76,6 +76,47 @@ fn told(change: impl FnOnce(&mut NetState)) -> Vec<(String, String, String, Stri
         .collect()
 }
 
+/// The codes of what differs after a change.
+fn coded<T>(change: impl FnOnce(&mut NetState) -> T) -> Vec<&'static str> {
+    let mut have = wanted();
+    drop(change(&mut have));
+    differences(&wanted(), &have, &[]).into_iter().map(|one| one.code).collect()
+}
+
+#[test]
+fn each_difference_has_a_code_that_is_explained() {
+    let link = |change: fn(&mut Link)| coded(|have| change(have.links.get_mut(&dev()).unwrap()));
+    let ([route_key, other_key], other) = ([route(2).0, route(7).0], route(7).1);
+    let rows = [
+        (link(|link| link.mtu = 1300), "device-differs"),
+        (link(|link| link.up = false), "tunnel-down"),
+        (
+            coded(|have| *have = NetState { sysctls: have.sysctls.clone(), ..NetState::default() }),
+            "tunnel-down",
+        ),
+        (coded(|have| have.routes.remove(&route_key)), "route-missing"),
+        (coded(|have| have.routes.insert(route_key, other)), "route-differs"),
+        (coded(|have| have.routes.insert(other_key, other)), "stray-entry"),
+        (coded(|have| have.neighs.remove(&neigh(2))), "neighbour-missing"),
+        (coded(|have| have.neighs.insert(neigh(2), fdb(3).mac)), "neighbour-differs"),
+        (coded(|have| have.neighs.insert(neigh(7), fdb(3).mac)), "stray-entry"),
+        (coded(|have| have.fdb.remove(&fdb(2))), "fdb-missing"),
+        (
+            coded(|have| {
+                have.fdb.remove(&fdb(2));
+                have.fdb.insert(Fdb { dst: "192.0.2.99".parse().unwrap(), ..fdb(2) });
+            }),
+            "fdb-differs",
+        ),
+        (coded(|have| have.fdb.insert(fdb(7))), "stray-entry"),
+        (coded(|have| have.sysctls.remove("net/ipv4/ip_forward")), "forwarding-off"),
+    ];
+    for (at, (codes, code)) in rows.into_iter().enumerate() {
+        assert_eq!(codes, [code], "row {at}");
+        assert!(crate::catalogue::find(code).is_some(), "{code}");
+    }
+}
+
 fn row(entry: &str, peer: &str, wanted: &str, found: &str) -> (String, String, String, String) {
     (entry.to_owned(), peer.to_owned(), wanted.to_owned(), found.to_owned())
 }

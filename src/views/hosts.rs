@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 use super::columns::{Column, STAYS, table};
 use super::peers::Health;
 use crate::agent::status::PeerStatus;
+use crate::doctor::sign::Sign;
 use crate::style::{Cell, FAINT, STRONG, paint};
+use crate::verify::Deviation;
 
 /// A host, as it is shown.
 #[derive(Debug, Clone, PartialEq)]
@@ -64,17 +66,7 @@ impl Said {
     /// What it complains of first.
     fn complaint(&self) -> Option<String> {
         match self {
-            Self::Status(status) => {
-                let fault = status["faults"].get(0)?;
-                let field = |name: &str| fault[name].as_str().unwrap_or_default().to_owned();
-                Some(format!(
-                    "{} {}: {}; next: {}",
-                    field("code"),
-                    field("subject"),
-                    field("cause"),
-                    field("next")
-                ))
-            }
+            Self::Status(status) => first_fault(status).map(|(code, text)| format!("{code} {text}")),
             Self::Silent(cause, next) => Some(format!("{cause}; next: {next}")),
             Self::Unasked => None,
         }
@@ -173,23 +165,28 @@ pub fn code(hosts: &[Host]) -> u8 {
     }
 }
 
-/// Where the leases that another host's agent knows differ from these, and what else it says is not as wanted; empty
-/// if nothing.
+/// Where the leases that another host's agent knows differ from these, and what else it says is not as wanted, as code
+/// and text; empty if nothing.
 #[must_use]
-pub fn differences(status: &Value, leases: &BTreeSet<String>) -> Vec<String> {
+pub fn differences(status: &Value, leases: &BTreeSet<String>) -> Vec<(String, String)> {
     let known = status["peers"].as_array().into_iter().flatten();
     let known = known.filter(|peer| peer["held"] != true).filter_map(|peer| peer["key"].as_str());
     let known: BTreeSet<String> = known.chain(status["lease"]["key"].as_str()).map(str::to_owned).collect();
-    let mut words = Vec::new();
-    words.extend(leases.difference(&known).map(|key| format!("it does not know the lease {key}")));
-    words.extend(
-        known.difference(leases).map(|key| format!("it knows the lease {key}, which the store has not")),
-    );
-    if status["reconcile"]["converged"] != true {
-        words.push("its kernel is not as wanted yet".to_owned());
-    }
-    words.extend(Said::Status(status.clone()).complaint());
-    words
+    let unknown = leases.difference(&known).map(|key| format!("it does not know the lease {key}"));
+    let gone =
+        known.difference(leases).map(|key| format!("it knows the lease {key}, which the store has not"));
+    let differ = unknown.chain(gone).map(|text| (Deviation::LeasesDiffer.to_string(), text));
+    let unsettled = (status["reconcile"]["converged"] != true)
+        .then(|| (Sign::NotSettled.to_string(), "its kernel is not as wanted yet".to_owned()));
+    differ.chain(unsettled).chain(first_fault(status)).collect()
+}
+
+/// What an agent complains of first, as code and text.
+fn first_fault(status: &Value) -> Option<(String, String)> {
+    let fault = status["faults"].get(0)?;
+    let field = |name: &str| fault[name].as_str().unwrap_or_default().to_owned();
+    let text = format!("{}: {}; next: {}", field("subject"), field("cause"), field("next"));
+    Some((field("code"), text))
 }
 
 #[cfg(test)]
@@ -251,14 +248,13 @@ HOST                PUBLIC     BACKEND  STATE     PROBE  LEASE LEFT  NODE
     #[test]
     fn a_host_that_knows_other_leases_is_told() {
         let leases: BTreeSet<String> = (1..=3).map(|n| format!("10.5.{n}.0-24")).collect();
-        assert_eq!(
-            differences(&status("ok", &["10.5.1.0-24", "10.5.3.0-24"]), &leases),
-            Vec::<String>::new()
-        );
+        assert_eq!(differences(&status("ok", &["10.5.1.0-24", "10.5.3.0-24"]), &leases), Vec::new());
         let mut other = status("ok", &["10.5.1.0-24", "10.5.9.0-24"]);
         other["reconcile"]["converged"] = json!(false);
         let words = differences(&other, &leases);
         assert_eq!(words.len(), 3, "{words:?}");
-        assert!(words[0].contains("10.5.3.0-24") && words[1].contains("10.5.9.0-24"), "{words:?}");
+        assert!(words[0].1.contains("10.5.3.0-24") && words[1].1.contains("10.5.9.0-24"), "{words:?}");
+        let codes: Vec<&str> = words.iter().map(|(code, _)| code.as_str()).collect();
+        assert_eq!(codes, ["leases-differ", "leases-differ", "not-settled"]);
     }
 }

@@ -1,12 +1,14 @@
 //! What the commands say that look at a fabric and change nothing, of fabrics that are broken in known ways.
 
 use std::process::Output;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::dump::{self, difference};
 use crate::fabric::{Fabric, Families, need_namespaces, wait_for};
+use crate::faults::{drop_at, mend};
 
 const VXLAN: &str = r#"{"Type":"vxlan"}"#;
 const HOST_GW: &str = r#"{"Type":"host-gw"}"#;
@@ -52,11 +54,15 @@ fn verify_names_each_difference_and_whose_it_is() {
     let key = |index: usize| fabric.status(index)["lease"]["key"].as_str().unwrap().to_owned();
     for part in [
         "3 differences in".to_owned(),
-        format!("route {peer}, for {} at 192.168.77.2\n  wanted  via {} dev flannel.1", key(1), peer.addr()),
-        "device flannel-v6.1\n  wanted  mtu 1430\n  found   mtu 1400\n".to_owned(),
-        format!("neighbour {} on flannel-v6.1, for {} at ", other.addr(), key(2)),
+        format!(
+            "route-missing: route {peer}, for {} at 192.168.77.2\n  wanted  via {} dev flannel.1",
+            key(1),
+            peer.addr()
+        ),
+        "device-differs: device flannel-v6.1\n  wanted  mtu 1430\n  found   mtu 1400\n".to_owned(),
+        format!("neighbour-differs: neighbour {} on flannel-v6.1, for {} at ", other.addr(), key(2)),
         "  found   0a:00:00:00:00:09\n".to_owned(),
-        "firewall\n  to do   ".to_owned(),
+        "firewall-differs: firewall\n  to do   ".to_owned(),
     ] {
         assert!(told.contains(&part), "no {part:?} in\n{told}");
     }
@@ -65,6 +71,10 @@ fn verify_names_each_difference_and_whose_it_is() {
         (&json["same"], json["host"]["differences"].as_array().map(Vec::len)),
         (&false.into(), Some(3))
     );
+    for code in ["route-missing", "device-differs", "neighbour-differs", "firewall-differs"] {
+        assert!(json["codes"].as_array().unwrap().contains(&code.into()), "{}", json["codes"]);
+        assert!(twill::catalogue::find(code).is_some(), "{code} is not explained");
+    }
     assert_eq!(difference(&before, &dump::of(net)), Vec::<String>::new(), "verify changes nothing");
 }
 
@@ -219,7 +229,7 @@ fn a_trace_through_kernel_vxlan_names_what_is_broken() {
     assert_eq!((&json["mtu"], &json["trace"]["hops"][0]["verdict"]), (&1430.into(), &"passes".into()));
     dump::run(net, "ip link del flannel.1");
     let told = traced(&fabric, &ends, 2);
-    assert!(told.contains("(here, device flannel.1): the device is missing"), "{told}");
+    assert!(told.contains("(here, device flannel.1): tunnel-down: the device is missing"), "{told}");
     dump::run(net, "ip link set eth0 down");
     let told = said(&fabric, &["trace", "192.168.77.1", "192.168.77.2"], 2);
     assert!(told.contains("underlay"), "{told}");
@@ -257,7 +267,10 @@ fn a_trace_through_the_userspace_datapath_misses_an_agent_that_hangs() {
     assert!(told.contains("the agent carries the frames of flannel.1"), "{told}");
     fabric.agents[0].signal(Signal::SIGSTOP).unwrap();
     let told = traced(&fabric, &ends, 2);
-    assert!(told.contains("(here, datapath): the agent carries the frames, and does not answer"), "{told}");
+    assert!(
+        told.contains("(here, datapath): no-agent: the agent carries the frames, and does not answer"),
+        "{told}"
+    );
 }
 
 /// Agents that serve HTTP to other hosts.
@@ -286,9 +299,82 @@ fn the_whole_fabric_is_shown_line_by_line() {
     let verified = said(&fabric, &["verify", "--all"], 2);
     assert!(verified.contains("entries are as 3 leases want them"), "{verified}");
     assert!(verified.contains(&format!("{}: as its leases want it", keys[1])), "{verified}");
-    assert!(verified.contains(&format!("{}: could not be asked\n  not reachable at", keys[2])), "{verified}");
+    assert!(
+        verified.contains(&format!("{}: could not be asked\n  host-silent: not reachable at", keys[2])),
+        "{verified}"
+    );
     fabric.agents[0].kill(Signal::SIGTERM).unwrap();
     for words in [["peers"].as_slice(), &["status"]] {
         assert!(said(&fabric, words, 2).contains("next: "), "{words:?}");
     }
+}
+
+/// A trace between the first pods of the first two hosts, made on this one, once it ends like this.
+fn wait_traced(fabric: &Fabric, at: usize, exit: u8, code: Option<&str>) -> Value {
+    let [src, dst] = ends(fabric, 0, 1, false);
+    wait_for(&format!("a trace that ends with {exit} and {code:?}"), || {
+        let output = fabric.twill(at, &["trace", "--json", &src, &dst]);
+        let traced: Value = serde_json::from_slice(&output.stdout).map_err(|_| text(&output))?;
+        let ends = output.status.code() == Some(exit.into()) && traced["code"].as_str() == code;
+        if ends { Ok(traced) } else { Err(text(&output)) }
+    })
+}
+
+/// What a hop of a host says.
+fn hop(traced: &Value, host: &str, what: &str) -> Value {
+    let hops = traced["trace"]["hops"].as_array().unwrap();
+    let found = hops.iter().find(|hop| hop["host"] == *host && hop["what"] == *what);
+    found.unwrap_or_else(|| panic!("no {what} of {host} in {traced:#}")).clone()
+}
+
+/// What is measured of a pair of hosts is in the trace of either, and of a third; and what the other's agent says.
+#[test]
+fn a_trace_says_what_agents_measured_and_what_the_others_say() {
+    need_namespaces!();
+    let mut fabric = Fabric::new(Families::V4, VXLAN, &SERVING);
+    let keys: Vec<String> =
+        (0..3).map(|index| fabric.status(index)["lease"]["key"].as_str().unwrap().to_owned()).collect();
+    let [to, back] = [1, 0].map(|index: usize| format!("probe of {}", keys[index]));
+    wait_for("all to be well, as measured by both", || {
+        let traced = wait_traced(&fabric, 0, 0, None);
+        let passes = |host: &str, what: &str, found: &str| {
+            let hop = hop(&traced, host, what);
+            hop["verdict"] == "passes" && hop["found"].as_str().is_some_and(|text| text.starts_with(found))
+        };
+        let mine = passes("here", &to, "ok for ") && hop(&traced, "here", &to)["mtu"] == 1450;
+        let theirs = passes(&keys[1], "agent", "ok") && passes(&keys[1], &back, "ok for ");
+        if mine && theirs { Ok(()) } else { Err(traced) }
+    });
+    assert!(said(&fabric, &["peers"], 0).lines().next().unwrap().contains("SINCE"));
+    // What goes from the one to the other through the tunnel is eaten.
+    let (cut, hosts) = (Instant::now(), &fabric.lab.hosts);
+    drop_at(&hosts[1], &format!("ip saddr {} udp dport 8472", hosts[0].addresses[0]));
+    let traced = wait_traced(&fabric, 0, 2, Some("port-eaten"));
+    println!("TRACED after {} ms", cut.elapsed().as_millis());
+    assert!(cut.elapsed() < Duration::from_secs(20), "{:?}", cut.elapsed());
+    assert_eq!(hop(&traced, "here", &to)["code"], "port-eaten");
+    let told = traced_by(&fabric, 2);
+    assert!(told.contains(&format!("({}, {to}): port-eaten: its agent says: ", keys[0])), "{told}");
+    mend(&hosts[1]);
+    wait_traced(&fabric, 0, 0, None);
+    // The other host is not as it should be.
+    let inside = fabric.subnet(2, false).subnets(25).unwrap().nth(1).unwrap();
+    dump::run(&hosts[1].net, &format!("ip route add {inside} via 192.168.77.254 proto static"));
+    let traced = wait_traced(&fabric, 0, 1, Some("foreign-route"));
+    assert_eq!(hop(&traced, &keys[1], "agent")["found"], "degraded");
+    dump::run(&hosts[1].net, &format!("ip route del {inside}"));
+    wait_traced(&fabric, 0, 0, None);
+    fabric.agents[1].kill(Signal::SIGTERM).unwrap();
+    let traced = wait_traced(&fabric, 0, 1, Some("agent-down"));
+    let agent = hop(&traced, &keys[1], "agent");
+    assert_eq!(agent["verdict"], "told");
+    assert!(agent["wanted"].as_str().unwrap().starts_with("silent: not reachable at http://192.168.77.2"));
+}
+
+/// What people read of the same, on a host that is neither end.
+fn traced_by(fabric: &Fabric, at: usize) -> String {
+    let [src, dst] = ends(fabric, 0, 1, false);
+    let output = fabric.twill(at, &["trace", &src, &dst]);
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+    text(&output)
 }

@@ -1,5 +1,6 @@
 //! README.md names every flag with its fate, and the commands of the Makefile. Its table of flags is made from the program's.
 
+use twill::catalogue;
 use twill::cli::{FLANNELD_FLAGS, Fate, FlagRow, TWILL_FLAGS};
 use twill::telemetry::metrics::{METRICS, Metric};
 
@@ -36,6 +37,16 @@ fn the_readme_names_the_commands() {
         assert!(readme.contains(&format!("make {target}")), "README.md does not mention `make {target}`");
         assert!(makefile.contains(&format!("\n{target}:")), "the Makefile has no target `{target}`");
     }
+}
+
+#[test]
+fn every_code_of_trace_and_verify_stands_in_the_readme() {
+    let readme = include_str!("../../README.md");
+    let theirs = |variant: &str| variant.starts_with("Deviation::") || variant.starts_with("Hitch::");
+    let codes = catalogue::all().into_iter().filter(|entry| theirs(entry.variant)).map(|entry| entry.code);
+    let (named, missing): (Vec<&str>, Vec<&str>) =
+        codes.partition(|code| readme.contains(&format!("`{code}`")));
+    assert!(!named.is_empty() && missing.is_empty(), "README.md lacks {missing:?}");
 }
 
 #[test]
