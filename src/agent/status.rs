@@ -359,7 +359,7 @@ lease     10.5.1.0/24, held for 22h13m
 kernel    as wanted; 3 passes, 12 operations, 1 repairs
 peers     2
   10.5.2.0-24             192.0.2.9           vxlan    1f2e
-                          ok, 0.3 ms (p99 1.2), 3 % lost, MTU 1350
+                          ok for 12m34s, 0.3 ms (p99 1.2), 3 % lost, MTU 1350
   10.5.3.0-24             192.0.2.9           vxlan    flanneld  gone from the store, held
 fault     deletions-held leases: the store was made anew
           next: nothing if peers come back

@@ -18,6 +18,7 @@ use twill_backends::lease::Lease;
 
 use super::{Failure, http, running};
 use crate::config::Site;
+use crate::verify::Deviation;
 use crate::views::hosts::Said;
 
 /// How long an agent may take.
@@ -48,7 +49,7 @@ async fn one(public: IpAddr, port: u16) -> Said {
         let next = format!(
             "see whether the agent there runs with --healthz-port {port}, and whether a firewall lets this host in"
         );
-        Said::Silent(cause, next)
+        silence(cause, next)
     };
     match tokio::time::timeout(PATIENCE, get(addr)).await {
         Ok(Ok((200, body))) => match serde_json::from_slice::<Value>(&body) {
@@ -57,11 +58,15 @@ async fn one(public: IpAddr, port: u16) -> Said {
         },
         Ok(Ok((code, _))) => {
             let next = "upgrade it, and give --healthz-port if another program answers there".to_owned();
-            Said::Silent(format!("http://{addr}{PATH} answers with status {code}"), next)
+            silence(format!("http://{addr}{PATH} answers with status {code}"), next)
         }
         Ok(Err(error)) => silent(format!("not reachable at http://{addr}: {}", crate::chain(&*error))),
         Err(_) => silent(format!("not reachable at http://{addr}: no answer in time")),
     }
+}
+
+const fn silence(cause: String, next: String) -> Said {
+    Said::Silent(Deviation::HostSilent.entry().code, cause, next)
 }
 
 async fn get(addr: SocketAddr) -> Result<(u16, Bytes), Failure> {
@@ -110,7 +115,7 @@ mod tests {
             ("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{", "not reachable"),
             ("rubbish\r\n\r\n", "not reachable"),
         ] {
-            let Said::Silent(cause, next) = said(answer).await else { panic!("{answer}") };
+            let Said::Silent(_, cause, next) = said(answer).await else { panic!("{answer}") };
             assert!(cause.contains(why) && !next.is_empty(), "{answer}: {cause}");
         }
     }
@@ -123,7 +128,7 @@ mod tests {
         let leases: Vec<Lease> = (1..=200).map(lease).collect();
         let said = ask(&leases, port).await;
         assert_eq!(said.len(), 200);
-        let Said::Silent(cause, next) = &said["10.5.7.0-24"] else { panic!() };
+        let Said::Silent(_, cause, next) = &said["10.5.7.0-24"] else { panic!() };
         assert!(
             cause.contains(&format!("127.0.0.7:{port}")) && next.contains("--healthz-port"),
             "{cause} {next}"

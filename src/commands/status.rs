@@ -90,7 +90,7 @@ fn host(entry: &Entry, here: &str, said: Option<Said>, known: &BTreeMap<String, 
         Ok(_) => said.unwrap_or(Said::Unasked),
         Err(fault) => {
             let (cause, next) = fault.cause_and_next();
-            Said::Silent(cause.to_owned(), next.to_owned())
+            Said::Silent(fault.code.entry().code, cause.to_owned(), next.to_owned())
         }
     };
     let attrs = attrs.unwrap_or_default();

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 use twill_backends::family::{Family, PerFamily};
 use twill_backends::lease::LeaseKey;
+use twill_backends::probe::Verdict;
 
 use super::preview::survey;
 use super::{Failure, fleet, running};
@@ -110,12 +111,13 @@ async fn own_agent(site: &Site) -> Asked {
 }
 
 fn asked(said: Said) -> Option<Asked> {
-    let silent = |cause, next| Asked::Silent(Cause::new(Deviation::HostSilent.entry(), cause, next));
+    let entry = Deviation::HostSilent.entry();
     match said {
         Said::Status(status) => {
-            Some(says(&status).unwrap_or_else(|why| silent(why, "upgrade it".to_owned())))
+            let silent = |why| Asked::Silent(Cause::new(entry, why, "upgrade it"));
+            Some(says(&status).unwrap_or_else(silent))
         }
-        Said::Silent(cause, next) => Some(silent(cause, next)),
+        Said::Silent(code, cause, next) => Some(Asked::Silent(Cause { code: code.into(), cause, next })),
         Said::Unasked => None,
     }
 }
@@ -144,9 +146,14 @@ fn says(status: &Value) -> Result<Asked, String> {
 fn probes(peer: &PeerStatus) -> PerFamily<Probe> {
     let mut found = PerFamily::NONE;
     let Some(measured) = &peer.probe else { return found };
+    // One that answers no probes is told without families.
+    let why = if measured.verdict == Verdict::Unknown {
+        &*measured.cause
+    } else {
+        "an agent of an earlier version does not tell address families apart"
+    };
     for family in Family::ALL {
-        // One that answers no probes is told without families.
-        let unknown = measured.families.is_empty().then(|| Probe::unknown(&*measured.cause));
+        let unknown = measured.families.is_empty().then(|| Probe::unknown(why));
         found.set(family, probe(measured, &family.to_string().to_lowercase()).or(unknown));
     }
     found
@@ -158,10 +165,53 @@ fn probe(measured: &ProbeStatus, family: &str) -> Option<Probe> {
     Some(Probe {
         verdict: found.verdict,
         cause: found.cause.clone(),
-        since: Some(Duration::from_secs(found.since_s)),
-        rtt: ways().find_map(|way| way.rtt_p50_us).map(Duration::from_micros),
-        age: ways().find_map(|way| way.answer_age_ms).map(Duration::from_millis),
+        since_s: Some(found.since_s),
+        rtt_us: ways().find_map(|way| way.rtt_p50_us),
+        answer_age_ms: ways().find_map(|way| way.answer_age_ms),
         mtu: ways().any(|way| way.mtu.is_some()).then_some(found.mtu),
-        wanted: found.mtu_wanted,
+        mtu_wanted: found.mtu_wanted,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::status::tests::status;
+
+    fn agent(status: &Status) -> Agent {
+        match says(&serde_json::to_value(status).unwrap()).unwrap() {
+            Asked::Says(agent) => agent,
+            Asked::Silent(cause) => panic!("{cause}"),
+        }
+    }
+
+    #[test]
+    fn what_an_agent_says_is_read_by_family() {
+        let mut status = status();
+        let Agent { state, fault, settled, peers, .. } = agent(&status);
+        let fault = fault.unwrap();
+        assert_eq!((state.as_str(), &*fault.code, settled), ("degraded", "deletions-held", true));
+        assert_eq!(fault.cause, "leases: the store was made anew");
+        let probed = |peers: &BTreeMap<LeaseKey, PerFamily<Probe>>| {
+            peers[&LeaseKey::new("10.5.2.0-24".to_owned())].clone()
+        };
+        let PerFamily { v4, v6 } = probed(&peers);
+        let v4 = v4.unwrap();
+        assert_eq!((v4.verdict, v4.since_s, v4.rtt_us), (Verdict::Ok, Some(754), Some(312)));
+        assert_eq!((v4.answer_age_ms, v4.mtu, v4.mtu_wanted), (Some(400), Some(1_350), 1_450));
+        assert_eq!(v6, None, "nothing is known of a family that is not there");
+        assert!(peers[&LeaseKey::new("10.5.3.0-24".to_owned())].is_empty());
+        let silent = status.peers[0].probe.as_mut().unwrap();
+        (silent.verdict, silent.cause) = (Verdict::Unknown, "it answers no probes".to_owned());
+        silent.families.clear();
+        let v6 = probed(&agent(&status).peers).v6.unwrap();
+        assert_eq!((v6.verdict, v6.cause.as_str()), (Verdict::Unknown, "it answers no probes"));
+    }
+
+    #[test]
+    fn what_is_no_status_is_silence_with_a_code() {
+        let Some(Asked::Silent(cause)) = asked(Said::Status(json!({ "state": "ok" }))) else { panic!() };
+        assert_eq!((&*cause.code, cause.next.as_str()), ("host-silent", "upgrade it"));
+        assert_eq!(asked(Said::Unasked), None);
+    }
 }

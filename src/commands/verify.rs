@@ -13,7 +13,7 @@ use crate::agent::survey::Survey;
 use crate::cli::{Exit, Fabric, Stream};
 use crate::config::Config;
 use crate::telemetry;
-use crate::verify::{Deviation, Other, Outcome, Report, differences};
+use crate::verify::{Other, Outcome, Report, differences};
 use crate::views::hosts::{Said, differences as differences_there};
 
 /// Names each difference. Exit 0 is none, 1 some, 2 a host could not be looked at.
@@ -58,7 +58,7 @@ async fn others(survey: &Survey, port: Option<u16>) -> Result<Vec<Other>, Failur
     let leases: Vec<&Lease> = survey.leases.iter().filter(|lease| lease.key != *own).collect();
     let said = fleet::ask(leases.iter().copied(), port).await;
     let keys: BTreeSet<String> = survey.leases.iter().map(|lease| lease.key.to_string()).collect();
-    let silent = |why| (Outcome::Silent, vec![(Deviation::HostSilent.to_string(), why)]);
+    let silent = |code: &str, why| (Outcome::Silent, vec![(code.to_owned(), why)]);
     let other = |lease: &&Lease| {
         let key = lease.key.to_string();
         let (outcome, words) = match said.get(&key) {
@@ -66,9 +66,10 @@ async fn others(survey: &Survey, port: Option<u16>) -> Result<Vec<Other>, Failur
                 let words = differences_there(status, &keys);
                 (if words.is_empty() { Outcome::Same } else { Outcome::Differs }, words)
             }
-            Some(Said::Silent(cause, next)) => silent(format!("{cause}; next: {next}")),
+            Some(Said::Silent(code, cause, next)) => silent(code, format!("{cause}; next: {next}")),
             Some(Said::Unasked) | None => {
-                silent("its lease has no public address; next: see twill lease list".to_owned())
+                let why = "its lease has no public address; next: see twill lease list".to_owned();
+                silent(Code::IncompleteLease.entry().code, why)
             }
         };
         Other { key, outcome, words }

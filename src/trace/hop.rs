@@ -7,7 +7,7 @@ use serde::Serialize;
 use twill_backends::code::Entry;
 use twill_backends::lease::LeaseKey;
 
-use super::Trace;
+use super::{Probe, Trace};
 
 /// One thing on a packet's way.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -22,6 +22,9 @@ pub struct Hop {
     pub found: Option<String>,
     /// The largest packet in bytes, less the tunnel's overhead.
     pub mtu: Option<u32>,
+    /// What was measured, where that is what the hop says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub probe: Option<Probe>,
     /// What becomes of the packet.
     #[serde(flatten)]
     pub verdict: Verdict,
@@ -67,7 +70,7 @@ impl Hop {
     /// A hop on this host.
     pub(super) fn here(what: impl Into<String>) -> Self {
         let (host, what) = ("here".to_owned(), what.into());
-        Self { host, what, wanted: None, found: None, mtu: None, verdict: Verdict::Passes }
+        Self { host, what, wanted: None, found: None, mtu: None, probe: None, verdict: Verdict::Passes }
     }
 
     /// A hop on another host.
@@ -85,6 +88,10 @@ impl Hop {
 
     pub(super) fn carries(self, mtu: Option<u32>) -> Self {
         Self { mtu, ..self }
+    }
+
+    pub(super) fn measured(self, probe: Probe) -> Self {
+        Self { probe: Some(probe), ..self }
     }
 
     pub(super) fn told(self, wanted: impl Into<String>) -> Self {

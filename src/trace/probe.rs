@@ -1,7 +1,5 @@
 //! What the agents at both ends say: of themselves, and of what they measured of each other.
 
-use std::time::Duration;
-
 use serde::Serialize;
 use twill_backends::family::Family;
 use twill_backends::fault::Code;
@@ -21,16 +19,16 @@ pub struct Probe {
     pub verdict: Verdict,
     /// Why, in words; empty if all is well.
     pub cause: String,
-    /// How long it has come to that.
-    pub since: Option<Duration>,
-    /// The median round trip.
-    pub rtt: Option<Duration>,
-    /// The age of the last answer.
-    pub age: Option<Duration>,
+    /// How long it has come to that, in seconds.
+    pub since_s: Option<u64>,
+    /// The median round trip, in microseconds.
+    pub rtt_us: Option<u64>,
+    /// The age of the last answer, in milliseconds.
+    pub answer_age_ms: Option<u64>,
     /// The largest packet in bytes that arrives, where that was measured.
     pub mtu: Option<u32>,
     /// What it would be if only the devices counted.
-    pub wanted: u32,
+    pub mtu_wanted: u32,
 }
 
 impl Probe {
@@ -38,14 +36,14 @@ impl Probe {
     #[must_use]
     pub fn unknown(cause: impl Into<String>) -> Self {
         let (verdict, cause) = (Verdict::Unknown, cause.into());
-        Self { verdict, cause, since: None, rtt: None, age: None, mtu: None, wanted: 0 }
+        Self { verdict, cause, since_s: None, rtt_us: None, answer_age_ms: None, mtu: None, mtu_wanted: 0 }
     }
 
     /// In one line: `ok for 12m3s, 0.31 ms, answered 0.4 s ago`.
     fn words(&self) -> String {
-        let since = self.since.map(|since| format!(" for {}", duration(since.as_secs())));
-        let rtt = self.rtt.map(|rtt| format!(", {:.2} ms", rtt.as_secs_f64() * 1e3));
-        let age = self.age.map(|age| format!(", answered {:.1} s ago", age.as_secs_f64()));
+        let since = self.since_s.map(|since| format!(" for {}", duration(since)));
+        let rtt = self.rtt_us.map(|us| format!(", {:.2} ms", us as f64 / 1e3));
+        let age = self.answer_age_ms.map(|ms| format!(", answered {:.1} s ago", ms as f64 / 1e3));
         let more: String = [since, rtt, age].into_iter().flatten().collect();
         format!("{}{more}", self.verdict)
     }
@@ -62,7 +60,17 @@ impl Probe {
     }
 
     fn is_narrow(&self) -> bool {
-        self.mtu.is_some_and(|mtu| mtu < self.wanted)
+        self.mtu.is_some_and(|mtu| mtu < self.mtu_wanted)
+    }
+}
+
+impl Asked {
+    /// Why it did not answer.
+    const fn silence(&self) -> Option<&Cause> {
+        match self {
+            Self::Silent(cause) => Some(cause),
+            Self::Says(_) => None,
+        }
     }
 }
 
@@ -74,7 +82,9 @@ impl<'a> Walk<'a> {
         let Some(Asked::Says(agent)) = self.scene.agents.get(by) else {
             // That another host's agent says nothing is told by itself.
             if self.is_here(by) {
-                self.hops.push(unknown("this host's agent does not answer"));
+                let silent = self.scene.agents.get(by).and_then(Asked::silence);
+                let why = silent.map(|cause| format!(": {}", cause.cause)).unwrap_or_default();
+                self.hops.push(unknown(&format!("this host's agent does not answer{why}")));
             }
             return;
         };
@@ -93,14 +103,17 @@ impl<'a> Walk<'a> {
     }
 
     fn measured(&self, hop: Hop, by: &LeaseKey, probe: &Probe, side: Side) -> Hop {
-        let hop = hop.passes(probe.words()).carries(probe.mtu.filter(|_| side == Side::Pod));
+        let hop = hop
+            .measured(probe.clone())
+            .passes(probe.words())
+            .carries(probe.mtu.filter(|_| side == Side::Pod));
         let Some(code) = probe.amiss(side) else { return hop };
         let says = if self.is_here(by) { "" } else { "its agent says: " };
         let cause = if code == Code::PathMtu {
             format!(
                 "packets of at most {} bytes arrive, where the devices take {}; routes say so to those who send",
                 probe.mtu.unwrap_or_default(),
-                probe.wanted
+                probe.mtu_wanted
             )
         } else {
             probe.cause.clone()

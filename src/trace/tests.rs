@@ -12,6 +12,7 @@ use twill_backends::probe::Verdict as Seen;
 use twill_backends::state::{Datapath, Fdb, NeighKey, Route, RouteKey};
 
 use super::*;
+use crate::catalogue::refusal::Refusal;
 use crate::kernel::ForeignRoute;
 use crate::kernel::facts::tests::{addr, link};
 use crate::verify::Deviation;
@@ -81,9 +82,9 @@ fn plan(backend: &str, datapath: Datapath, leases: &[Lease]) -> Plan {
 fn well(lease: &Lease) -> (LeaseKey, PerFamily<Probe>) {
     let probe = Probe {
         verdict: Seen::Ok,
-        since: Some(Duration::from_secs(754)),
-        rtt: Some(Duration::from_micros(310)),
-        age: Some(Duration::from_millis(400)),
+        since_s: Some(754),
+        rtt_us: Some(310),
+        answer_age_ms: Some(400),
         ..Probe::unknown("")
     };
     (lease.key.clone(), PerFamily { v4: Some(probe.clone()), v6: Some(probe) })
@@ -683,11 +684,13 @@ fn hop<'t>(trace: &'t Trace, host: &str, what: &str) -> &'t Hop {
 fn the_path_that_was_measured_is_the_largest_packet() {
     let mut world = healthy(VXLAN, Datapath::Kernel);
     let probe = world.probe(1, 2);
-    (probe.mtu, probe.wanted) = (Some(1450), 1450);
+    (probe.mtu, probe.mtu_wanted) = (Some(1450), 1450);
     let trace = world.trace("10.5.1.7", "10.5.2.7");
     let found = hop(&trace, "here", "probe of ");
     assert_eq!((found.mtu, &found.verdict), (Some(1450), &Verdict::Passes));
     assert_eq!(found.found.as_deref(), Some("ok for 12m34s, 0.31 ms, answered 0.4 s ago"));
+    let json = serde_json::to_value(found).unwrap();
+    assert_eq!((&json["probe"]["verdict"], &json["probe"]["rtt_us"]), (&"ok".into(), &310.into()));
     world.probe(1, 2).mtu = Some(1350);
     let trace = world.trace("10.5.1.7", "10.5.2.7");
     let (exit, _, why) = answer(&trace);
@@ -717,4 +720,7 @@ fn what_agents_do_not_say_is_told_and_stops_nothing() {
     assert!(told(&world, peer, "agent").contains("--healthz-port"));
     world.agents.clear();
     assert_eq!(told(&world, "here", "probe of "), "not known: this host's agent does not answer");
+    let away = Cause::new(Refusal::NoAgent.entry(), "no such file", "start it");
+    world.agents.insert(world.key(1), Asked::Silent(away));
+    assert!(told(&world, "here", "probe of ").ends_with("does not answer: no such file"));
 }

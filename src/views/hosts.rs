@@ -38,8 +38,8 @@ pub struct Host {
 pub enum Said {
     /// Its status.
     Status(Value),
-    /// Nothing: why, and what to do about it.
-    Silent(String, String),
+    /// Nothing: the code of it, why, and what to do about it.
+    Silent(&'static str, String, String),
     /// It was not asked.
     Unasked,
 }
@@ -67,7 +67,7 @@ impl Said {
     fn complaint(&self) -> Option<String> {
         match self {
             Self::Status(status) => first_fault(status).map(|(code, text)| format!("{code} {text}")),
-            Self::Silent(cause, next) => Some(format!("{cause}; next: {next}")),
+            Self::Silent(code, cause, next) => Some(format!("{code}: {cause}; next: {next}")),
             Self::Unasked => None,
         }
     }
@@ -142,14 +142,15 @@ pub fn text(hosts: &[Host], width: Option<usize>) -> String {
 #[must_use]
 pub fn json(hosts: &[Host]) -> Value {
     let one = |host: &Host| {
-        let (status, cause, next) = match &host.said {
-            Said::Status(status) => (Some(status), None, None),
-            Said::Silent(cause, next) => (None, Some(cause), Some(next)),
-            Said::Unasked => (None, None, None),
+        let (status, silent) = match &host.said {
+            Said::Status(status) => (Some(status), None),
+            Said::Silent(code, cause, next) => (None, Some([*code, cause, next])),
+            Said::Unasked => (None, None),
         };
+        let [code, cause, next] = silent.map_or([None; 3], |words| words.map(Some));
         json!({
             "key": host.key, "node": host.node, "public": host.public, "backend": host.backend, "here": host.here,
-            "state": host.said.word(), "status": status, "cause": cause, "next": next, "probe": host.peer.as_ref().map(PeerStatus::word),
+            "state": host.said.word(), "status": status, "code": code, "cause": cause, "next": next, "probe": host.peer.as_ref().map(PeerStatus::word),
         })
     };
     hosts.iter().map(one).collect()
@@ -215,7 +216,7 @@ mod tests {
     fn one_line_for_each_host_and_every_complaint_below() {
         let mut bad = status("degraded", &[]);
         bad["faults"] = json!([{ "code": "c", "subject": "s", "cause": "why", "next": "do" }]);
-        let silent = Said::Silent("not reachable: refused".to_owned(), "open it".to_owned());
+        let silent = Said::Silent("host-silent", "not reachable: refused".to_owned(), "open it".to_owned());
         let hosts = [host(1, Said::Status(status("ok", &[]))), host(2, Said::Status(bad)), host(3, silent)];
         let text = anstream::adapter::strip_str(&text(&hosts, None)).to_string();
         let want = "\
@@ -228,7 +229,7 @@ HOST                PUBLIC     BACKEND  STATE     PROBE  LEASE LEFT  NODE
         );
         assert!(
             text.contains(
-                "10.5.2.0-24: c s: why; next: do\n10.5.3.0-24: not reachable: refused; next: open it\n"
+                "10.5.2.0-24: c s: why; next: do\n10.5.3.0-24: host-silent: not reachable: refused; next: open it\n"
             ),
             "{text}"
         );

@@ -293,7 +293,10 @@ fn the_whole_fabric_is_shown_line_by_line() {
     assert!(line(&keys[0]).contains("(here)") && line(&keys[0]).contains(" ok "), "{all}");
     assert!(line(&keys[1]).contains("192.168.77.2") && line(&keys[1]).contains(" ok "), "{all}");
     assert!(line(&keys[2]).contains("192.168.77.3") && line(&keys[2]).contains("silent"), "{all}");
-    assert!(all.contains(&format!("{}: not reachable at http://192.168.77.3:10254: ", keys[2])), "{all}");
+    assert!(
+        all.contains(&format!("{}: host-silent: not reachable at http://192.168.77.3:10254: ", keys[2])),
+        "{all}"
+    );
     let json: Value = serde_json::from_str(&said(&fabric, &["status", "--all", "--json"], 1)).unwrap();
     assert_eq!(json["hosts"].as_array().map(Vec::len), Some(3), "{json}");
     let verified = said(&fabric, &["verify", "--all"], 2);

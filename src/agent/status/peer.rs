@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 use twill_backends::family::Family;
 use twill_backends::probe::{Finding, Measured, Up, Verdict, Way};
 
+use crate::style::duration;
+
 /// Another host.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -183,9 +185,12 @@ impl fmt::Display for PeerStatus {
 }
 
 impl fmt::Display for ProbeStatus {
-    /// In one line: `ok, 0.3 ms, 1.2 ms at most, MTU 1450`.
+    /// In one line: `ok for 12m3s, 0.3 ms (p99 1.2), MTU 1450`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.verdict)?;
+        if let Some(since) = self.since_s {
+            write!(f, " for {}", duration(since))?;
+        }
         let overlay = self.ways.iter().find(|way| way.rtt_p50_us.is_some());
         if let Some((p50, p99)) = overlay.and_then(|way| way.rtt_p50_us.zip(way.rtt_p99_us)) {
             let ms = |us: u64| Duration::from_micros(us).as_secs_f64() * 1e3;
