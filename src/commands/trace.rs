@@ -8,13 +8,14 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 use twill_backends::family::{Family, PerFamily};
+use twill_backends::fault::Code;
 use twill_backends::lease::LeaseKey;
 use twill_backends::probe::Verdict;
 
 use super::preview::survey;
 use super::{Failure, fleet, running};
 use crate::agent::socket::{Ask, ask};
-use crate::agent::status::{PeerStatus, ProbeStatus, Status, VERSION};
+use crate::agent::status::{FaultStatus, PeerStatus, ProbeStatus, Status, VERSION};
 use crate::agent::survey::Survey;
 use crate::catalogue::refusal::Refusal;
 use crate::cli::{Exit, Stream};
@@ -29,6 +30,18 @@ use crate::views::hosts::Said;
 
 /// How long this host's agent may take.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What agents complain of where a peer is not reached as it should be. In a large fabric some host always is not; the
+/// trace has what was measured of the pair that it is about.
+const OF_PEERS: [Code; 7] = [
+    Code::UnderlayDown,
+    Code::AgentDown,
+    Code::OverlayDown,
+    Code::PortEaten,
+    Code::OneWay,
+    Code::PeerUnreachable,
+    Code::PathMtu,
+];
 
 /// What is to be traced, and how it is told.
 #[derive(Debug)]
@@ -128,7 +141,8 @@ fn says(status: &Value) -> Result<Asked, String> {
         Status::deserialize(status).map_err(|error| format!("its status cannot be read: {error}"))?;
     let datapath = status.network.as_ref().and_then(|network| network.datapath.as_ref());
     let tunnels = datapath.iter().flat_map(|datapath| &datapath.tunnels);
-    let fault = status.faults.first().map(|fault| Cause {
+    let of_peers = |fault: &&FaultStatus| OF_PEERS.iter().any(|code| code.entry().code == fault.code);
+    let fault = status.faults.iter().find(|fault| !of_peers(fault)).map(|fault| Cause {
         code: fault.code.clone().into(),
         cause: format!("{}: {}", fault.subject, fault.cause),
         next: fault.next.clone(),
@@ -206,6 +220,17 @@ mod tests {
         silent.families.clear();
         let v6 = probed(&agent(&status).peers).v6.unwrap();
         assert_eq!((v6.verdict, v6.cause.as_str()), (Verdict::Unknown, "it answers no probes"));
+    }
+
+    #[test]
+    fn what_an_agent_complains_of_other_peers_is_not_of_the_pair() {
+        let mut status = status();
+        let mut of_another = status.faults[0].clone();
+        of_another.code = Code::PeerUnreachable.to_string();
+        status.faults.insert(0, of_another);
+        assert_eq!(&*agent(&status).fault.unwrap().code, "deletions-held");
+        status.faults.pop();
+        assert_eq!(agent(&status).fault, None);
     }
 
     #[test]

@@ -95,7 +95,7 @@ pub enum Asked {
 pub struct Agent {
     /// Its state in one word.
     pub state: String,
-    /// Its first fault, if it has any.
+    /// Its first fault, if it has any beside those of single peers.
     pub fault: Option<Cause>,
     /// Whether its kernel is as it wants it.
     pub settled: bool,

@@ -133,14 +133,14 @@ impl<'a> Walk<'a> {
                 hop.told(format!("silent: {cause}; next: {next}"))
             }
             Some(Asked::Says(agent)) => {
-                let hop = hop.wants("ok").passes(&*agent.state);
+                let (hop, entry) = (hop.finds(&*agent.state), Sign::NotSettled.entry());
                 match &agent.fault {
-                    Some(fault) => hop.because(fault.clone()),
-                    None if agent.settled => hop,
-                    None => {
-                        let entry = Sign::NotSettled.entry();
-                        hop.differs(entry, "its kernel is not as wanted yet", entry.next)
+                    Some(fault) => hop.wants("ok").because(fault.clone()),
+                    None if !agent.settled => {
+                        hop.wants("ok").differs(entry, "its kernel is not as wanted yet", entry.next)
                     }
+                    None if agent.state == "ok" => hop.passes("ok"),
+                    None => hop.passes(format!("{}, though not for these two hosts", agent.state)),
                 }
             }
         });

@@ -660,6 +660,16 @@ fn of_two_other_hosts_both_are_asked() {
 }
 
 #[test]
+fn an_agent_that_is_degraded_for_others_hinders_nobody() {
+    let mut world = healthy(VXLAN, Datapath::Kernel);
+    world.agent(2).state = "degraded".to_owned();
+    let trace = world.trace("10.5.1.7", "10.5.2.7");
+    assert_eq!(answer(&trace).0, 0, "{trace}");
+    let found = &hop(&trace, "10.5.2.0-24&fd00:5:0:2::-64", "agent").found;
+    assert_eq!(found.as_deref(), Some("degraded, though not for these two hosts"));
+}
+
+#[test]
 fn between_addresses_of_hosts_the_tunnel_does_not_matter() {
     for (verdict, exit) in [
         (Seen::PortEaten, 0),
