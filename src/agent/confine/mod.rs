@@ -22,8 +22,8 @@ use rustix::thread::{
     set_no_new_privs,
 };
 
-/// Devices, addresses, routes, rules, and the settings below `/proc/sys/net`; raw sockets, which iptables-legacy talks
-/// to the kernel by; ports below 1024, as the store may name one.
+/// Devices, addresses, routes, rules, and the settings below `/proc/sys/net`; raw sockets, for trials, echoes and what
+/// iptables-legacy talks to the kernel by; ports below 1024, as the store may name one.
 const NEEDED: CapabilitySet =
     CapabilitySet::NET_ADMIN.union(CapabilitySet::NET_RAW).union(CapabilitySet::NET_BIND_SERVICE);
 
