@@ -13,6 +13,7 @@ use twill::kernel::netlink::Netlink;
 use twill::kernel::{Change, Kernel, Scope};
 use twill::lab::{AgentOptions, AgentProcess, EtcdProcess, Host, Lab, LabError, StoreAt, probe};
 use twill_backends::diff::Op;
+use twill_backends::lease::Lease;
 
 /// Agents take subnets from 10.200.0.0 on; those before are for the leases of [`fill`].
 const CONFIG: &str =
@@ -20,13 +21,27 @@ const CONFIG: &str =
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 pub(crate) fn agent(host: &Host, etcd: &EtcdProcess, args: &[&str]) -> AgentProcess {
+    host.agent(&options(etcd, args)).unwrap()
+}
+
+pub(crate) fn options(etcd: &EtcdProcess, args: &[&str]) -> AgentOptions {
     let store = StoreAt::Etcd { endpoints: etcd.endpoint() };
     let options = AgentOptions::new(env!("CARGO_BIN_EXE_twill"), store);
-    host.agent(&args.iter().fold(options, |options, arg| options.arg(*arg))).unwrap()
+    args.iter().fold(options, |options, arg| options.arg(*arg))
 }
 
 /// Writes the configuration and leases as flanneld would, from inside the underlay. Returns when the last write began.
 pub(crate) fn fill(lab: &Lab, etcd: &EtcdProcess, leases: Range<u32>) -> Instant {
+    fill_with(lab, etcd, leases, |_| String::new())
+}
+
+/// The same, with `more` fields at the end of each value.
+pub(crate) fn fill_with(
+    lab: &Lab,
+    etcd: &EtcdProcess,
+    leases: Range<u32>,
+    more: impl Fn(u32) -> String + Sync,
+) -> Instant {
     let endpoint = etcd.endpoint();
     let write = || {
         runtime().block_on(async {
@@ -37,9 +52,10 @@ pub(crate) fn fill(lab: &Lab, etcd: &EtcdProcess, leases: Range<u32>) -> Instant
                 let (a, b) = (n >> 8, n & 255);
                 let key = format!("/coreos.com/network/subnets/10.{a}.{b}.0-24");
                 let value = format!(
-                    r#"{{"PublicIP":"192.168.{}.{}","PublicIPv6":null,"BackendType":"vxlan","BackendData":{{"VNI":1,"VtepMAC":"02:00:00:00:{a:02x}:{b:02x}"}}}}"#,
+                    r#"{{"PublicIP":"192.168.{}.{}","PublicIPv6":null,"BackendType":"vxlan","BackendData":{{"VNI":1,"VtepMAC":"02:00:00:00:{a:02x}:{b:02x}"}}{}}}"#,
                     100 + a,
-                    b
+                    b,
+                    more(n),
                 );
                 begin = Instant::now();
                 client.put(key, value, None).await.unwrap();
@@ -48,6 +64,20 @@ pub(crate) fn fill(lab: &Lab, etcd: &EtcdProcess, leases: Range<u32>) -> Instant
         })
     };
     lab.underlay.net.run(write).unwrap()
+}
+
+/// The lease of an agent, as etcd has it.
+pub(crate) fn lease(lab: &Lab, etcd: &EtcdProcess, agent: &AgentProcess) -> Lease {
+    let (endpoint, status) = (etcd.endpoint(), agent.status().unwrap());
+    let key = status["lease"]["key"].as_str().unwrap();
+    let read = || {
+        runtime().block_on(async {
+            let mut client = Client::connect([endpoint], None).await.unwrap();
+            let found = client.get(format!("/coreos.com/network/subnets/{key}"), None).await.unwrap();
+            Lease::decode(key, found.kvs()[0].value()).unwrap()
+        })
+    };
+    lab.underlay.net.run(read).unwrap()
 }
 
 /// How many routes of the fabric a host has.

@@ -5,14 +5,17 @@
 //! - *put*: one lease is written to etcd; until its route is in the kernel of every one of three hosts.
 //! - *large*: one agent with as many leases: one more, all entries lost, `twill status`.
 //! - *steady*: nothing changes; what the agent does all the same.
+//! - *probes*: all peers of one agent answer probes, and send some; what that costs, and a scrape.
 //! - *crowd*: many agents on one etcd: all start, one joins, one leaves, etcd starts again, nothing happens.
 //!
 //! `cargo bench --bench convergence [-- NAME]` measures; with `--test` each runs once, small.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark prints, and fails by panicking")]
 
+mod answering;
 mod crowd;
 mod fabric;
 mod large;
+mod probes;
 mod put;
 mod start;
 mod steady;
@@ -45,6 +48,9 @@ fn main() {
         let window = Duration::from_secs(size(180, 1).into());
         steady::run(size(1_000, 50), window);
         steady::run(size(10_000, 50), window);
+    }
+    if chosen("probes") {
+        probes::run(size(1_000, 20), Duration::from_secs(size(90, 2).into()));
     }
     if chosen("crowd") {
         crowd::run(size(300, 3), size(5, 2), Duration::from_secs(size(120, 1).into()));

@@ -48,7 +48,8 @@ pub fn own(dir: &Path) -> (String, io::Result<()>) {
 }
 
 /// The name that a node has on the wire.
-pub(super) fn name(party: &Party) -> u64 {
+#[must_use]
+pub fn name(party: &Party) -> u64 {
     let mut context = digest::Context::new(&digest::SHA256);
     for part in ["twill probe name", &party.node, &party.secret] {
         context.update(part.as_bytes());
@@ -58,7 +59,8 @@ pub(super) fn name(party: &Party) -> u64 {
 }
 
 /// The key of two nodes: the same on both sides.
-pub(super) fn key(a: &Party, b: &Party) -> hmac::Key {
+#[must_use]
+pub fn key(a: &Party, b: &Party) -> hmac::Key {
     let (first, second) = if a.node <= b.node { (a, b) } else { (b, a) };
     let mut context = digest::Context::new(&digest::SHA256);
     for part in ["twill probe key", &first.node, &first.secret, &second.node, &second.secret] {
@@ -69,14 +71,16 @@ pub(super) fn key(a: &Party, b: &Party) -> hmac::Key {
 }
 
 /// The tag of what stands before it.
-pub(super) fn tag(key: &hmac::Key, header: &[u8; HEADER]) -> [u8; TAG] {
+#[must_use]
+pub fn tag(key: &hmac::Key, header: &[u8; HEADER]) -> [u8; TAG] {
     let mut tag = [0; TAG];
     tag.copy_from_slice(&hmac::sign(key, header).as_ref()[..TAG]);
     tag
 }
 
 /// Whether a probe has the tag of this key.
-pub(super) fn is_tagged(key: &hmac::Key, probe: &[u8]) -> bool {
+#[must_use]
+pub fn is_tagged(key: &hmac::Key, probe: &[u8]) -> bool {
     let (Some(header), Some(found)) = (probe.first_chunk::<HEADER>(), probe.get(HEADER..HEADER + TAG)) else {
         return false;
     };

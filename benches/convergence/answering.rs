@@ -1,0 +1,296 @@
+//! Hosts that answer probes, all of them in one namespace: each has a lease, an address and a secret, and no agent.
+//!
+//! # Why one prober stands for all
+//! What they send when is decided by the code that agents have. It spreads its requests over its peers as each of many
+//! hosts does; here every peer of its is one of the hosts on its way to the one agent, which so gets as many requests a
+//! second as from as many agents, each with as many peers.
+//!
+//! # Why the tunnel ends here
+//! Frames are unwrapped and wrapped by hand, so that those of each host come from its own address, as the agent's guard
+//! wants it; a VXLAN device of the kernel has one address.
+
+use std::collections::BTreeMap;
+use std::io::{IoSlice, IoSliceMut};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use etherparse::{NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
+use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{
+    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrIn, recvmsg, sendmsg, setsockopt, sockopt,
+};
+use ring::hmac;
+use twill::lab::{EtcdProcess, Host, Lab, LabError};
+use twill::probe::secret::{self, Party};
+use twill_backends::family::Family;
+use twill_backends::frame::vxlan::Vxlan;
+use twill_backends::lease::{Lease, LeaseKey};
+use twill_backends::probe::echo::{Echo, HEADER, SHORTEST, TAG};
+use twill_backends::probe::{Course, LineId, Outgoing, Prober, Way, headers};
+
+use crate::fabric::fill_with;
+
+/// How many there can be: their public addresses are those of [`PUBLIC`].
+const MOST: u32 = 1 << 10;
+const PUBLIC: &str = "192.168.100.0/22";
+/// Where they answer probes, and where their tunnels end.
+const PORT: u16 = 8475;
+const TUNNEL: u16 = 8472;
+const VXLAN: Vxlan = Vxlan::new(1, false);
+/// What the agent's devices take, and what the tunnel adds.
+const MTU: u32 = 1450;
+const OVERHEAD: u32 = 50;
+/// How long nobody looks whether it is to end.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Hosts that answer, until this is dropped.
+pub(crate) struct Answering {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<Result<(), LabError>>>,
+}
+
+/// One of the hosts.
+struct Peer {
+    line: LineId,
+    public: Ipv4Addr,
+    tunnel: Ipv4Addr,
+    mac: [u8; 6],
+    name: u64,
+    key: hmac::Key,
+}
+
+/// The agent, as they know it.
+struct Agent {
+    name: u64,
+    public: Ipv4Addr,
+    tunnel: Ipv4Addr,
+    mac: [u8; 6],
+    port: u16,
+}
+
+/// All of them.
+struct Crowd {
+    agent: Agent,
+    peers: Vec<Peer>,
+    numbers: BTreeMap<LineId, usize>,
+    prober: Prober,
+    /// The port of probes, and that of the tunnels.
+    sockets: [(Way, UdpSocket); 2],
+}
+
+/// Writes the leases of that many hosts, which answer probes, and leads what is for them to `place`.
+pub(crate) fn fill(lab: &Lab, etcd: &EtcdProcess, place: &Host, hosts: u32) {
+    assert!(hosts <= MOST, "{PUBLIC} has no more addresses");
+    lab.underlay.net.add_route(PUBLIC.parse().unwrap(), place.addresses[0]).unwrap();
+    place.net.exec(&["ip", "route", "add", "local", PUBLIC, "dev", "lo"]).unwrap();
+    let attributes = |n| {
+        let Party { node, secret } = party(n);
+        format!(r#","NodeID":"{node}","Probe":{{"Port":{PORT},"Key":"{secret}"}}"#)
+    };
+    fill_with(lab, etcd, 0..hosts, attributes);
+}
+
+fn party(n: u32) -> Party {
+    Party { node: format!("node-{n}"), secret: format!("secret-{n}") }
+}
+
+impl Answering {
+    /// The hosts of [`fill`] begin to answer the agent that has this lease, and to ask it.
+    pub(crate) fn start(place: &Host, hosts: u32, agent: &Lease) -> Self {
+        let (agent, stop) = (agent.clone(), Arc::new(AtomicBool::new(false)));
+        let stopped = Arc::clone(&stop);
+        let answer = move || {
+            let mut crowd = Crowd::new(hosts, &agent);
+            while !stopped.load(Ordering::Relaxed) {
+                crowd.turn();
+            }
+        };
+        Self { stop, thread: Some(place.net.thread(answer).unwrap()) }
+    }
+
+    /// Whether they do still.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        // Had it failed, that is written already.
+        self.thread.take().map(JoinHandle::join);
+    }
+}
+
+impl Crowd {
+    fn new(hosts: u32, lease: &Lease) -> Self {
+        let listener = lease.attrs.probe.as_ref().unwrap();
+        let own = Party { node: lease.attrs.node_id.clone().unwrap(), secret: listener.secret.clone() };
+        let agent = Agent {
+            name: secret::name(&own),
+            public: lease.attrs.public_ip.unwrap(),
+            tunnel: v4(lease.subnets.v4.unwrap().network()),
+            mac: mac(lease),
+            port: listener.port,
+        };
+        let peers: Vec<Peer> = (0..hosts).map(|n| Peer::new(n, &own)).collect();
+        let now = Instant::now();
+        let mut prober = Prober::new(1, now);
+        prober.settled(true);
+        let course = Course {
+            overlay: Some(agent.tunnel.into()),
+            underlay: agent.public.into(),
+            port: agent.port,
+            mtu: MTU,
+            overhead: OVERHEAD,
+            known: None,
+        };
+        peers.iter().for_each(|peer| prober.follow(&peer.line, Some(course), now));
+        let numbers = peers.iter().enumerate().map(|(n, peer)| (peer.line.clone(), n)).collect();
+        let sockets = [(Way::Underlay, open(PORT)), (Way::Overlay, open(TUNNEL))];
+        Self { agent, peers, numbers, prober, sockets }
+    }
+
+    /// Asks what is due, and takes what came.
+    fn turn(&mut self) {
+        let now = Instant::now();
+        for request in self.prober.requests(now) {
+            self.send(&request);
+        }
+        let due = self.prober.due(now).unwrap().saturating_duration_since(now).min(LOOK);
+        let mut sockets =
+            [0, 1].map(|index: usize| PollFd::new(self.sockets[index].1.as_fd(), PollFlags::POLLIN));
+        // Less than a millisecond is none: the loop turns a few times more.
+        poll(&mut sockets, PollTimeout::try_from(due).unwrap()).unwrap();
+        let mut buffer = [0; 2048];
+        for index in [0, 1] {
+            while let Some((length, to)) = receive(&self.sockets[index].1, &mut buffer) {
+                self.hear(self.sockets[index].0, &buffer[..length], to);
+            }
+        }
+    }
+
+    /// Takes what came to one of them.
+    fn hear(&mut self, way: Way, datagram: &[u8], to: Ipv4Addr) {
+        let [.., a, b] = to.octets();
+        let Some(peer) = self.peers.get((usize::from(a) - 100) << 8 | usize::from(b)) else { return };
+        let probe = match way {
+            Way::Underlay => Some(datagram),
+            Way::Overlay => VXLAN.open(datagram).ok().and_then(|frame| unwrap(frame, peer)),
+        };
+        let Some((name, echo)) = probe.and_then(Echo::decode) else { return };
+        assert!(name == self.agent.name && echo.way == way, "{to}: {echo:?}");
+        assert!(probe.is_some_and(|probe| secret::is_tagged(&peer.key, probe)), "{to}: {echo:?}");
+        let size = u32::try_from(probe.map_or(0, <[u8]>::len)).unwrap() + headers(false);
+        let line = peer.line.clone();
+        if let Some(answer) = self.prober.hear(&line, &echo, size, Instant::now()) {
+            self.send(&answer);
+        }
+    }
+
+    fn send(&self, out: &Outgoing) {
+        let peer = &self.peers[self.numbers[&out.line]];
+        let length = usize::try_from(out.size - headers(false)).unwrap().max(SHORTEST);
+        let header = out.echo.encode(peer.name, u16::try_from(length).unwrap());
+        let mut probe = vec![0; length];
+        probe[..HEADER].copy_from_slice(&header);
+        probe[HEADER..HEADER + TAG].copy_from_slice(&secret::tag(&peer.key, &header));
+        let [under, over] = &self.sockets;
+        match out.echo.way {
+            Way::Underlay => {
+                transmit(
+                    &under.1,
+                    &probe,
+                    peer.public,
+                    SocketAddrV4::new(self.agent.public, self.agent.port),
+                );
+            }
+            Way::Overlay => {
+                let datagram = wrap(&probe, peer, &self.agent);
+                transmit(&over.1, &datagram, peer.public, SocketAddrV4::new(self.agent.public, TUNNEL));
+            }
+        }
+    }
+}
+
+impl Peer {
+    /// As [`fill_with`] writes it.
+    fn new(n: u32, agent: &Party) -> Self {
+        let [.., a, b] = n.to_be_bytes();
+        let own = party(n);
+        Self {
+            line: (LeaseKey::new(format!("10.{a}.{b}.0-24")), Family::V4),
+            public: Ipv4Addr::new(192, 168, 100 + a, b),
+            tunnel: Ipv4Addr::new(10, a, b, 0),
+            mac: [2, 0, 0, 0, a, b],
+            name: secret::name(&own),
+            key: secret::key(&own, agent),
+        }
+    }
+}
+
+/// A probe on its way through the tunnel.
+fn wrap(probe: &[u8], peer: &Peer, agent: &Agent) -> Vec<u8> {
+    let mut datagram = VXLAN.header().to_vec();
+    PacketBuilder::ethernet2(peer.mac, agent.mac)
+        .ipv4(peer.tunnel.octets(), agent.tunnel.octets(), 64)
+        .udp(PORT, agent.port)
+        .write(&mut datagram, probe)
+        .unwrap();
+    datagram
+}
+
+/// The probe in a frame, if it is one for the tunnel of this host.
+fn unwrap<'f>(frame: &'f [u8], peer: &Peer) -> Option<&'f [u8]> {
+    let packet = SlicedPacket::from_ethernet(frame).ok()?;
+    let (Some(NetSlice::Ipv4(ip)), Some(TransportSlice::Udp(udp))) = (packet.net, packet.transport) else {
+        return None;
+    };
+    let here = ip.header().destination_addr() == peer.tunnel
+        && frame.starts_with(&peer.mac)
+        && udp.destination_port() == PORT;
+    here.then_some(udp.payload())
+}
+
+/// A socket at all addresses, which says to which of them a datagram was sent.
+fn open(port: u16) -> UdpSocket {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap();
+    setsockopt(&socket, sockopt::Ipv4PacketInfo, &true).unwrap();
+    socket
+}
+
+/// The next datagram's length and where it was sent to; `None` if there is none.
+fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> Option<(usize, Ipv4Addr)> {
+    let mut space = nix::cmsg_space!(libc::in_pktinfo);
+    let mut chunks = [IoSliceMut::new(buffer)];
+    let flags = MsgFlags::MSG_DONTWAIT;
+    let message = recvmsg::<SockaddrIn>(socket.as_raw_fd(), &mut chunks, Some(&mut space), flags).ok()?;
+    let to = message.cmsgs().ok()?.find_map(|control| {
+        if let ControlMessageOwned::Ipv4PacketInfo(info) = control { Some(info.ipi_addr) } else { None }
+    })?;
+    Some((message.bytes, Ipv4Addr::from_bits(u32::from_be(to.s_addr))))
+}
+
+/// Sends a datagram in the name of one of the hosts.
+fn transmit(socket: &UdpSocket, datagram: &[u8], from: Ipv4Addr, to: SocketAddrV4) {
+    let from = libc::in_addr { s_addr: from.to_bits().to_be() };
+    let info = libc::in_pktinfo { ipi_ifindex: 0, ipi_spec_dst: from, ipi_addr: libc::in_addr { s_addr: 0 } };
+    let (control, chunks) = ([ControlMessage::Ipv4PacketInfo(&info)], [IoSlice::new(datagram)]);
+    sendmsg(socket.as_raw_fd(), &chunks, &control, MsgFlags::empty(), Some(&SockaddrIn::from(to))).unwrap();
+}
+
+fn v4(addr: IpAddr) -> Ipv4Addr {
+    if let IpAddr::V4(addr) = addr { addr } else { unreachable!("{addr} is not of IPv4") }
+}
+
+fn mac(lease: &Lease) -> [u8; 6] {
+    let data = lease.attrs.backend_data.as_ref().unwrap();
+    let text = data["VtepMAC"].as_str().unwrap();
+    let bytes: Vec<u8> = text.split(':').map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect();
+    bytes.try_into().unwrap()
+}

@@ -1,0 +1,96 @@
+//! What it costs to probe peers that all answer, and to be scraped with them.
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use twill::lab::{AgentProcess, EtcdProcess, Host, Lab, LabOptions, UPLINK};
+
+use crate::answering::{self, Answering};
+use crate::fabric::{PATIENCE, agent, cpu, lease, options, peak, spread};
+use crate::steady::settle;
+
+/// How often it is scraped.
+const SCRAPES: usize = 20;
+
+pub(crate) fn run(peers: u32, window: Duration) {
+    let lab = Lab::new(&LabOptions { hosts: 2, segments: 2, ..LabOptions::default() }).unwrap();
+    let etcd = lab.etcd().unwrap();
+    let [host, place] = lab.hosts.as_slice() else { unreachable!("two hosts were asked for") };
+    answering::fill(&lab, &etcd, place, peers);
+    let mut agent = agent(host, &etcd, &[]);
+    agent.wait_ready(PATIENCE).unwrap();
+    let begin = Instant::now();
+    let answering = Answering::start(place, peers, &lease(&lab, &etcd, &agent));
+    while well(&agent) < peers as usize {
+        assert!(answering.is_alive() && begin.elapsed() < PATIENCE, "{} are well", well(&agent));
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    println!("{peers} peers answer: all are well after {:.1} s", begin.elapsed().as_secs_f64());
+    rest(host, &agent, window, &format!("probing {peers} peers"));
+    assert!(answering.is_alive() && well(&agent) == peers as usize, "{} are well", well(&agent));
+    scrape(&agent, "/metrics");
+    scrape(&agent, "/v1/status");
+    drop(answering);
+    unprobed(&lab, &etcd, &mut agent, window);
+}
+
+/// How many peers are well, both ways of which are measured.
+fn well(agent: &AgentProcess) -> usize {
+    let measured = |way: &Value| way["up"] == true && way["mtu"].is_u64();
+    let well = |peer: &&Value| {
+        let (probe, ways) = (&peer["probe"], peer["probe"]["ways"].as_array());
+        probe["verdict"] == "ok" && ways.is_some_and(|ways| ways.len() == 2 && ways.iter().all(measured))
+    };
+    agent.status().unwrap()["peers"].as_array().unwrap().iter().filter(well).count()
+}
+
+/// What the agent does while nothing happens but probing.
+fn rest(host: &Host, agent: &AgentProcess, window: Duration, what: &str) {
+    let (time, [received, sent]) = (cpu(agent), packets(host));
+    std::thread::sleep(window);
+    let share = |more: f64| more / window.as_secs_f64();
+    let [received, sent] =
+        [packets(host)[0] - received, packets(host)[1] - sent].map(|more| share(more as f64));
+    println!(
+        "{what} for {} s: {:.3} % of a core, {received:.0} packets a second in and {sent:.0} out on the underlay; {:.1} MiB at most",
+        window.as_secs(),
+        share(cpu(agent) - time) * 100.0,
+        peak(agent),
+    );
+}
+
+/// The same agent, which probes nobody.
+fn unprobed(lab: &Lab, etcd: &EtcdProcess, agent: &mut AgentProcess, window: Duration) {
+    agent.restart_with(options(etcd, &["--probe-port", "0"])).unwrap();
+    agent.wait_ready(PATIENCE).unwrap();
+    settle(lab, etcd, agent);
+    rest(&lab.hosts[0], agent, window, "probing nobody");
+}
+
+fn scrape(agent: &AgentProcess, path: &str) {
+    let before = cpu(agent);
+    let mut length = 0;
+    let ask = |_| {
+        let begin = Instant::now();
+        let (status, body) = agent.get(path).unwrap();
+        assert_eq!(status, 200, "{body}");
+        length = body.len();
+        begin.elapsed()
+    };
+    let (median, least, most) = spread((0..SCRAPES).map(ask).collect(), 1e-3);
+    println!(
+        "{path}: median {median:.1} ms (least {least:.1}, most {most:.1}), {:.1} ms CPU of the agent each, {} KiB, {SCRAPES} times",
+        (cpu(agent) - before) * 1e3 / SCRAPES as f64,
+        length / 1024,
+    );
+}
+
+/// The packets that came to a host by the underlay, and that left it.
+fn packets(host: &Host) -> [u64; 2] {
+    let text = host.net.run(|| std::fs::read_to_string("/proc/thread-self/net/dev")).unwrap().unwrap();
+    let uplink = format!("{UPLINK}:");
+    let line = text.lines().find_map(|line| line.trim_start().strip_prefix(&uplink)).unwrap();
+    let numbers: Vec<u64> = line.split_whitespace().map(|number| number.parse().unwrap()).collect();
+    // Eight columns of what was received begin with bytes and packets, and so do those of what was sent.
+    [numbers[1], numbers[9]]
+}
