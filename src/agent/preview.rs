@@ -82,7 +82,8 @@ impl<W: World> Agent<W> {
     pub(super) async fn take_down(&mut self, firewall_only: bool) -> Result<Vec<String>, Failure> {
         let mut lines = Vec::new();
         if !firewall_only {
-            let have = self.world.kernel().observe(&self.scope).await?.net;
+            let everything = Scope { stand_ins: true, ..self.scope.clone() };
+            let have = self.world.kernel().observe(&everything).await?.net;
             let ops = diff(&NetState::default(), &have);
             for (op, result) in ops.iter().zip(self.world.kernel().apply(&ops).await) {
                 result?;

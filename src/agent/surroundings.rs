@@ -193,6 +193,7 @@ impl<W: World> Agent<W> {
             own: own.iter().map(|(_, net)| *net).collect(),
             underlay: Some(host.iface),
             flanneld_ran: self.flanneld_ran,
+            stand_ins: false,
         }
     }
 }

@@ -41,6 +41,8 @@ pub struct Scope {
     pub underlay: Option<LinkName>,
     /// Whether flanneld ran here, so that routes with its fingerprint are ours.
     pub flanneld_ran: bool,
+    /// Whether the stand-ins of trials are ours, which is so only where no trial is under way.
+    pub stand_ins: bool,
 }
 
 /// What was found.

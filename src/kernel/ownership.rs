@@ -56,6 +56,14 @@ impl Scope {
         self.links.contains(&name) && !alias.starts_with(ALIAS_PREFIX)
     }
 
+    /// Whether a stand-in for a tunnel's device with this alias is ours. Where that device is gone, nobody else will miss
+    /// it; `None`.
+    #[must_use]
+    pub fn owns_stand_in(&self, tunnel: Option<&str>) -> bool {
+        let others = |alias: &str| alias.starts_with(ALIAS_PREFIX) && alias != self.alias;
+        self.stand_ins && !tunnel.is_some_and(others)
+    }
+
     /// Whose a route of the main table is. `tunnel`: it leads through a link of ours.
     #[must_use]
     pub fn claim(&self, fact: &RouteFact, tunnel: bool) -> Claim {
@@ -123,6 +131,16 @@ mod tests {
         assert!(scope().owns_link(other, "twill:abc"));
         assert!(!scope().owns_link(other, ""));
         assert!(!Scope::default().owns_link(other, ""));
+    }
+
+    #[test]
+    fn a_stand_in_is_whose_tunnel_it_stands_for() {
+        let all = Scope { stand_ins: true, ..scope() };
+        assert!(
+            all.owns_stand_in(None) && all.owns_stand_in(Some("")) && all.owns_stand_in(Some("twill:abc"))
+        );
+        assert!(!all.owns_stand_in(Some("twill:another")));
+        assert!(!scope().owns_stand_in(None), "a trial may be under way");
     }
 
     #[test]

@@ -100,10 +100,14 @@ fn cleanup(backend: &str, flags: &[&str]) {
     assert_eq!(dump::firewall(&net), theirs);
     let left = difference(&running, &dump::network(&net));
     assert!(!left.is_empty() && left.iter().all(|line| !is_network(line)), "{left:#?}");
+    // As an agent leaves it that is killed in the middle of a trial.
+    dump::run(&net, "ip link add twill-try99999 type vxlan id 99 dstport 4999");
 
     let cleaned = bare.twill(&["cleanup"]);
     assert!(cleaned.status.success(), "{cleaned:?}");
     assert_eq!(difference(&before, &dump::network(&net)), Vec::<String>::new(), "{cleaned:?}");
+    assert!(stdout(&cleaned).contains("ip link del twill-try99999"), "{cleaned:?}");
+    assert!(!net.links().unwrap().iter().any(|name| name.starts_with("twill-try")));
     let again = bare.twill(&["cleanup"]);
     assert_eq!(stdout(&again), "nothing of ours is left on this host\n", "{again:?}");
 

@@ -1,6 +1,6 @@
 //! Reads what is ours. The kernel filters where it can: by device, and by table.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -19,6 +19,7 @@ use super::sysctl;
 use crate::kernel::facts::{AddrFact, HostFacts, LinkFact, Reach, RouteFact};
 use crate::kernel::ownership::Claim;
 use crate::kernel::preflight::sysctl_name;
+use crate::kernel::trial::stands_for;
 use crate::kernel::{ForeignRoute, KernelError, Observed, Scope};
 
 /// Everything in scope.
@@ -32,6 +33,9 @@ pub(super) async fn observe(requests: &Requests, scope: &Scope) -> Result<(Obser
             known.links.insert(seen.index, (seen.name, link.clone()));
             observed.net.links.insert(seen.name, link);
             neighbours(requests, seen, &mut observed, &mut known).await?;
+        } else if stand_in_of(scope, seen, &links) {
+            // What it has goes with it.
+            observed.net.links.insert(seen.name, seen.link.clone());
         } else if Some(seen.name) == scope.underlay {
             known.underlay = Some(seen.clone());
             known.underlay_addrs = addrs(requests, seen.index).await?;
@@ -61,6 +65,14 @@ pub(super) async fn observe(requests: &Requests, scope: &Scope) -> Result<(Obser
         observed.neighbours.set(family, sysctl::read(&setting).and_then(|limit| limit.parse().ok()));
     }
     Ok((observed, known))
+}
+
+/// Whether a link is the stand-in of a trial of ours.
+fn stand_in_of(scope: &Scope, seen: &SeenLink, links: &BTreeMap<u32, SeenLink>) -> bool {
+    seen.link.vxlan().is_some()
+        && stands_for(seen.name).is_some_and(|tunnel| {
+            scope.owns_stand_in(links.get(&tunnel).map(|seen| seen.link.alias.as_str()))
+        })
 }
 
 /// The host as it is, ours or not. `reach`: an address whose route is asked for.

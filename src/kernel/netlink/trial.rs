@@ -26,7 +26,7 @@ use super::{build, link};
 use crate::datapath::ethtool;
 use crate::datapath::packet::{Listener, Sender};
 use crate::datapath::tap::Queues;
-use crate::kernel::trial::{Bench, Place};
+use crate::kernel::trial::{Bench, Place, stand_in};
 
 /// How often each packet is sent.
 const ROUNDS: u32 = 3;
@@ -72,8 +72,7 @@ impl Tools {
         let port = fastrand::u16(49_152..);
         let listening = self.listener.listen(seen.index, bench.source.is_ipv6(), port);
         listening.map_err(|error| format!("cannot hear answers: {error}"))?;
-        let name =
-            LinkName::try_from(format!("twill-try{}", seen.index).as_str()).map_err(|e| e.to_string())?;
+        let name = stand_in(seen.index).ok_or("there is no name for a stand-in")?;
         let stand_in = StandIn { tools: self, bench, vxlan, name, port };
         let have = vxlan.checksums.udp;
         let mut trials = stand_in.with_udp(have).await?;

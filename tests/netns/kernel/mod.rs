@@ -93,6 +93,7 @@ fn scope() -> Scope {
         own: vec!["10.5.1.0/24".parse().unwrap(), "fd05:0:0:1::/64".parse().unwrap()],
         underlay: Some(name("eth0")),
         flanneld_ran: true,
+        stand_ins: false,
     }
 }
 

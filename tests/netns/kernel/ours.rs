@@ -77,6 +77,37 @@ fn where_flanneld_never_ran_its_like_is_foreign() {
 }
 
 #[test]
+fn stand_ins_go_with_everything_of_ours_and_only_then() {
+    in_namespace(async |kernel| {
+        ip("link add flannel.1 type vxlan id 1 dstport 8472");
+        ip("link add flannel.2 type vxlan id 2 dstport 8472");
+        ip("link set flannel.2 alias twill:another");
+        let index = |dev: &str| ip(&format!("-o link show {dev}")).split(':').next().unwrap().to_owned();
+        let (own, anothers) = (index("flannel.1"), index("flannel.2"));
+        let devices = [own.as_str(), anothers.as_str(), "99999", "1x"].map(|of| format!("twill-try{of}"));
+        for (port, device) in (5_000..).zip(&devices) {
+            ip(&format!("link add {device} type vxlan id 77 dstport {port}"));
+        }
+        ip("link add twill-try7 type bridge");
+        let links = async |scope| {
+            let links = kernel.observe(&scope).await.unwrap().net.links;
+            links.into_keys().map(|name| name.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(links(scope()).await, ["flannel.1"]);
+        let everything = Scope { stand_ins: true, ..scope() };
+        let mut ours = ["flannel.1", &devices[0], "twill-try99999"];
+        ours.sort_unstable();
+        assert_eq!(links(everything.clone()).await, ours);
+        let have = kernel.observe(&everything).await.unwrap().net;
+        let results = kernel.apply(&diff(&NetState::default(), &have)).await;
+        assert!(results.iter().all(Result::is_ok), "{results:?}");
+        assert_eq!(links(everything).await, Vec::<String>::new());
+        let left = ip("-br link");
+        assert!(left.contains(&devices[1]) && left.contains("twill-try7") && left.contains("twill-try1x"));
+    });
+}
+
+#[test]
 fn routes_of_others_are_left_and_listed() {
     in_namespace(async |kernel| {
         converge(&kernel, &want()).await;
