@@ -122,6 +122,8 @@ impl Trying {
             .map(|(family, bench)| (family, bench.places.len(), kernel.trial(bench)))
             .collect();
         if trials.is_empty() {
+            // To look for one among all peers in each turn would cost too much where the tunnel leads to none of them.
+            self.at = Some(now + SOON);
             return;
         }
         (self.peers, self.lost) = (Some(plan.peers()), lost.clone());
