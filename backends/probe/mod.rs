@@ -43,6 +43,8 @@ use crate::lease::LeaseKey;
 pub const PER_SECOND: u32 = 100;
 /// How many may be sent at once after a pause.
 const BURST: u32 = 20;
+/// How many are sent at once where more are due than may be sent: to wake up for each would cost more than to send it.
+const BATCH: u32 = 5;
 /// The shortest time between two requests on one way.
 const NEXT: Duration = Duration::from_millis(1);
 /// The time between two requests on the overlay while all is well, in a small fabric.
@@ -118,9 +120,10 @@ pub struct Prober {
     settled: bool,
     /// The number of a line's first request: none that an earlier process used.
     first: u32,
-    /// How many requests may be sent, and since when more are saved up.
+    /// How many requests may be sent, since when more are saved up, and whether it was too few for all that were due.
     purse: f64,
     saved: Instant,
+    spent: bool,
 }
 
 /// The bytes of IP and UDP headers.
@@ -154,6 +157,7 @@ impl Prober {
             first,
             purse: f64::from(BURST),
             saved: now,
+            spent: false,
         }
     }
 
@@ -195,9 +199,14 @@ impl Prober {
     #[must_use]
     pub fn due(&self, now: Instant) -> Option<Instant> {
         let (at, ..) = self.agenda.first()?;
-        let affordable =
-            self.saved + Duration::from_secs_f64((1.0 - self.purse).max(0.0) / f64::from(PER_SECOND));
+        let missing = (self.enough() - self.purse).max(0.0);
+        let affordable = self.saved + Duration::from_secs_f64(missing / f64::from(PER_SECOND));
         Some((*at).max(affordable).max(now))
+    }
+
+    /// What the purse has to hold before anything is sent.
+    fn enough(&self) -> f64 {
+        f64::from(if self.spent { BATCH } else { 1 })
     }
 
     /// The requests that are due.
@@ -205,6 +214,9 @@ impl Prober {
         let (mut out, every) = (Vec::new(), self.pace());
         let earned = now.saturating_duration_since(self.saved).as_secs_f64() * f64::from(PER_SECOND);
         (self.purse, self.saved) = ((self.purse + earned).min(f64::from(BURST)), now);
+        if self.purse < self.enough() {
+            return out;
+        }
         while self.purse >= 1.0
             && let Some((at, id, way)) = self.agenda.first().cloned()
             && at <= now
@@ -223,6 +235,7 @@ impl Prober {
             }
             self.enter(&id, way, Some(now + NEXT));
         }
+        self.spent = self.purse < 1.0;
         out
     }
 

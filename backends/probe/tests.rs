@@ -320,6 +320,8 @@ fn echo() -> Echo {
 struct Many {
     now: Instant,
     prober: Prober,
+    /// How often it was asked for requests.
+    wakes: usize,
 }
 
 impl Many {
@@ -333,7 +335,7 @@ impl Many {
                 Course { underlay: [192, 0, a, b].into(), overlay: Some([10, a, b, 0].into()), ..course(0) };
             prober.follow(&Self::id(n), Some(course), now);
         }
-        Self { now, prober }
+        Self { now, prober, wakes: 0 }
     }
 
     fn id(n: u16) -> LineId {
@@ -346,6 +348,7 @@ impl Many {
         let (mut sent, end) = (Vec::new(), self.now + time);
         while self.now < end {
             self.now = self.prober.due(self.now).unwrap().max(self.now + Duration::from_millis(1));
+            self.wakes += 1;
             for out in self.prober.requests(self.now) {
                 sent.push((out.line.clone(), out.echo.way));
                 if answered(&out) {
@@ -380,8 +383,10 @@ fn one_of_many_that_is_silent_is_not_named_before_both_ways_were_asked() {
 #[test]
 fn a_thousand_peers_cost_no_more_than_was_promised() {
     for answered in [true, false] {
-        let sent = Many::new(1_000).run(seconds(60), |_| answered);
+        let mut many = Many::new(1_000);
+        let sent = many.run(seconds(60), |_| answered);
         assert!(sent.len() <= (60 * PER_SECOND + BURST) as usize, "{} sent", sent.len());
+        assert!(many.wakes <= sent.len() / 3, "woke up {} times to send {}", many.wakes, sent.len());
         let mut turns = BTreeMap::new();
         sent.into_iter().for_each(|turn| *turns.entry(turn).or_insert(0) += 1);
         assert_eq!(turns.len(), 2_000, "every way had its turn");
