@@ -12,12 +12,12 @@
 //! program's configuration holds. What is removed too much costs a maintainer a question; too little cannot be undone.
 
 mod forms;
+mod known;
 mod rules;
 
 use std::collections::BTreeMap;
 
-use aho_corasick::{AhoCorasick, MatchKind};
-
+use known::Known;
 pub use rules::Rules;
 
 /// What stands in the place of a secret.
@@ -35,9 +35,7 @@ pub struct Secrets(BTreeMap<Vec<u8>, &'static str>);
 
 /// Removes them.
 pub struct Redactor {
-    known: AhoCorasick,
-    /// Of each pattern of `known`, what it is.
-    kinds: Vec<&'static str>,
+    known: Known,
     rules: Rules,
 }
 
@@ -77,26 +75,14 @@ impl Redactor {
     /// # Errors
     /// There are too many.
     pub fn new(secrets: &Secrets, rules: Rules) -> Result<Self, BadSieve> {
-        let forms = |(secret, kind): (&Vec<u8>, &&'static str)| {
-            let kind = *kind;
-            forms::of(secret).into_iter().filter(|form| form.len() >= SHORTEST).map(move |form| (form, kind))
-        };
-        let (patterns, kinds): (Vec<Vec<u8>>, Vec<&'static str>) = secrets.0.iter().flat_map(forms).unzip();
-        let known = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(patterns);
-        Ok(Self { known: known.map_err(|error| BadSieve(error.to_string()))?, kinds, rules })
+        Ok(Self { known: Known::new(secrets)?, rules })
     }
 
     /// Removes every secret.
     #[must_use]
     pub fn clean(&self, bytes: &[u8]) -> Cleaned {
         let mut removed = Removed::new();
-        let mut left = Vec::with_capacity(bytes.len());
-        self.known.replace_all_with_bytes(bytes, &mut left, |found, _, left| {
-            let kind = self.kinds.get(found.pattern().as_usize()).copied().unwrap_or_default();
-            *removed.entry(kind).or_default() += 1;
-            left.extend_from_slice(MARK.as_bytes());
-            true
-        });
+        let left = self.known.clean(bytes, &mut removed);
         let bytes = self.rules.clean(left, &mut removed);
         Cleaned { bytes, removed }
     }
@@ -110,7 +96,7 @@ impl std::fmt::Debug for Secrets {
 
 impl std::fmt::Debug for Redactor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "a redactor with {} patterns", self.kinds.len())
+        write!(f, "a redactor of {} forms", self.known.len())
     }
 }
 

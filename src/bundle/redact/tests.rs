@@ -1,5 +1,6 @@
 use std::sync::LazyLock;
 
+use aho_corasick::{AhoCorasick, MatchKind};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use proptest::prelude::*;
@@ -167,6 +168,26 @@ proptest! {
             }
         }
         prop_assert_eq!(&redactor.clean(&once).bytes, &once);
+    }
+
+    /// To look for the beginnings finds what to look for the whole does.
+    #[test]
+    fn it_is_as_if_each_form_were_looked_for_whole(
+        secrets in prop::collection::vec("[ab]{4,40}", 1..6),
+        pieces in prop::collection::vec((any::<prop::sample::Index>(), 0_usize..40, "[ab]{0,3}"), 0..10),
+    ) {
+        let mut text = String::new();
+        for (which, length, noise) in &pieces {
+            let secret = which.get::<String>(&secrets);
+            text += &secret[..secret.len().min(*length)];
+            text += noise;
+        }
+        let all: Vec<Vec<u8>> = secrets.iter().flat_map(|secret| forms::of(secret.as_bytes())).collect();
+        let whole = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&all).unwrap();
+        let names: Vec<&str> = secrets.iter().map(String::as_str).collect();
+        let cleaned = redactor(&names).clean(text.as_bytes());
+        prop_assert_eq!(cleaned.bytes, whole.replace_all(&text, &vec![MARK; all.len()]).into_bytes());
+        prop_assert_eq!(cleaned.removed.values().sum::<usize>(), whole.find_iter(&text).count());
     }
 
     /// What has neither a secret nor a name of one is as it was, byte for byte.
