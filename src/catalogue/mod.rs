@@ -2,6 +2,7 @@
 //! of `TABLES`; a test holds that each is there, and that the program uses every row of it.
 
 pub mod refusal;
+pub mod unserved;
 
 use twill_backends::code::Entry;
 use twill_backends::fault;
@@ -19,6 +20,7 @@ const TABLES: &[&[Entry]] = &[
     Deviation::ENTRIES,
     Hitch::ENTRIES,
     refusal::Refusal::ENTRIES,
+    unserved::Unserved::ENTRIES,
     BadLine::ENTRIES,
     About::ENTRIES,
 ];

@@ -18,12 +18,11 @@ use axum::routing::{any, get};
 
 use super::metrics::{CONTENT_TYPE, Figures, Scrape, render};
 use crate::agent::board::View;
+use crate::catalogue::unserved::Unserved;
 
 /// Scripts and probes compare these.
 const RUNNING: &str = "flanneld is running";
 const READY: &str = "flanneld is ready";
-/// What is said where an agent ends before its first turn.
-const ENDING: &str = "the agent is ending\n";
 const NOT_READY: &str = "flanneld is not ready yet";
 
 /// All paths, answered from `view`.
@@ -49,7 +48,7 @@ async fn nothing() -> (StatusCode, &'static str) {
 async fn healthz(State(view): State<View>) -> (StatusCode, String) {
     match view.stuck() {
         None => (StatusCode::OK, RUNNING.to_owned()),
-        Some(stuck) => (StatusCode::SERVICE_UNAVAILABLE, format!("{stuck}\n")),
+        Some(stuck) => (StatusCode::SERVICE_UNAVAILABLE, Unserved::Stuck.line(stuck)),
     }
 }
 
@@ -68,7 +67,7 @@ async fn metrics(State(view): State<View>) -> Response {
             let scrape = Scrape::new(status, turned_s, Figures::read());
             ([(header::CONTENT_TYPE, CONTENT_TYPE)], render(&scrape)).into_response()
         }
-        None => (StatusCode::SERVICE_UNAVAILABLE, ENDING).into_response(),
+        None => ending(),
     }
 }
 
@@ -76,8 +75,13 @@ async fn status(State(view): State<View>) -> Response {
     match view.status().await.as_ref().map(serde_json::to_string) {
         Some(Ok(json)) => ([(header::CONTENT_TYPE, "application/json")], json).into_response(),
         Some(Err(error)) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
-        None => (StatusCode::SERVICE_UNAVAILABLE, ENDING).into_response(),
+        None => ending(),
     }
+}
+
+/// The agent ends before its first turn.
+fn ending() -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, Unserved::Ending.line("the agent is ending")).into_response()
 }
 
 #[cfg(test)]
@@ -158,7 +162,7 @@ mod tests {
         tokio::time::advance(Duration::from_secs(31)).await;
         let (code, body) = healthz(State(view.clone())).await;
         assert_eq!(code, StatusCode::SERVICE_UNAVAILABLE);
-        assert!(body.contains("busy with a test for 31 s"), "{body}");
+        assert!(body.contains("busy with a test for 31 s") && body.ends_with(" [agent-stuck]\n"), "{body}");
         let (code, body) = readyz(State(view)).await;
         assert_eq!(code, StatusCode::SERVICE_UNAVAILABLE);
         assert!(body.starts_with(NOT_READY) && body.contains("31 s"), "{body}");

@@ -284,7 +284,10 @@ fn others_see_the_page_only_where_it_is_opened_and_go_on_to_after_a_take_over() 
         |fabric: &Fabric, from: usize, addr, path| http_get(&fabric.lab.hosts[from].net, addr, path).unwrap();
     for path in ["/", "/v1/events"] {
         let (code, body) = ask(&fabric, 1, health, path);
-        assert!(code == 403 && body.contains("--ui-listen"), "{path}: {code} {body}");
+        assert!(
+            code == 403 && body.contains("--ui-listen") && body.ends_with("[page-elsewhere]\n"),
+            "{path}: {code} {body}"
+        );
     }
     for path in ["/healthz", "/readyz", "/v1/status", "/metrics"] {
         assert_eq!(ask(&fabric, 1, health, path).0, 200, "{path}");

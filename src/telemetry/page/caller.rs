@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use axum::serve::IncomingStream;
 use tokio::net::{TcpListener, UnixListener};
 
+use crate::catalogue::unserved::Unserved;
 use crate::telemetry::http::Door;
 
 /// Where a caller is; `None` for one on the unix socket.
@@ -36,23 +37,22 @@ pub(super) async fn of_this_host(
 ) -> Response {
     match refusal(from, request.headers()) {
         None => next.run(request).await,
-        Some(why) => (StatusCode::FORBIDDEN, format!("403 {why}\n")).into_response(),
+        Some((code, why)) => (StatusCode::FORBIDDEN, format!("403 {}", code.line(why))).into_response(),
     }
 }
 
 /// Why a caller may not look.
-fn refusal(from: Option<IpAddr>, headers: &HeaderMap) -> Option<String> {
+fn refusal(from: Option<IpAddr>, headers: &HeaderMap) -> Option<(Unserved, String)> {
     let elsewhere = from.is_some_and(|from| !from.to_canonical().is_loopback());
     if elsewhere {
-        return Some(
-            "this page shows to its own host only; next: open it there at 127.0.0.1, or through ssh -L, or start the agent \
-             with --ui-listen ADDR:PORT, which shows it to everybody who reaches that port"
-                .to_owned(),
-        );
+        let why = "this page shows to its own host only; next: open it there at 127.0.0.1, or through ssh -L, or start the \
+                   agent with --ui-listen ADDR:PORT, which shows it to everybody who reaches that port";
+        return Some((Unserved::Elsewhere, why.to_owned()));
     }
     let host = headers.get(header::HOST).map(|host| host.to_str().unwrap_or_default());
     let host = host.filter(|host| !is_local(host))?;
-    Some(format!("this page does not show as {host}; next: open it at 127.0.0.1 or localhost"))
+    let why = format!("this page does not show as {host}; next: open it at 127.0.0.1 or localhost");
+    Some((Unserved::AnotherName, why))
 }
 
 /// Whether a `Host` is an address or `localhost`: what a name leads to is up to whoever owns the name.
@@ -91,7 +91,10 @@ mod tests {
         }
         let local = Some("127.0.0.1".parse().unwrap());
         assert_eq!(refusal(local, &HeaderMap::new()), None, "a caller of HTTP/1.0");
-        let other = refusal(Some("192.0.2.9".parse().unwrap()), &HeaderMap::new()).unwrap();
-        assert!(other.contains("--ui-listen ADDR:PORT"), "{other}");
+        let other = refusal(Some("192.0.2.9".parse().unwrap()), &HeaderMap::new());
+        let (code, why) = other.unwrap();
+        assert!(why.contains("--ui-listen ADDR:PORT") && code == Unserved::Elsewhere, "{why}");
+        let headers = HeaderMap::from_iter([(header::HOST, "evil.example".parse().unwrap())]);
+        assert_eq!(refusal(local, &headers).map(|(code, _)| code), Some(Unserved::AnotherName));
     }
 }

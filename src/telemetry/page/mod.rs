@@ -38,6 +38,7 @@ pub(super) use self::caller::Caller;
 use self::frame::{Moment, Told};
 use self::story::Story;
 use crate::agent::board::View;
+use crate::catalogue::unserved::Unserved;
 
 const MARKUP: &str = include_str!("page.html");
 const STYLE: &str = include_str!("page.css");
@@ -122,8 +123,8 @@ async fn page() -> Response {
 
 async fn events(State(feed): State<Feed>) -> Response {
     let Ok(place) = Arc::clone(&feed.room).try_acquire_owned() else {
-        let text = format!("{LOOKING} look already; next: close a page, or ask /v1/status\n");
-        return (StatusCode::SERVICE_UNAVAILABLE, text).into_response();
+        let why = format!("{LOOKING} look already; next: close a page, or ask /v1/status");
+        return (StatusCode::SERVICE_UNAVAILABLE, Unserved::Full.line(why)).into_response();
     };
     let told = feed.told();
     Sse::new(async_stream::stream! {
