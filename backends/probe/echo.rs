@@ -4,19 +4,21 @@
 //!  0  "twpr"          8  from      the sender's id, by which the receiver finds the key
 //!  4  version        16  seq       of the request; its answer repeats it
 //!  5  flags          20  mtu       the largest packet the sender knows to arrive, 0 while unknown
-//!  6  length         22  zero
+//!  6  length         22  failing   how many of the sender's peers fail
 //!                    24  seen      per way: the highest of the receiver's numbers that came, and which of 32 before
-//!                    40  tag
-//!                    56  padding up to `length`, which counts all of this
+//!                    40  row       8 × (name 4, state 1, round trip 1): what the sender says of other hosts
+//!                    88  tag
+//!                   104  padding up to `length`, which counts all of this
 //! ```
 //!
 //! Numbers are in network order. An answer is as long as its request, so that a size that is answered passes in both
-//! directions.
+//! directions. What is said of other hosts is in [`super::row`].
 
 use super::Way;
+use super::row::{ENTRIES, ENTRY};
 
 /// Bytes before the tag.
-pub const HEADER: usize = 40;
+pub const HEADER: usize = 40 + ENTRIES * ENTRY;
 /// Bytes of the tag.
 pub const TAG: usize = 16;
 /// The shortest probe.
@@ -91,7 +93,7 @@ impl Seen {
 }
 
 impl Echo {
-    /// The bytes before the tag of a probe of `length` bytes, sent by `from`.
+    /// The bytes before the tag of a probe of `length` bytes, sent by `from`. Nothing is said of other hosts there.
     #[must_use]
     pub fn encode(&self, from: u64, length: u16) -> [u8; HEADER] {
         let mut bytes = [0; HEADER];
@@ -119,8 +121,8 @@ impl Echo {
             return None;
         }
         let flags = bytes[5];
-        let (length, mtu, zero) = (half(bytes, 6), half(bytes, 20), half(bytes, 22));
-        if usize::from(length) != bytes.len() || flags & !(ANSWER | UNDERLAY | SETTLED) != 0 || zero != 0 {
+        let (length, mtu) = (half(bytes, 6), half(bytes, 20));
+        if usize::from(length) != bytes.len() || flags & !(ANSWER | UNDERLAY | SETTLED) != 0 {
             return None;
         }
         let from = u64::from(word(bytes, 8)) << 32 | u64::from(word(bytes, 12));
@@ -182,7 +184,8 @@ mod tests {
 
         #[test]
         fn what_was_damaged_says_something_else_or_nothing(
-            echo in echo(), from: u64, at in 0..HEADER, flip in 1_u8..,
+            echo in echo(), from: u64, at in (0..HEADER).prop_filter("other hosts", |at| !(22..24).contains(at) && *at < 40),
+            flip in 1_u8..,
         ) {
             let mut bytes = whole(&echo, from, SHORTEST);
             bytes[at] ^= flip;

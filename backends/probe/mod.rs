@@ -5,7 +5,8 @@
 //! Each peer has, in each address family, two ways to it: the *overlay*, between the hosts' tunnel addresses, as pods'
 //! packets go, and the *underlay*, between their public addresses. On each way small requests tell whether it works and
 //! how long it takes; larger ones, which must not be fragmented, find the largest packet that arrives. Each probe also
-//! says which of the other side's came, on both ways, so that each side learns which direction fails.
+//! says which of the other side's came, on both ways, so that each side learns which direction fails; and a part of what
+//! its sender found out of other hosts ([`row`]), so that each host knows the whole fabric ([`hearsay`]).
 //!
 //! # What it costs
 //! A host sends at most [`PER_SECOND`] requests a second, and about as many answers, however many peers there are: with
@@ -14,10 +15,12 @@
 //! the longest goes first, so that many such ways slow the others down, but take nothing away from them.
 
 pub mod echo;
+pub mod hearsay;
 mod lane;
 mod line;
 mod measured;
 mod pending;
+pub mod row;
 mod search;
 mod verdict;
 mod window;

@@ -9,12 +9,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex, watch};
+use twill_backends::probe::hearsay::Matrix;
 
 use super::census::{Joined, Peer, Probed};
 use super::input::Input;
 use super::status::{PeerStatus, Status};
 use super::{Agent, World};
 use crate::filter::{Dropped, Drops, Firewall};
+use crate::probe::Outlook;
 
 /// How soon something that happened is written up at the earliest.
 const SOON: Duration = Duration::from_millis(100);
@@ -47,6 +49,7 @@ struct Notice {
     status: Option<Arc<Status>>,
     peers: Arc<Vec<Peer>>,
     probed: Probed,
+    outlook: Option<Outlook>,
     drops: Option<Drops>,
     written: Instant,
     /// When the loop last went on to something else, and to what.
@@ -103,6 +106,7 @@ impl Board {
             status: None,
             peers: Arc::default(),
             probed: Probed::default(),
+            outlook: None,
             drops: None,
             written: now,
             turned: now,
@@ -154,14 +158,27 @@ impl Board {
 impl View {
     /// A view of what no agent goes on with: of a status from elsewhere.
     #[must_use]
-    pub fn of(mut status: Status) -> Self {
+    pub fn of(status: Status) -> Self {
+        Self::of_fabric(status, None)
+    }
+
+    /// The same, with what all hosts found out.
+    #[must_use]
+    pub fn of_fabric(mut status: Status, matrix: Option<Matrix>) -> Self {
         let board = Board::new(crate::now());
         board.begins("a test");
         board.notice.send_modify(|notice| {
+            notice.outlook = matrix.map(Outlook::of);
             notice.peers = Arc::new(std::mem::take(&mut status.peers).into_iter().map(Peer::from).collect());
             notice.status = Some(Arc::new(status));
         });
         board.view()
+    }
+
+    /// Looks at what all hosts found out, from now on; `None` while this host probes nobody.
+    #[must_use]
+    pub fn look(&self) -> Option<watch::Receiver<Option<Arc<Matrix>>>> {
+        self.notice.borrow().outlook.as_ref().map(Outlook::look)
     }
 
     /// What the agent says of itself. Waits for its first turn; `None` if it ended before that.
@@ -248,9 +265,11 @@ impl<W: World> Agent<W> {
         let status = Arc::new(self.status(now));
         let drops = self.firewall.as_ref().map(Firewall::drops);
         let (peers, probed) = (Arc::clone(&self.census().peers), Probed(self.probing.findings()));
+        let outlook = self.probing.outlook();
         self.board.notice.send_modify(|notice| {
             (notice.status, notice.drops) = (Some(status), drops);
             (notice.peers, notice.probed) = (peers, probed);
+            notice.outlook = outlook;
             (notice.written, notice.turned) = (now, now);
         });
         self.board.moved = false;

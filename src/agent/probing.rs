@@ -16,7 +16,7 @@ use twill_backends::vxlan;
 
 use super::{Agent, World};
 use crate::probe::secret::Party;
-use crate::probe::{Findings, News, Order, Peer, Peers, Probes};
+use crate::probe::{Findings, News, Order, Outlook, Peer, Peers, Probes};
 
 /// How many complaints of one kind are made one by one.
 const TOLD: usize = 5;
@@ -150,6 +150,11 @@ impl Probing {
     /// What was found out of peers; nothing if nobody is probed.
     pub(super) fn findings(&self) -> Option<Findings> {
         self.probes.as_ref().map(Probes::findings)
+    }
+
+    /// Where to look at what all hosts found out; `None` if nobody is probed.
+    pub(super) fn outlook(&self) -> Option<Outlook> {
+        self.probes.as_ref().map(Probes::outlook)
     }
 
     /// How packets to a peer's pods go; `None` if it answers no probes.

@@ -6,6 +6,7 @@
 
 mod account;
 mod ping;
+mod rows;
 pub mod secret;
 mod socket;
 mod sockets;
@@ -21,6 +22,7 @@ use twill_backends::family::PerFamily;
 use twill_backends::lease::LeaseKey;
 use twill_backends::probe::{Course, Finding, LineId};
 
+pub use self::rows::Outlook;
 use self::secret::Party;
 use self::task::{Asked, Told};
 
@@ -69,6 +71,7 @@ pub struct Probes {
     peers: mpsc::UnboundedSender<Peers>,
     findings: watch::Receiver<Findings>,
     news: watch::Receiver<News>,
+    outlook: Outlook,
 }
 
 impl Probes {
@@ -82,10 +85,11 @@ impl Probes {
         let (found, findings) = watch::channel(Arc::default());
         let (tell, news) = watch::channel(News::default());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let task =
-            task::Task::new(own, Asked { orders: ordered, peers: met }, Told { findings: found, news: tell });
+        let outlook = Outlook::default();
+        let told = Told { findings: found, news: tell, outlook: outlook.clone() };
+        let task = task::Task::new(own, Asked { orders: ordered, peers: met }, told);
         std::thread::Builder::new().name("probe".to_owned()).spawn(move || runtime.block_on(task.run()))?;
-        Ok(Self { orders, peers, findings, news })
+        Ok(Self { orders, peers, findings, news, outlook })
     }
 
     /// Changes what is asked for. `change` says whether it changed anything.
@@ -103,6 +107,12 @@ impl Probes {
     #[must_use]
     pub fn findings(&self) -> Findings {
         Arc::clone(&self.findings.borrow())
+    }
+
+    /// Where to look at what all hosts found out.
+    #[must_use]
+    pub fn outlook(&self) -> Outlook {
+        self.outlook.clone()
     }
 
     /// What there is to act on, as of now.

@@ -16,6 +16,7 @@ use twill_backends::probe::{Finding, LineId, Outgoing, Prober, Way, headers};
 
 use super::account::Account;
 use super::ping::Pings;
+use super::rows::{Outlook, Rows};
 use super::secret::{self, Party};
 use super::sockets::{self, Socket, Sockets, heard};
 use super::{Findings, News, Order, Peer, Peers, socket};
@@ -35,6 +36,7 @@ pub(super) struct Asked {
 pub(super) struct Told {
     pub(super) findings: watch::Sender<Findings>,
     pub(super) news: watch::Sender<News>,
+    pub(super) outlook: Outlook,
 }
 
 /// The thread that probes.
@@ -52,14 +54,16 @@ pub(super) struct Task {
     names: BTreeMap<LeaseKey, u64>,
     own_name: u64,
     account: Account,
+    rows: Rows,
     buffer: Vec<u8>,
 }
 
 impl Task {
     pub(super) fn new(own: Party, asked: Asked, told: Told) -> Self {
-        let now = Instant::now();
+        let (now, own_name) = (Instant::now(), secret::name(&own));
         Self {
-            own_name: secret::name(&own),
+            own_name,
+            rows: Rows::new(own_name, told.outlook.clone(), now),
             own,
             asked,
             told,
@@ -158,9 +162,11 @@ impl Task {
     fn name(&mut self, lease: &LeaseKey, party: Option<&Party>) {
         if let Some(name) = self.names.remove(lease)
             && let Some((_, key)) = self.keys.remove(&name)
-            && let Some((other, _)) = self.names.iter().find(|(_, other)| **other == name)
         {
-            self.keys.insert(name, (other.clone(), key));
+            match self.names.iter().find(|(_, other)| **other == name) {
+                Some((other, _)) => drop(self.keys.insert(name, (other.clone(), key))),
+                None => self.rows.forget(name),
+            }
         }
         if let Some(party) = party {
             let name = secret::name(party);
@@ -194,7 +200,8 @@ impl Task {
         let Ok(length) = u16::try_from(length) else {
             return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
         };
-        let header = out.echo.encode(self.own_name, length);
+        let mut header = out.echo.encode(self.own_name, length);
+        self.rows.write(out.echo.seq, &mut header);
         let mut probe = vec![0; usize::from(length).max(SHORTEST)];
         probe[..HEADER].copy_from_slice(&header);
         probe[HEADER..HEADER + TAG].copy_from_slice(&secret::tag(key, &header));
@@ -234,9 +241,11 @@ impl Task {
         if !secret::is_tagged(key, probe) {
             return;
         }
+        let now = Instant::now();
+        self.rows.hear(name, probe, now);
         let size = u32::try_from(length).unwrap_or(u32::MAX).saturating_add(headers(family == Family::V6));
         let line = (lease.clone(), family);
-        if let Some(answer) = self.prober.hear(&line, &echo, size, Instant::now())
+        if let Some(answer) = self.prober.hear(&line, &echo, size, now)
             && let Err(error) = self.send(&answer, from)
         {
             tracing::trace!(%from, %error, "a probe was not answered");
@@ -245,6 +254,7 @@ impl Task {
 
     /// Says what there is to act on at once, and the rest now and then.
     fn tell(&mut self, now: Instant) {
+        self.rows.tell(&self.names, self.prober.pace(), now);
         let trouble = self.sockets.values().filter_map(|socket| socket.trouble(now)).next();
         let decided = self.prober.decide();
         if self.prober.turned() {
@@ -268,6 +278,7 @@ impl Task {
         let findings: BTreeMap<LineId, Finding> =
             self.prober.findings(now).map(|(line, finding)| (line.clone(), finding)).collect();
         let turned = self.account.tell(&findings, now);
+        self.rows.found(&findings, &self.names);
         self.told.findings.send_replace(Arc::new(findings));
         turned
     }

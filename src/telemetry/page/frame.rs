@@ -6,7 +6,9 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use twill_backends::probe::Verdict;
+use twill_backends::probe::hearsay::Matrix;
 
+use super::fabric::{self, Fabric};
 use super::story::{Entry, Story};
 use crate::agent::board::{Glance, Stuck};
 use crate::agent::status::{
@@ -21,6 +23,8 @@ const FAULTS: usize = 50;
 pub(super) struct Moment {
     /// What the agent wrote up last.
     pub(super) glance: Glance,
+    /// What all hosts found out; `None` if it is not known.
+    pub(super) matrix: Option<Arc<Matrix>>,
     /// What happened.
     pub(super) story: Story,
     /// Whether the agent makes no progress.
@@ -35,6 +39,7 @@ pub(super) struct Told {
     host: Option<String>,
     peers: Option<Arc<Vec<PeerStatus>>>,
     rows: BTreeMap<String, String>,
+    fabric: fabric::Told,
     entry: u64,
 }
 
@@ -54,6 +59,8 @@ struct Frame<'a> {
     peers: Vec<Box<RawValue>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     gone: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fabric: Option<Fabric>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     events: Vec<&'a Entry>,
 }
@@ -127,7 +134,7 @@ impl Told {
     /// # Errors
     /// Something has no JSON.
     pub(super) fn next(&mut self, moment: &Moment) -> serde_json::Result<String> {
-        let Moment { glance, story, stuck, unix_ms } = moment;
+        let Moment { glance, matrix, story, stuck, unix_ms } = moment;
         let whole = self.host.is_none();
         let host = to_raw_value(&Host::of(&glance.status, unix_ms / 1000))?;
         let news = self.host.as_deref() != Some(host.get());
@@ -144,6 +151,7 @@ impl Told {
             host: news.then_some(host),
             peers,
             gone,
+            fabric: self.fabric.next(matrix.as_ref())?,
             events,
         })
     }
@@ -262,7 +270,7 @@ mod tests {
     fn moment(status: &Status, story: &Story) -> Moment {
         let peers = Arc::new(status.peers.clone());
         let glance = Glance { status: Arc::new(status.clone()), peers, age: Duration::from_millis(7) };
-        Moment { glance, story: story.clone(), stuck: None, unix_ms: 100_000_000 }
+        Moment { glance, matrix: None, story: story.clone(), stuck: None, unix_ms: 100_000_000 }
     }
 
     fn tell(told: &mut Told, moment: &Moment) -> Value {

@@ -14,6 +14,7 @@
 //! name was made to lead here gets nothing. `--ui-listen` is for the others.
 
 mod caller;
+mod fabric;
 mod frame;
 mod story;
 
@@ -42,7 +43,12 @@ use crate::catalogue::unserved::Unserved;
 
 const MARKUP: &str = include_str!("page.html");
 const STYLE: &str = include_str!("page.css");
-const SCRIPT: &str = concat!(include_str!("page.js"), include_str!("picture.js"), include_str!("tables.js"));
+const SCRIPT: &str = concat!(
+    include_str!("page.js"),
+    include_str!("picture.js"),
+    include_str!("matrix.js"),
+    include_str!("tables.js")
+);
 /// How often those who look are told what changed.
 const EVERY: Duration = Duration::from_secs(1);
 /// How many may look at once: each costs what a peer's row costs, for every peer.
@@ -88,10 +94,13 @@ impl Feed {
             let mut told = Told::default();
             let mut ticks = tokio::time::interval(EVERY);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            let mut outlook = None;
             while self.stop.run_until_cancelled(ticks.tick()).await.is_some() {
                 let Some(glance) = self.view.glance().await else { break };
+                outlook = outlook.or_else(|| self.view.look());
+                let matrix = outlook.as_ref().and_then(|matrix| matrix.borrow().clone());
                 let story = self.story.borrow().clone();
-                let moment = Moment { glance, story, stuck: self.view.stuck(), unix_ms: unix_ms() };
+                let moment = Moment { glance, matrix, story, stuck: self.view.stuck(), unix_ms: unix_ms() };
                 match told.next(&moment) {
                     Ok(frame) => yield Ok(Event::default().data(frame)),
                     Err(error) => {
