@@ -125,7 +125,7 @@ impl Hearsay {
                 None => {}
             }
         }
-        if heard.parts as usize % ROUNDS == 0 {
+        if (heard.parts as usize).is_multiple_of(ROUNDS) {
             heard.tidy();
         }
         self.cells = self.cells + heard.cells.len() - before;

@@ -202,12 +202,15 @@ impl Row {
     pub fn part(&self, seq: u32) -> Part {
         let first = self.failing.len().min(ENTRIES - self.others.len().min(SPARED));
         let then = self.others.len().min(ENTRIES - first);
-        let turn = |all: &[(Short, Said)], count: usize| {
+        let turns = [(&self.failing, first), (&self.others, then)].into_iter().flat_map(|(all, count)| {
             let from = (seq as usize).wrapping_mul(count) % all.len().max(1);
-            all.iter().cycle().skip(from).take(count).copied().collect::<Vec<_>>()
-        };
-        let entries = [turn(&self.failing, first), turn(&self.others, then)].concat();
-        Part { failing: u16::try_from(self.failing.len()).unwrap_or(u16::MAX), entries }
+            let (before, after) = all.split_at(from);
+            after.iter().chain(before).take(count)
+        });
+        Part {
+            failing: u16::try_from(self.failing.len()).unwrap_or(u16::MAX),
+            entries: turns.copied().collect(),
+        }
     }
 }
 
@@ -254,7 +257,7 @@ pub(super) mod tests {
 
     prop_compose! {
         pub(in crate::probe) fn said()(state: u8, rtt: u8) -> Said {
-            Said::read(1 + state % 8 | state & 0xf0, rtt).unwrap()
+            Said::read((1 + state % 8) | (state & 0xf0), rtt).unwrap()
         }
     }
 
@@ -322,7 +325,7 @@ pub(super) mod tests {
     fn what_later_versions_say_is_left_out() {
         let mut header = echo().encode(5, SHORTEST as u16);
         header[AT..AT + ENTRY].copy_from_slice(&[0, 0, 0, 9, 15, 1]);
-        header[AT + ENTRY..AT + 2 * ENTRY].copy_from_slice(&[0, 0, 0, 8, 0xff & 0xf1, 1]);
+        header[AT + ENTRY..AT + 2 * ENTRY].copy_from_slice(&[0, 0, 0, 8, 0xf1, 1]);
         let read = Part::read(&[&header[..], &[0; 16]].concat());
         assert_eq!(
             read.entries,

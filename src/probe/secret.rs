@@ -4,8 +4,8 @@
 //! A pod can send to any host's port, from addresses of its own or, with raw sockets, in the name of its host. It knows
 //! no secret, so that nothing it sends is taken for a probe, and nobody answers it. Whoever reads the store, as every
 //! agent does, can make a tag in the name of any two hosts. What passes between hosts is not encrypted, and says nothing
-//! but what it measures; one who can read it there can repeat it, but a repeated request counts only once, and a repeated
-//! answer not at all.
+//! but what was measured; one who can read it there can repeat it, but a repeated request counts only once, and a repeated
+//! answer not at all. What either says of other hosts is shown until its sender's next probe says otherwise.
 
 use std::path::Path;
 use std::{fmt, io};

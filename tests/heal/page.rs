@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::os::unix::net::UnixListener;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use twill::agent::board::View;
@@ -11,8 +12,14 @@ use twill::lab::probe::http_get;
 use twill::lab::{Netns, UPLINK};
 use twill::telemetry::http::{Listeners, Server, bind_health};
 
+use twill_backends::lease::LeaseKey;
+use twill_backends::probe::hearsay::{Matrix, Telling};
+use twill_backends::probe::row::{Said, Short};
+use twill_backends::probe::{Finding, Measured, Up, Verdict, Way};
+
 use crate::browser::{Browser, need_browser};
 use crate::fabric::{Fabric, Families, need_namespaces, options, wait_for};
+use crate::faults::{drop_at, mend};
 
 const VXLAN: &str = r#"{"Type":"vxlan"}"#;
 /// What the issue allows to be transferred until 500 hosts are drawn, in bytes.
@@ -123,6 +130,84 @@ fn three_hosts_are_well_then_a_link_is_cut_and_it_heals() {
     assert_clean(&browser, &url);
 }
 
+/// The cells of the matrix that are about two hosts: from which to which, and of which kind.
+fn cells(browser: &Browser) -> BTreeMap<(String, String), String> {
+    let script = "return [...document.querySelectorAll('#grid td[data-from]')].map((cell) => [cell.dataset.from, cell.dataset.to, cell.className])";
+    let cells: Vec<(String, String, String)> = serde_json::from_value(browser.eval(script)).unwrap();
+    cells.into_iter().map(|(from, to, kind)| ((from, to), kind)).collect()
+}
+
+/// Waits until these directions are cut, and packets pass in all others.
+fn wait_cut(browser: &Browser, hosts: usize, cut: &[(&str, &str)]) {
+    wait_for("a matrix with these directions cut", || {
+        let cells = cells(browser);
+        let is = |(from, to): &(String, String), kind: &str| match cut.contains(&(from, to)) {
+            true => kind == "cut",
+            // What was lost is counted for a while.
+            false => kind == "poor" || kind == "good" || kind.starts_with("heat"),
+        };
+        let right = cells.len() == hosts * (hosts - 1) && cells.iter().all(|(pair, kind)| is(pair, kind));
+        right.then_some(()).ok_or(cells)
+    });
+}
+
+/// What a cell says to those who do not see it.
+fn spoken(browser: &Browser, from: &str, to: &str) -> String {
+    let script = format!(
+        "return document.querySelector('#grid td[data-from=\"{from}\"][data-to=\"{to}\"]').getAttribute('aria-label')"
+    );
+    browser.eval(&script).as_str().unwrap().to_owned()
+}
+
+#[test]
+fn two_hosts_that_cannot_talk_are_seen_from_a_third() {
+    need_browser!();
+    let fabric = Fabric::new(Families::V4, VXLAN, &[]);
+    let hosts = &fabric.lab.hosts;
+    let keys = [1, 2].map(|at| fabric.status(at)["lease"]["key"].as_str().unwrap().to_owned());
+    let [one, two] = [&*keys[0], &*keys[1]];
+    let url = format!("http://{}/", fabric.agents[0].healthz());
+    let browser = Browser::open(&hosts[0].net, 1440, 900);
+    browser.go(&url);
+    browser.wait_text("h1", "All 3 hosts are well");
+    wait_cut(&browser, 3, &[]);
+    browser.screenshot("page-matrix-well");
+
+    // One direction, as long as only that is lost, and the other host says why.
+    drop_at(&hosts[2], &format!("ip saddr {}", hosts[1].addresses[0]));
+    wait_cut(&browser, 3, &[(one, two)]);
+    browser.wait_text("h1", "This host reaches all, and others do not: 1 direction is cut");
+    wait_for("both sides' words", || {
+        let said = spoken(&browser, one, two);
+        let both =
+            said.contains("cut off") && said.contains("says one-way: ") && said.contains("says peer-down: ");
+        both.then_some(()).ok_or(said)
+    });
+    println!("REASON {}", browser.text("#pairs"));
+    browser.screenshot("page-matrix-one-way");
+    drop_at(&hosts[1], &format!("ip saddr {}", hosts[2].addresses[0]));
+    wait_cut(&browser, 3, &[(one, two), (two, one)]);
+    browser.wait_text("#pairs", &format!("{} → {}: cut off", one.replace('-', "/"), two.replace('-', "/")));
+    browser.wait_text("#pairs", "nothing comes from");
+    browser.screenshot("page-matrix-cut");
+    browser.prefers_dark(true);
+    browser.screenshot("page-matrix-cut-dark");
+
+    // By keys: from this host's cell about one of the two to what that one says of the other.
+    browser.eval("document.querySelector('#grid td[tabindex=\"0\"]').focus()");
+    browser.press("\u{e015}\u{e014}");
+    let active = browser.eval("const { from, to } = document.activeElement.dataset; return [from, to]");
+    assert!(active == json!([one, two]) || active == json!([two, one]), "{active}");
+    let shown = browser.text("#pair");
+    assert_eq!(shown, spoken(&browser, active[0].as_str().unwrap(), active[1].as_str().unwrap()));
+
+    hosts[1..].iter().for_each(mend);
+    wait_cut(&browser, 3, &[]);
+    browser.prefers_dark(false);
+    browser.screenshot("page-matrix-healed");
+    assert_clean(&browser, &url);
+}
+
 #[test]
 fn it_is_used_without_a_mouse_and_without_eyes() {
     need_browser!();
@@ -132,7 +217,7 @@ fn it_is_used_without_a_mouse_and_without_eyes() {
     browser.go(&format!("http://{}/", fabric.agents[0].healthz()));
     browser.wait_text("h1", "All 3 hosts are well");
     let tree = accessible(&browser);
-    for role in ["banner", "main", "contentinfo", "listbox", "table", "heading"] {
+    for role in ["banner", "main", "contentinfo", "listbox", "table", "grid", "heading"] {
         let there = tree.iter().any(|(found, _)| found == role);
         assert!(there, "nobody is told of a {role}: {tree:#?}");
     }
@@ -218,17 +303,103 @@ fn many(count: u32) -> Status {
     serde_json::from_value(status).unwrap()
 }
 
+/// What the hosts of a status say of each other: some of them nothing, most of them good.
+fn matrix(status: &Status) -> Matrix {
+    let hosts: BTreeMap<LeaseKey, Short> = (1..)
+        .zip(&status.peers)
+        .map(|(number, peer)| (LeaseKey::new(peer.key.clone()), Short::of(number << 32)))
+        .collect();
+    let all: Vec<Short> = [Short::of(0)].into_iter().chain(hosts.values().copied()).collect();
+    let full = all.len() <= twill_backends::probe::hearsay::FULL;
+    let said = |from: usize, to: usize| {
+        let cut = (from * 31 + to * 17) % 499 == 7;
+        let rtt = 90 + (from * 7919 + to * 104_729) % 900 * if from.abs_diff(to) > 40 { 30 } else { 1 };
+        let way = Measured {
+            way: Way::Overlay,
+            to: [10, 244, 1, 0].into(),
+            up: if cut { Up::No } else { Up::Yes },
+            p50: Some(Duration::from_micros(rtt as u64)),
+            p99: None,
+            loss: Some(if cut { 1.0 } else { 0.0 }),
+            loss_there: None,
+            mtu: None,
+            sent: 9,
+            answered: 9,
+            age: None,
+        };
+        let verdict = if cut { Verdict::OneWay } else { Verdict::Ok };
+        Said::of(&Finding {
+            verdict,
+            cause: "",
+            since: Duration::ZERO,
+            ways: vec![way],
+            limit: None,
+            mtu: 1450,
+        })
+    };
+    let row = |from: usize| {
+        let others = (0..all.len()).filter(|to| *to != from).map(|to| (all[to], said(from, to)));
+        let (failing, others): (Vec<_>, Vec<_>) = others.partition(|(_, said)| said.fails());
+        let count = failing.len() as u16;
+        let cells = if full { [failing, others].concat() } else { failing };
+        Telling { age: (from % 23 == 3).then_some(Duration::from_secs(40)), failing: count, cells }
+    };
+    let heard = (1..all.len()).filter(|from| from % 41 != 9);
+    Matrix { own: all[0], hosts, full, rows: heard.map(|from| (all[from], row(from))).collect() }
+}
+
 /// Serves a status to those on `net`.
 fn serve(net: &Netns, status: Status) -> (Server, SocketAddr) {
+    let view = View::of_fabric(status.clone(), Some(matrix(&status)));
     let dir = tempfile::tempdir().unwrap();
     net.run(|| {
         let tcp = bind_health("127.0.0.1:0".parse().unwrap()).unwrap();
         let addr = tcp.local_addr().unwrap();
         let unix = UnixListener::bind(dir.path().join("http.sock")).unwrap();
         unix.set_nonblocking(true).unwrap();
-        (Server::start(Listeners { tcp: Some(tcp), page: None, unix }, View::of(status)).unwrap(), addr)
+        (Server::start(Listeners { tcp: Some(tcp), page: None, unix }, view).unwrap(), addr)
     })
     .unwrap()
+}
+
+/// What the page of so many hosts took until now is within what it may.
+fn assert_cheap(browser: &Browser, url: &str, hosts: usize) {
+    let at = |name: &str| {
+        browser.eval(&format!("return performance.getEntriesByName('{name}')[0].startTime")).as_f64().unwrap()
+    };
+    let (paint, drawn) = (at("first-contentful-paint"), at("drawn"));
+    let events = browser.network();
+    let asked = asked(&events, url);
+    let received =
+        events.iter().filter(|event| event["method"] == "Network.dataReceived").map(|event| &event["params"]);
+    let ours = received.filter(|data| data["requestId"].as_str().is_some_and(|id| asked.contains_key(id)));
+    let bytes: u64 = ours.filter_map(|data| data["dataLength"].as_u64()).sum();
+    println!("PAGE {hosts} hosts: first paint {paint:.0} ms, all drawn {drawn:.0} ms, {bytes} bytes");
+    assert!(bytes > 50_000 && bytes <= TRANSFER, "{bytes}");
+    assert!(paint < 5_000.0 && drawn < 10_000.0, "{paint} {drawn}");
+    let asked: BTreeSet<&str> = asked.values().map(String::as_str).collect();
+    assert_eq!(asked, BTreeSet::from([url, &*format!("{url}v1/events")]));
+}
+
+#[test]
+fn every_pair_of_sixty_four_hosts_has_its_cell() {
+    need_browser!();
+    let net = Netns::new("page", false).unwrap();
+    let browser = Browser::open(&net, 1440, 900);
+    let (_server, addr) = serve(&net, many(64));
+    let url = format!("http://{addr}/");
+    browser.go(&url);
+    let drawn = wait_for("every cell", || {
+        let cells = cells(&browser);
+        let known = cells.values().filter(|kind| *kind != "unknown").count();
+        (cells.len() == 64 * 63 && known > 60 * 63).then_some(known).ok_or((cells.len(), known))
+    });
+    println!("PAGE 64 hosts: {drawn} of {} pairs known", 64 * 63);
+    assert_cheap(&browser, &url, 64);
+    browser.screenshot("page-64");
+    browser.prefers_dark(true);
+    browser.screenshot("page-64-dark");
+    assert_quiet(&browser);
 }
 
 #[test]
@@ -244,21 +415,14 @@ fn five_hundred_hosts_are_drawn_soon_and_with_little() {
         let seen = browser.eval("return [document.querySelectorAll('#picture .host').length, document.querySelectorAll('#map .tile').length]");
         (seen == json!([499, 499])).then_some(()).ok_or(seen)
     });
-    let at = |name: &str| {
-        browser.eval(&format!("return performance.getEntriesByName('{name}')[0].startTime")).as_f64().unwrap()
-    };
-    let (paint, drawn) = (at("first-contentful-paint"), at("drawn"));
-    let events = browser.network();
-    let asked = asked(&events, &url);
-    let received =
-        events.iter().filter(|event| event["method"] == "Network.dataReceived").map(|event| &event["params"]);
-    let ours = received.filter(|data| data["requestId"].as_str().is_some_and(|id| asked.contains_key(id)));
-    let bytes: u64 = ours.filter_map(|data| data["dataLength"].as_u64()).sum();
-    println!("PAGE 500 hosts: first paint {paint:.0} ms, all drawn {drawn:.0} ms, {bytes} bytes");
-    assert!(bytes > 50_000 && bytes <= TRANSFER, "{bytes}");
-    assert!(paint < 5_000.0 && drawn < 10_000.0, "{paint} {drawn}");
-    let asked: BTreeSet<&str> = asked.values().map(String::as_str).collect();
-    assert_eq!(asked, BTreeSet::from([&*url, &*format!("{url}v1/events")]));
+    browser.wait_text("#matrix-hint", "487 of 499 other hosts told");
+    browser.wait_text("#pairs", "says one-way: what ");
+    // What is not the same all over was painted.
+    let painted = "const d = document.getElementById('dots'), p = d.getContext('2d').getImageData(0, 0, d.width, d.height).data; \
+                   const seen = new Set(); for (let at = 0; at < p.length; at += 4) seen.add(p[at] * 65536 + p[at + 1] * 256 + p[at + 2]); return [d.width, seen.size]";
+    let painted = browser.eval(painted);
+    assert!(painted[0] == 1000 && painted[1].as_u64() > Some(4), "{painted}");
+    assert_cheap(&browser, &url, 500);
     browser.screenshot("page-500");
     browser.prefers_dark(true);
     browser.screenshot("page-500-dark");

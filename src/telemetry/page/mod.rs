@@ -7,6 +7,13 @@
 //!
 //! What the events look like is between the two and may change; programs ask `/v1/status`.
 //!
+//! # The whole fabric
+//! What other hosts found out of each other comes with their probes ([`twill_backends::probe::row`]): agents ask each other
+//! nothing, and no listener has to be open for it. Of each direction both ends say something, the sender whether it is
+//! answered and the receiver whether anything comes; the worse of the two counts, so that a direction that is cut is seen
+//! though the other passes. It is put together only while somebody looks. Up to 64 hosts each pair has a cell; among more
+//! what fails is told, and everything else is well if its row was heard.
+//!
 //! # Who may look
 //! Health is served to whoever reaches the port, as flanneld's is, and `--healthz-ip` is `0.0.0.0` unless told
 //! otherwise: that a load balancer may ask whether this host is well is no reason to draw the fabric for it. So on that

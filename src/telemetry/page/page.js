@@ -150,11 +150,13 @@ function take(frame) {
   if (frame.whole) {
     state.peers.clear();
     state.events = [];
+    state.fabric.rows.clear();
   } else {
     announce(fresh);
   }
   for (const peer of frame.peers ?? []) state.peers.set(peer.key, named(peer));
   for (const key of frame.gone ?? []) state.peers.delete(key);
+  if (frame.fabric) hear(frame.fabric);
   if (frame.host) state.host = frame.host;
   state.events = [...fresh.reverse(), ...state.events].slice(0, EVENTS);
   [state.age, state.stuck, state.now] = [frame.age_ms, frame.stuck ?? null, frame.at_ms];
@@ -231,6 +233,8 @@ function headline(counts) {
         : `${subnet(worst.key)}: ${percent(lossy(worst))} of the last probes were lost.`;
     return ['poor', `${some(counts.poor)} ${counts.poor === 1 ? 'needs' : 'need'} attention`, why];
   }
+  const apart = state.pairs.filter((one) => one.health === 'cut' && one.from && one.to);
+  if (apart.length) return ['poor', `This host reaches all, and others do not: ${plural(apart.length, 'direction is', 'directions are')} cut`, reason(apart[0])];
   const faults = host.faults.length + host.more_faults;
   if (faults) return ['poor', `All hosts that answer are well, and ${plural(faults, 'thing is', 'things are')} wrong here`, host.faults[0].cause];
   if (counts.unknown === all) return ['unknown', `${plural(all, 'other host', 'other hosts')}, not measured yet`, 'It takes some seconds, and agents that answer probes.'];
@@ -242,6 +246,7 @@ function show() {
   waiting = false;
   const { host, list } = state;
   if (!host) return;
+  state.pairs = troubled();
   const counts = { cut: 0, poor: 0, unknown: 0, good: 0 };
   for (const peer of list) counts[peer.health] += 1;
   const [tone, title, reason] = headline(counts);
@@ -261,6 +266,7 @@ function show() {
   faults();
   picture();
   detail();
+  matrix();
   heat();
   pool();
   happened();

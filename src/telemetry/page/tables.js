@@ -1,4 +1,4 @@
-// The heat map, the pool, what happened, and the table of all hosts.
+// This host’s row, way by way, the pool, what happened, and the table of all hosts.
 
 const TABLE = 32;
 const STEPS = [200, 500, 1000, 2000, 5000, 20000];
@@ -17,23 +17,23 @@ function heat() {
     ? 'Each row is another host. Through the fabric packets go as pods’ do; between hosts they go beside it. There is from this host to it, back is from it to this host.'
     : `Each tile is another host, in the order of subnets: ${MEASURES[measure]}. Choose a tile for its details above.`);
   set($('map'), { tabindex: few ? '0' : '-1' });
-  if (few) matrix(list); else tiles(list);
-  scale(few || measure === 'overlay' || measure === 'underlay');
+  if (few) ways(list); else tiles(list);
+  scale($('scale'), few || measure === 'overlay' || measure === 'underlay');
 }
 
-function scale(timed) {
+function scale(box, timed, more = []) {
   const texts = STEPS.map((step) => `under ${step / 1000} ms`).concat(`${STEPS.at(-1) / 1000} ms and more`);
   const items = timed ? texts.map((text, at) => [`h${at}`, text]) : [];
-  keep($('scale'), [...items, ...ORDER.filter((name) => name !== 'good').map((name) => [name, HEALTH[name]])], ([name]) => name,
+  keep(box, [...items, ...more, ...ORDER.filter((name) => name !== 'good').map((name) => [name, HEALTH[name]])], ([name]) => name,
     ([name, text]) => el('li', {}, HEALTH[name] ? glyph(name) : el('i', { class: name }), text));
 }
 
 // All ways that some host has, each with its two directions and its time.
-function matrix(list) {
+function ways(list) {
   const kinds = new Map();
   for (const peer of list) for (const one of peer.ways) kinds.set(`${one.way} ${one.family}`, one);
   const names = [...kinds.keys()].sort(), several = new Set([...kinds.values()].map((one) => one.family)).size > 1;
-  const signature = `matrix ${names.join()}`;
+  const signature = `ways ${names.join()}`;
   if (rows !== signature) {
     const title = (name) => {
       const { way: kind, family } = kinds.get(name), text = kind === 'overlay' ? 'through the fabric' : 'between hosts';
