@@ -2,7 +2,7 @@
 //!
 //! # How much is kept
 //! Whoever sends 8 entries with each probe could fill any memory in a fabric of thousands. So among more than [`FULL`]
-//! hosts only what fails is kept, of each host at most [`PER_ROW`] entries, and [`CELLS`] of all together; how many peers
+//! hosts only what fails is kept, of each host at most 64 entries, and 8,192 of all together; how many peers
 //! of a host fail is known all the same. That is some 2 MiB at 10,000 hosts.
 //!
 //! # When it ends

@@ -153,9 +153,9 @@ function dots(hosts) {
   const brush = canvas.getContext('2d'), at = new Map(hosts.map((key, index) => [key, index]));
   const paint = (name, x, y, w, h) => { brush.fillStyle = colour(name); brush.fillRect(x, y, w, h); };
   paint('unknown-wash', 0, 0, wide, wide);
-  for (const [key, { age }] of state.fabric.rows) {
+  for (const [key, { age, failing, said }] of state.fabric.rows) {
     brush.globalAlpha = age ? 0.5 : 1;
-    if (at.has(key)) paint('told', 0, at.get(key) * size, wide, size);
+    if (at.has(key) && failing <= said.size) paint('told', 0, at.get(key) * size, wide, size);
   }
   brush.globalAlpha = 1;
   for (const peer of state.list) {
