@@ -10,6 +10,8 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use ipnet::IpNet;
 
@@ -41,6 +43,8 @@ pub struct Table {
     by_addr: Index,
     /// Tunnel addresses in ascending order, with their peer.
     by_tunnel: Vec<(IpAddr, u32)>,
+    /// For each peer the moment when a frame last went to it, 0 if none did. Copies of a table share it.
+    used: Arc<[AtomicU32]>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -72,6 +76,7 @@ impl Table {
         Self {
             by_mac: Index::new(peers.iter().map(|peer| hash_mac(peer.mac.0))),
             by_addr: Index::new(sources.iter().map(|source| hash_addr(source.addr))),
+            used: peers.iter().map(|_| AtomicU32::new(0)).collect(),
             peers,
             sources,
             by_tunnel,
@@ -98,10 +103,26 @@ impl Table {
     #[inline]
     #[must_use]
     pub fn at(&self, mac: [u8; 6]) -> Option<&Peer> {
-        self.by_mac
-            .candidates(hash_mac(mac))
-            .filter_map(|at| self.peers.get(at))
-            .find(|peer| peer.mac.0 == mac)
+        self.peers.get(self.position(mac)?)
+    }
+
+    #[inline]
+    fn position(&self, mac: [u8; 6]) -> Option<usize> {
+        let is = |at: &usize| self.peers.get(*at).is_some_and(|peer| peer.mac.0 == mac);
+        self.by_mac.candidates(hash_mac(mac)).find(is)
+    }
+
+    /// A frame went to this peer at `moment`, in whatever unit, not 0.
+    pub fn sent_to(&self, mac: [u8; 6], moment: u32) {
+        if let Some(used) = self.position(mac).and_then(|at| self.used.get(at)) {
+            used.store(moment, Ordering::Relaxed);
+        }
+    }
+
+    /// The peers that frames went to, with the moment of the last.
+    pub fn used(&self) -> impl Iterator<Item = (&Peer, u32)> {
+        let moments = self.used.iter().map(|used| used.load(Ordering::Relaxed));
+        self.peers.iter().zip(moments).filter(|(_, moment)| *moment != 0)
     }
 
     /// Whether a datagram from the public address `from` may carry a packet with the source `inner`; `None` asks

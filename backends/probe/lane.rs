@@ -5,28 +5,23 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::echo::{Echo, Seen};
+use super::pace::{is_limited, rest, seldom};
 use super::pending::{Kind, Pending, Requests};
 use super::search::Search;
 use super::verdict::{Sign, Up};
 use super::window::Window;
-use super::{LEAST_PACE, Measured, Way, smallest};
+use super::{Measured, Way, smallest};
 
 /// How many small requests in a row are not answered before the way counts as down.
 const MISSES: u32 = 4;
-/// How long an answer may take: at least, and at most or while nothing is known.
-const PATIENCE: [Duration; 2] = [Duration::from_millis(300), Duration::from_secs(1)];
 /// The time between requests after one was not answered; the answers to them are not waited for.
 const AGAIN: Duration = Duration::from_millis(200);
 /// How many have to be missed until they are no longer sent so quickly.
 const HASTY: u32 = 6;
-/// The time between two requests on a way that is sure to fail, at least and at most.
-const REST: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(5)];
 /// How many requests a peer says of whether they came.
 const REMEMBERED: usize = 32;
 /// How long what was heard is news.
 const FRESH: Duration = Duration::from_secs(4);
-/// A way that works is looked at this much more seldom where it is not the one that pods' packets take.
-pub(super) const SELDOM: u32 = 4;
 
 /// One way to one peer.
 #[derive(Debug, Clone)]
@@ -37,6 +32,8 @@ pub(super) struct Lane {
     seldom: bool,
     pub(super) search: Search,
     window: Window,
+    /// Whether a large request that went alone was not answered.
+    wary: bool,
     /// Which requests did not come there.
     there: Window,
     /// The number of the next request.
@@ -61,6 +58,8 @@ pub(super) struct Lane {
     told: Option<(Seen, Instant)>,
     /// The largest packet that the peer knows to arrive.
     told_mtu: Option<u16>,
+    /// When something was last sent.
+    pub(super) spoke_at: Option<Instant>,
     /// When the next small request is due.
     beat: Instant,
     /// For when this way is on the agenda.
@@ -77,6 +76,7 @@ impl Lane {
             seldom: false,
             search,
             window: Window::default(),
+            wary: false,
             there: Window::default(),
             seq,
             pending: Requests::default(),
@@ -91,6 +91,7 @@ impl Lane {
             seen: Seen::default(),
             told: None,
             told_mtu: None,
+            spoke_at: None,
             beat: now,
             slot: now,
             sent: 0,
@@ -119,6 +120,10 @@ impl Lane {
         for pending in self.pending.expire(now) {
             match pending.kind {
                 Kind::Small => self.miss(&pending, now),
+                Kind::Alone => {
+                    self.wary = true;
+                    self.search.again(now);
+                }
                 Kind::Sized { passed, .. } => self.search.lost(pending.size, passed, now),
             }
         }
@@ -142,10 +147,15 @@ impl Lane {
         let every = self.every(every);
         self.search.pace(every * 2);
         let small = smallest(self.to.is_ipv6());
-        let (seq, until) = (self.seq, now + self.patience());
+        let (seq, until) = (self.seq, now + self.window.patience());
         // A large one goes first, and a small one right after it.
         let sized = if self.passing() { self.search.probe(now).filter(|size| *size != small) } else { None };
         let (size, kind) = match sized {
+            // In a fabric where requests are limited it goes alone, in the place of a small one, until it is not answered.
+            Some(size) if is_limited(every) && !self.wary && self.search.is_settled() => {
+                self.beat = self.beat.max(until);
+                (size, Kind::Alone)
+            }
             Some(size) => {
                 self.beat = now;
                 (size, Kind::Sized { beside: None, passed: false })
@@ -159,7 +169,7 @@ impl Lane {
         };
         self.seq = self.seq.wrapping_add(1);
         self.pending.push(Pending { seq, size, kind, at: now, until });
-        self.sent += 1;
+        (self.sent, self.spoke_at) = (self.sent + 1, Some(now));
         Some((seq, size))
     }
 
@@ -175,12 +185,6 @@ impl Lane {
     /// Has the next small request sent at once, because the other way to the peer fails.
     pub(super) fn hurry(&mut self, now: Instant) {
         self.beat = self.beat.min(now);
-    }
-
-    /// How long an answer may take.
-    fn patience(&self) -> Duration {
-        let [least, most] = PATIENCE;
-        self.window.percentile(99).map_or(most, |trip| (trip * 4).clamp(least, most))
     }
 
     /// This host does not send packets of this size.
@@ -204,6 +208,7 @@ impl Lane {
             self.pending.vouch(seq, now + self.window.percentile(50).unwrap_or_default());
         } else {
             self.search.arrived(pending.size, now);
+            self.wary = false;
         }
         self.beat = self.beat.max(now + self.every(every));
     }
@@ -287,14 +292,4 @@ impl Lane {
             age: self.answered_at.map(|at| now.saturating_duration_since(at)),
         }
     }
-}
-
-/// The time between two requests on a way that is not the one of pods' packets, in a fabric where these are limited.
-pub(super) fn seldom(every: Duration) -> Duration {
-    if every > LEAST_PACE { every * SELDOM } else { every }
-}
-
-/// The time between two requests on a way that is sure to fail.
-fn rest(every: Duration) -> Duration {
-    every.clamp(REST[0], REST[1])
 }

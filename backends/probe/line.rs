@@ -4,10 +4,16 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::echo::Echo;
-use super::lane::{self, Lane};
+use super::lane::Lane;
+use super::pace::seldom;
 use super::search::Search;
 use super::verdict::{Signs, Up, Verdict};
 use super::{Course, Finding, Way};
+
+/// How long after this host's last probe a frame has to be sent to be none of its own.
+const APART: Duration = Duration::from_millis(200);
+/// How many looks in a row have to find no frame until a peer carries packets no more.
+const IDLE: u8 = 3;
 
 /// One peer, in one address family.
 #[derive(Debug, Clone)]
@@ -19,6 +25,9 @@ pub(super) struct Line {
     settled: bool,
     /// The largest packet in use.
     mtu: Option<u32>,
+    /// Whether it carries packets, and how many looks in a row found none.
+    busy: bool,
+    idle: u8,
     /// What it last came to, and since when.
     came_to: (Verdict, Instant),
 }
@@ -34,7 +43,16 @@ impl Line {
         let wide = |mtu: u32| mtu + course.overhead;
         let search = search(wide(course.floor()), wide(course.mtu), known.map(wide));
         let underlay = Lane::new(Way::Underlay, course.underlay, search, seq, now).beside(overlay.is_some());
-        Self { course, overlay, underlay, settled: true, mtu: known, came_to: (Verdict::Unknown, now) }
+        Self {
+            course,
+            overlay,
+            underlay,
+            settled: true,
+            mtu: known,
+            busy: false,
+            idle: 0,
+            came_to: (Verdict::Unknown, now),
+        }
     }
 
     /// The peer is to be reached like this. What was measured stays as far as that is the same.
@@ -78,6 +96,29 @@ impl Line {
         if before != lane.passing() {
             self.lane_mut(way.other()).into_iter().for_each(|other| other.hurry(now));
         }
+    }
+
+    /// Whether it carries packets.
+    pub(super) const fn is_busy(&self) -> bool {
+        self.busy
+    }
+
+    /// A frame was last sent to it then, as was found out at `looked`; `None` if that was long ago.
+    /// Returns whether it begins to carry packets; it is asked at once then.
+    pub(super) fn carry(&mut self, used: Option<Instant>, looked: Instant) -> bool {
+        let before = self.busy;
+        let Some(lane) = &mut self.overlay else { return false };
+        let Some(spoke) = lane.spoke_at else { return false };
+        if used.is_some_and(|at| at > spoke + APART) {
+            (self.busy, self.idle) = (true, 0);
+            if !before {
+                lane.hurry(looked);
+            }
+        } else if looked > spoke + APART {
+            self.idle = self.idle.saturating_add(1);
+            self.busy &= self.idle < IDLE;
+        }
+        self.busy && !before
     }
 
     /// Whether each way works.
@@ -137,7 +178,7 @@ impl Line {
     }
 
     fn judge(&self, settled: bool, every: Duration, now: Instant) -> (Verdict, &'static str) {
-        let seldom = if self.overlay.is_some() { lane::seldom(every) } else { every };
+        let seldom = if self.overlay.is_some() { seldom(every) } else { every };
         let signs = Signs {
             overlay: self.overlay.as_ref().map(|lane| lane.sign(every, now)),
             underlay: self.underlay.sign(seldom, now),

@@ -10,7 +10,8 @@
 //!
 //! # What it costs
 //! A host sends at most [`PER_SECOND`] requests a second, and about as many answers, however many peers there are: with
-//! more of them each has its turn more seldom ([`Prober::pace`]), the overlay four times as often as the underlay. A way
+//! more of them each has its turn more seldom ([`Prober::pace`]), the overlay four times as often as the underlay. Peers
+//! that carry packets have theirs every 2 s, as long as that is half of all requests at most. A way
 //! on which something was lost is looked at every few hundred milliseconds, until it is sure that it fails. What is due
 //! the longest goes first, so that many such ways slow the others down, but take nothing away from them.
 
@@ -19,6 +20,7 @@ pub mod hearsay;
 mod lane;
 mod line;
 mod measured;
+mod pace;
 mod pending;
 pub mod row;
 mod search;
@@ -39,20 +41,18 @@ pub use measured::{Finding, Measured};
 pub use verdict::{Up, Verdict};
 
 use self::echo::{Echo, SHORTEST};
+use self::pace::Pace;
 use crate::family::Family;
 use crate::lease::LeaseKey;
 
 /// How many requests a host sends in a second, at most.
-pub const PER_SECOND: u32 = 100;
+pub const PER_SECOND: u32 = 50;
 /// How many may be sent at once after a pause.
 const BURST: u32 = 20;
 /// How many are sent at once where more are due than may be sent: to wake up for each would cost more than to send it.
 const BATCH: u32 = 5;
 /// The shortest time between two requests on one way.
 const NEXT: Duration = Duration::from_millis(1);
-/// The time between two requests on the overlay while all is well, in a small fabric.
-const LEAST_PACE: Duration = Duration::from_secs(1);
-
 /// The way a probe takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Way {
@@ -120,6 +120,8 @@ pub struct Prober {
     touched: BTreeSet<LineId>,
     /// Whether a way began to work, or no longer does, since that was last asked.
     turned: bool,
+    /// How many peers carry packets.
+    busy: usize,
     settled: bool,
     /// The number of a line's first request: none that an earlier process used.
     first: u32,
@@ -156,6 +158,7 @@ impl Prober {
             agenda: BTreeSet::new(),
             touched: BTreeSet::new(),
             turned: false,
+            busy: 0,
             settled: false,
             first,
             purse: f64::from(BURST),
@@ -176,7 +179,7 @@ impl Prober {
         }
         self.touched.insert(id.clone());
         let Some(course) = course else {
-            self.lines.remove(id);
+            self.busy -= usize::from(self.lines.remove(id).is_some_and(|line| line.is_busy()));
             return;
         };
         match self.lines.entry(id.clone()) {
@@ -190,12 +193,25 @@ impl Prober {
         }
     }
 
-    /// The time between two requests to a peer on the overlay, while all is well.
+    /// The time between two requests to a peer on the overlay, while all is well and it carries nothing.
     #[must_use]
     pub fn pace(&self) -> Duration {
-        let lines = u32::try_from(self.lines.len()).unwrap_or(u32::MAX);
-        let ways = f64::from(lines) * (1.0 + 1.0 / f64::from(lane::SELDOM));
-        LEAST_PACE.max(Duration::from_secs_f64(ways / f64::from(PER_SECOND)))
+        Pace::of(self.lines.len(), self.busy).all
+    }
+
+    /// The same of one peer.
+    fn pace_of(&self, id: &LineId) -> Duration {
+        let pace = Pace::of(self.lines.len(), self.busy);
+        if self.lines.get(id).is_some_and(Line::is_busy) { pace.busy } else { pace.all }
+    }
+
+    /// Frames were sent to these peers, when they were last; that was found out at `looked`.
+    pub fn carry(&mut self, used: &BTreeMap<LineId, Instant>, looked: Instant) {
+        let begins =
+            |(id, line): (&LineId, &mut Line)| line.carry(used.get(id).copied(), looked).then(|| id.clone());
+        let begin: Vec<LineId> = self.lines.iter_mut().filter_map(begins).collect();
+        begin.iter().for_each(|id| self.enter(id, Way::Overlay, None));
+        self.busy = self.lines.values().filter(|line| line.is_busy()).count();
     }
 
     /// When there is something to do; `None` while there is nobody to probe.
@@ -214,7 +230,7 @@ impl Prober {
 
     /// The requests that are due.
     pub fn requests(&mut self, now: Instant) -> Vec<Outgoing> {
-        let (mut out, every) = (Vec::new(), self.pace());
+        let mut out = Vec::new();
         let earned = now.saturating_duration_since(self.saved).as_secs_f64() * f64::from(PER_SECOND);
         (self.purse, self.saved) = ((self.purse + earned).min(f64::from(BURST)), now);
         if self.purse < self.enough() {
@@ -226,13 +242,13 @@ impl Prober {
         {
             self.agenda.pop_first();
             self.change(&id, |line| line.expire(way, now));
-            let settled = self.settled;
+            let (every, settled) = (self.pace_of(&id), self.settled);
             let Some(line) = self.lines.get_mut(&id) else { continue };
-            let mut echo = line.echo(way, settled);
+            let echo = line.echo(way, settled);
             let Some(lane) = line.lane_mut(way) else { continue };
-            if let Some((seq, size)) = lane.request(every, now) {
-                echo.seq = seq;
-                let ping = lane.failing();
+            // A large one and the small one beside it go together, whatever else waits.
+            while let Some((seq, size)) = lane.request(every, now) {
+                let (echo, ping) = (Echo { seq, ..echo }, lane.failing());
                 out.push(Outgoing { line: id.clone(), to: lane.to, echo, size, ping });
                 self.purse -= if ping { 2.0 } else { 1.0 };
             }
@@ -245,12 +261,16 @@ impl Prober {
     /// A probe came from a peer, whose tag was right. Returns the answer if it asks for one. `size` is that of the whole
     /// packet.
     pub fn hear(&mut self, id: &LineId, echo: &Echo, size: u32, now: Instant) -> Option<Outgoing> {
-        let (every, settled) = (self.pace(), self.settled);
+        let (every, settled) = (self.pace_of(id), self.settled);
         self.change(id, |line| line.hear(echo, every, now))?;
-        let line = self.lines.get(id)?;
-        let lane = line.lane(echo.way)?;
+        if echo.answer {
+            return None;
+        }
+        let line = self.lines.get_mut(id)?;
         let answer = Echo { answer: true, seq: echo.seq, ..line.echo(echo.way, settled) };
-        (!echo.answer).then(|| Outgoing { line: id.clone(), to: lane.to, echo: answer, size, ping: false })
+        let lane = line.lane_mut(echo.way)?;
+        lane.spoke_at = Some(now);
+        Some(Outgoing { line: id.clone(), to: lane.to, echo: answer, size, ping: false })
     }
 
     /// A request was larger than what this host sends.

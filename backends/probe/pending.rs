@@ -24,6 +24,8 @@ pub(super) struct Pending {
 pub(super) enum Kind {
     /// Whether anything passes.
     Small,
+    /// Whether all passes that is sent; what it means if not, others tell.
+    Alone,
     /// Whether its size does, if a small one did that was sent right after it: what a way loses for a moment, it loses of
     /// every size.
     Sized { beside: Option<u32>, passed: bool },

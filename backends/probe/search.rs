@@ -100,6 +100,16 @@ impl Search {
         }
     }
 
+    /// Whether nothing speaks against the size in use.
+    pub(super) fn is_settled(&self) -> bool {
+        matches!(self.trial, Trial::Found { .. }) && self.lost == 0
+    }
+
+    /// The last packet is to be sent again at once.
+    pub(super) fn again(&mut self, now: Instant) {
+        self.next = now;
+    }
+
     /// A packet of this size was answered.
     pub(super) fn arrived(&mut self, size: u32, now: Instant) {
         match self.trial {

@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+/// How long an answer may take: at least, and at most or while nothing is known.
+const PATIENCE: [Duration; 2] = [Duration::from_millis(300), Duration::from_secs(1)];
 /// How many round trips are remembered: as many as a 99th percentile needs.
 const KEPT: usize = 128;
 /// How many outcomes loss is counted over.
@@ -40,6 +42,12 @@ impl Window {
     pub(super) fn loss(&self) -> Option<f64> {
         let mask = u64::MAX.checked_shr(u64::BITS - self.count)?;
         Some(f64::from((self.lost & mask).count_ones()) / f64::from(self.count))
+    }
+
+    /// How long an answer may take.
+    pub(super) fn patience(&self) -> Duration {
+        let [least, most] = PATIENCE;
+        self.percentile(99).map_or(most, |trip| (trip * 4).clamp(least, most))
     }
 
     /// The round trip that `percent` of the last ones do not exceed.

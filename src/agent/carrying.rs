@@ -13,7 +13,7 @@ use super::status::{DatapathStatus, TunnelStatus};
 use crate::config::{DatapathConfig, DatapathMode};
 use crate::datapath::parts::Parts;
 use crate::datapath::{Datapath, Settings};
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, Used};
 use crate::reconcile::Retry;
 
 /// Keeps each tunnel device that the plan gives to this program served.
@@ -158,6 +158,13 @@ impl Carrying {
     /// The descriptors of each device that is served, for a process that takes over.
     pub(super) fn parts(&self) -> impl Iterator<Item = (&LinkName, &Parts)> {
         self.running.iter().map(|(dev, datapath)| (dev, datapath.parts()))
+    }
+
+    /// When frames last went to each peer, where this program carries them.
+    pub(super) fn used(&self) -> Used {
+        let each = self.running.iter();
+        each.flat_map(|(dev, datapath)| datapath.used().into_iter().map(|(mac, at)| ((*dev, mac), at)))
+            .collect()
     }
 
     fn settings(&self) -> Settings {

@@ -99,6 +99,7 @@ impl<W: World> Agent<W> {
             self.papers.due().filter(|_| self.is_worth_keeping()),
             self.plan.as_ref().map(|_| self.resync_at),
             self.board.due(),
+            self.traffic_due(),
         ];
         times.into_iter().flatten().fold(now + TICK, Instant::min)
     }

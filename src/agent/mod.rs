@@ -33,6 +33,7 @@ pub mod status;
 mod step;
 mod surroundings;
 pub mod survey;
+mod traffic;
 mod trying;
 mod underlay;
 
@@ -147,6 +148,8 @@ pub struct Agent<W: World> {
     guarding: Guarding,
     carrying: Carrying,
     probing: Probing,
+    /// When to look which peers carry packets.
+    traffic_at: Instant,
     /// Taken when it is asked for after leases changed.
     census: OnceLock<Census>,
     trying: Trying,
@@ -204,6 +207,7 @@ impl<W: World> Agent<W> {
             guarding: Guarding::default(),
             carrying: Carrying::new(config.datapath),
             probing: Probing::default(),
+            traffic_at: started,
             census: OnceLock::new(),
             trying,
             papers,

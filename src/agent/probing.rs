@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use twill_backends::family::{Family, PerFamily};
 use twill_backends::fault::{Code, Fault};
@@ -121,6 +122,13 @@ impl Probing {
     pub(super) fn settled(&self, settled: bool) {
         let change = |order: &mut Order| std::mem::replace(&mut order.settled, settled) != settled;
         self.probes.iter().for_each(|probes| probes.order(change));
+    }
+
+    /// Frames were sent to these peers, as was found out at `looked`.
+    pub(super) fn carried(&self, used: BTreeMap<LineId, Instant>, looked: Instant) {
+        if let Some(probes) = &self.probes {
+            probes.carried(used, looked);
+        }
     }
 
     /// Waits until there is something to hear.

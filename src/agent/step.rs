@@ -45,6 +45,7 @@ impl<W: World> Agent<W> {
         if let Some(plan) = self.plan.as_ref().filter(|_| self.converged()) {
             self.trying.try_now(plan, self.probing.lost(), self.world.kernel(), now);
         }
+        self.look_at_traffic(now).await;
         self.keep_papers(now);
         self.announce();
         if self.judge(now) {

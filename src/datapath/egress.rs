@@ -9,9 +9,11 @@ use twill_backends::frame::segment::{Chunk, Segments};
 use twill_backends::frame::table::Table;
 use twill_backends::frame::virtio::Header;
 use twill_backends::frame::{Dropped, answer, vxlan};
+use twill_backends::mac::Mac;
 
 use super::batch::{Batch, FrameIo, HEADROOM, Message, Piece, Received, SLOT};
 use super::counters::{Count, Tally};
+use super::moment;
 use super::pump::Rules;
 
 /// Room for a batch of frames, in bytes.
@@ -29,11 +31,20 @@ pub(super) struct Egress {
     answers: Batch,
     /// The message under construction: the last one of the batch.
     group: Option<Group>,
+    /// When this batch came, and to whom its last frame went.
+    moment: u32,
+    noted: Option<(Mac, u32)>,
 }
 
 impl Egress {
     pub(super) fn new() -> Self {
-        Self { batch: Batch::new(SLAB, ARENA), answers: Batch::new(0, ANSWERS), group: None }
+        Self {
+            batch: Batch::new(SLAB, ARENA),
+            answers: Batch::new(0, ANSWERS),
+            group: None,
+            moment: moment::now(),
+            noted: None,
+        }
     }
 
     /// One batch. Returns whether there was anything.
@@ -48,6 +59,9 @@ impl Egress {
         self.answers.clear();
         self.group = None;
         tap.recv(&mut self.batch)?;
+        if !self.batch.received.is_empty() {
+            self.moment = moment::now();
+        }
         for i in 0..self.batch.received.len() {
             let received = self.batch.received[i];
             if let Err(reason) = self.frame(received, table, rules, (socket, tally)) {
@@ -80,6 +94,12 @@ impl Egress {
                 return Ok(());
             }
         };
+        // Frames to one peer come in a row: it is noted once.
+        let noted = Some((peer.mac, self.moment));
+        if self.noted != noted {
+            table.sent_to(peer.mac.0, self.moment);
+            self.noted = noted;
+        }
         let segments = Segments::new(frame, &layout, &virtio, rules.vxlan.header())?;
         if segments.packet_len(&layout) > peer.mtu as usize {
             let mtu = peer.mtu;

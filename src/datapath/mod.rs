@@ -28,6 +28,7 @@ pub mod counters;
 mod egress;
 pub mod ethtool;
 mod ingress;
+mod moment;
 pub mod packet;
 pub mod parts;
 pub mod pump;
@@ -39,9 +40,11 @@ use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use twill_backends::frame::table::Table;
+use twill_backends::mac::Mac;
 use twill_backends::state::Tunnel;
 
 use self::counters::Counters;
@@ -189,6 +192,12 @@ impl Datapath {
     #[must_use]
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// When frames last went to each peer that any went to since the table is in use.
+    #[must_use]
+    pub fn used(&self) -> Vec<(Mac, Instant)> {
+        self.table.load().used().map(|(peer, at)| (peer.mac, moment::instant(at))).collect()
     }
 
     /// How many threads serve it, each a queue of the device.

@@ -73,6 +73,7 @@ struct Bench {
     pump: Pump<Channel, Channel>,
     tap: Arc<Mutex<Queues>>,
     wire: Arc<Mutex<Queues>>,
+    table: Arc<ArcSwap<Table>>,
     counters: Arc<Counters>,
 }
 
@@ -85,6 +86,7 @@ fn bench(offload: bool) -> Bench {
 fn bench_with(offers: (bool, bool), check_source: bool, peers: impl IntoIterator<Item = Peer>) -> Bench {
     let (tap, wire) = (Arc::default(), Arc::default());
     let counters = Arc::new(Counters::default());
+    let table = Arc::new(ArcSwap::from_pointee(Table::new(peers)));
     let vxlan = Vxlan {
         vni: 1,
         port: 8472,
@@ -101,10 +103,10 @@ fn bench_with(offers: (bool, bool), check_source: bool, peers: impl IntoIterator
         ),
         &tunnel,
         Settings { offload: offers.0, check_source, queues: 1 },
-        Arc::new(ArcSwap::from_pointee(Table::new(peers))),
+        Arc::clone(&table),
         Arc::clone(&counters),
     );
-    Bench { pump, tap, wire, counters }
+    Bench { pump, tap, wire, table, counters }
 }
 
 impl Bench {
@@ -178,6 +180,8 @@ fn a_frame_leaves_for_its_peer_and_one_comes_back() {
         bench.turn();
         assert_eq!(bench.on_wire(), [(SocketAddr::new(PEER.parse().unwrap(), 8472), 0, wrap(1, &out))]);
         assert_eq!(bench.in_tap(), [back]);
+        let table = bench.table.load();
+        assert_eq!(table.used().map(|(peer, _)| peer.mac).collect::<Vec<_>>(), [THEIRS]);
         let counters = &bench.counters;
         assert_eq!((counters.count(Count::Sent), counters.count(Count::Received)), (1, 1));
         assert!(!bench.pump.turn().unwrap());

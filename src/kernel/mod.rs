@@ -8,9 +8,10 @@ pub mod preflight;
 pub mod trial;
 pub mod underlay;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use ipnet::IpNet;
@@ -160,6 +161,15 @@ pub trait Kernel: Send + Sync {
         std::future::ready(Ok(()))
     }
 
+    /// The Ethernet addresses that frames were sent to within this time, through the tunnel devices that the last
+    /// observation found, and when that was.
+    ///
+    /// # Errors
+    /// The kernel could not be asked.
+    fn used(&self, _: Duration) -> impl Future<Output = Result<Used, KernelError>> + Send {
+        std::future::ready(Ok(Used::new()))
+    }
+
     /// Sends packets to other hosts with each setting of a tunnel's device, which stays as it is, and sees what becomes
     /// of them. Whoever goes on with it need not have this any more. The error says why that cannot be.
     fn trial(&self, _: Bench) -> BoxFuture<'static, Result<Vec<Trial>, String>> {
@@ -176,6 +186,9 @@ pub trait Kernel: Send + Sync {
         async move { self.facts(None).await.ok()?.link(link)?.mac }
     }
 }
+
+/// When a frame was last sent to an Ethernet address through a device.
+pub type Used = BTreeMap<(LinkName, Mac), Instant>;
 
 /// How to choose the underlay interface: the operator's flags and the families in use.
 #[derive(Debug, Clone, Default)]

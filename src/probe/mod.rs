@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::{mpsc, watch};
 use twill_backends::family::PerFamily;
@@ -61,6 +62,9 @@ pub struct News {
     pub trouble: Option<String>,
 }
 
+/// When frames were last sent to peers, and when that was found out.
+type Traffic = Option<(BTreeMap<LineId, Instant>, Instant)>;
+
 /// What was found out of each peer that is probed.
 pub type Findings = Arc<BTreeMap<LineId, Finding>>;
 
@@ -69,6 +73,7 @@ pub type Findings = Arc<BTreeMap<LineId, Finding>>;
 pub struct Probes {
     orders: watch::Sender<Order>,
     peers: mpsc::UnboundedSender<Peers>,
+    traffic: watch::Sender<Traffic>,
     findings: watch::Receiver<Findings>,
     news: watch::Receiver<News>,
     outlook: Outlook,
@@ -82,14 +87,16 @@ impl Probes {
     pub fn start(own: Party) -> io::Result<Self> {
         let (orders, ordered) = watch::channel(Order::default());
         let (peers, met) = mpsc::unbounded_channel();
+        let (traffic, carried) = watch::channel(None);
         let (found, findings) = watch::channel(Arc::default());
         let (tell, news) = watch::channel(News::default());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let outlook = Outlook::default();
+        let asked = Asked { orders: ordered, peers: met, traffic: carried };
         let told = Told { findings: found, news: tell, outlook: outlook.clone() };
-        let task = task::Task::new(own, Asked { orders: ordered, peers: met }, told);
+        let task = task::Task::new(own, asked, told);
         std::thread::Builder::new().name("probe".to_owned()).spawn(move || runtime.block_on(task.run()))?;
-        Ok(Self { orders, peers, findings, news, outlook })
+        Ok(Self { orders, peers, traffic, findings, news, outlook })
     }
 
     /// Changes what is asked for. `change` says whether it changed anything.
@@ -101,6 +108,11 @@ impl Probes {
     pub fn meet(&self, peers: Peers) {
         // A thread that is gone probes nobody.
         self.peers.send(peers).ok();
+    }
+
+    /// Says to whom frames were sent.
+    pub fn carried(&self, used: BTreeMap<LineId, Instant>, looked: Instant) {
+        self.traffic.send_replace(Some((used, looked)));
     }
 
     /// What was found out.

@@ -19,7 +19,7 @@ use super::ping::Pings;
 use super::rows::{Outlook, Rows};
 use super::secret::{self, Party};
 use super::sockets::{self, Socket, Sockets, heard};
-use super::{Findings, News, Order, Peer, Peers, socket};
+use super::{Findings, News, Order, Peer, Peers, Traffic, socket};
 
 /// The shortest time between two turns. What is due within it is sent at once.
 const TURN: Duration = Duration::from_millis(5);
@@ -30,6 +30,7 @@ const LONGEST: usize = 1 << 16;
 pub(super) struct Asked {
     pub(super) orders: watch::Receiver<Order>,
     pub(super) peers: mpsc::UnboundedReceiver<Peers>,
+    pub(super) traffic: watch::Receiver<Traffic>,
 }
 
 /// What it tells.
@@ -104,6 +105,12 @@ impl Task {
                 },
                 Some(peers) = self.asked.peers.recv() => {
                     self.meet(peers);
+                    None
+                }
+                Ok(()) = self.asked.traffic.changed() => {
+                    if let Some((used, looked)) = &*self.asked.traffic.borrow_and_update() {
+                        self.prober.carry(used, *looked);
+                    }
                     None
                 }
                 heard = heard(sockets::open(&self.sockets)) => Some(heard),

@@ -38,6 +38,17 @@ fn each_of_many_peers_is_found_by_each_of_its_names() {
 }
 
 #[test]
+fn it_is_known_to_whom_frames_went() {
+    let table = Table::new((0..100).map(peer));
+    let copy = table.clone();
+    table.sent_to(peer(7).mac.0, 3);
+    table.sent_to(peer(9).mac.0, 4);
+    table.sent_to(peer(7).mac.0, 5);
+    table.sent_to(peer(100).mac.0, 5);
+    assert_eq!(copy.used().collect::<Vec<_>>(), [(&peer(7), 5), (&peer(9), 4)]);
+}
+
+#[test]
 fn only_inner_sources_of_the_subnet_are_permitted() {
     let peer = peer(0x0203);
     let table = Table::new([peer]);

@@ -15,6 +15,7 @@ mod trial;
 
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use twill_backends::checksums::Trial;
@@ -26,7 +27,7 @@ use self::request::Requests;
 use self::trial::Tools;
 use super::facts::HostFacts;
 use super::trial::Bench;
-use super::{Change, Kernel, KernelError, Observed, Scope};
+use super::{Change, Kernel, KernelError, Observed, Scope, Used};
 use crate::datapath::tap::Queues;
 
 /// The network stack of the network namespace it was opened in.
@@ -90,6 +91,15 @@ impl Kernel for Netlink {
 
     async fn vxlan(&self) -> Result<(), String> {
         link::probe_vxlan(&self.requests).await
+    }
+
+    async fn used(&self, within: Duration) -> Result<Used, KernelError> {
+        let links = {
+            let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            let tunnels = known.links.iter().filter(|(_, (_, link))| link.vxlan().is_some());
+            tunnels.map(|(index, (name, _))| (*index, *name)).collect::<Vec<_>>()
+        };
+        observe::used(&self.requests, links, within).await
     }
 
     fn trial(&self, bench: Bench) -> BoxFuture<'static, Result<Vec<Trial>, String>> {

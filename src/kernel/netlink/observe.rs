@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use netlink_packet_route::address::AddressMessage;
@@ -20,7 +21,7 @@ use crate::kernel::facts::{AddrFact, HostFacts, LinkFact, Reach, RouteFact};
 use crate::kernel::ownership::Claim;
 use crate::kernel::preflight::sysctl_name;
 use crate::kernel::trial::stands_for;
-use crate::kernel::{ForeignRoute, KernelError, Observed, Scope};
+use crate::kernel::{ForeignRoute, KernelError, Observed, Scope, Used};
 
 /// Everything in scope.
 pub(super) async fn observe(requests: &Requests, scope: &Scope) -> Result<(Observed, Known), KernelError> {
@@ -149,6 +150,24 @@ async fn neighbours(
         }
     }
     Ok(())
+}
+
+/// The FDB entries of these links that led somewhere within this time.
+pub(super) async fn used(
+    requests: &Requests,
+    links: Vec<(u32, LinkName)>,
+    within: Duration,
+) -> Result<Used, KernelError> {
+    let mut used = Used::new();
+    for (index, name) in links {
+        let entries = entries(requests, AddressFamily::Bridge, index).await?;
+        let now = Instant::now();
+        used.extend(entries.filter_map(|seen| {
+            let age = seen.idle.filter(|age| *age <= within)?;
+            Some(((name, seen.mac.filter(|_| seen.fdb)?), now.checked_sub(age)?))
+        }));
+    }
+    Ok(used)
 }
 
 async fn entries(

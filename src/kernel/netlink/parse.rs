@@ -1,6 +1,7 @@
 //! Netlink messages as plain values.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 use ipnet::IpNet;
 use netlink_packet_route::AddressFamily;
@@ -53,6 +54,9 @@ impl SeenLink {
     }
 }
 
+/// The unit in which the kernel tells ages (`USER_HZ`).
+const TICK: Duration = Duration::from_millis(10);
+
 /// A neighbour, or an FDB entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct SeenNeigh {
@@ -63,6 +67,8 @@ pub(super) struct SeenNeigh {
     /// Its Ethernet address, if the entry is permanent.
     pub(super) mac: Option<Mac>,
     pub(super) permanent: bool,
+    /// How long ago it was last used, to a hundredth of a second.
+    pub(super) idle: Option<Duration>,
 }
 
 pub(super) fn link(message: &LinkMessage) -> Option<SeenLink> {
@@ -175,11 +181,12 @@ pub(super) fn neigh(message: &NeighbourMessage) -> Option<SeenNeigh> {
     // An FDB entry may be static (no ageing) as well as permanent.
     let state = u16::from(header.state);
     let permanent = state & u16::from(NeighbourState::Permanent) != 0;
-    let (mut ip, mut address) = (None, None);
+    let (mut ip, mut address, mut idle) = (None, None, None);
     for attribute in &message.attributes {
         match attribute {
             NeighbourAttribute::Destination(to) => ip = destination(to),
             NeighbourAttribute::LinkLayerAddress(bytes) => address = mac(bytes),
+            NeighbourAttribute::CacheInfo(info) => idle = Some(TICK * info.used),
             _ => {}
         }
     }
@@ -189,6 +196,7 @@ pub(super) fn neigh(message: &NeighbourMessage) -> Option<SeenNeigh> {
         ip: ip?,
         mac: address.filter(|_| permanent || fdb),
         permanent,
+        idle,
     })
 }
 

@@ -200,6 +200,23 @@ fn five_thousand_peers_go_in_and_read_back_beyond_the_limit_of_neighbours() {
 }
 
 #[test]
+fn it_is_known_when_a_peer_was_last_sent_to() {
+    in_namespace(async |kernel| {
+        converge(&kernel, &want()).await;
+        have(&kernel).await;
+        let (least, place) = (Duration::from_millis(200), (name("flannel.1"), PEER_MAC));
+        // Making an entry may count as using it.
+        while kernel.used(least).await.unwrap().contains_key(&place) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let before = Instant::now();
+        UdpSocket::bind("0.0.0.0:0").unwrap().send_to(b"x", "10.5.2.7:9").unwrap();
+        let used = kernel.used(Duration::from_secs(60)).await.unwrap();
+        assert!(used[&place] + Duration::from_millis(20) >= before, "{used:?} {before:?}");
+    });
+}
+
+#[test]
 fn one_failure_stops_nothing_and_names_its_cause() {
     in_namespace(async |kernel| {
         let mut want = want();

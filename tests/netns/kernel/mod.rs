@@ -6,9 +6,9 @@ mod monitor;
 mod ours;
 mod underlay;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, UdpSocket};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, unshare};
 use twill::datapath::ethtool::tx_checksum;

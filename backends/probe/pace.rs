@@ -1,0 +1,94 @@
+//! How often each peer has its turn, so that all together cost what was promised.
+
+use std::time::Duration;
+
+use super::PER_SECOND;
+
+/// A way that works is looked at this much more seldom where it is not the one that pods' packets take.
+const SELDOM: u32 = 4;
+/// The time between two requests on the overlay while all is well, in a small fabric.
+const LEAST: Duration = Duration::from_secs(1);
+/// The time between two requests on a way that is sure to fail, at least and at most.
+const REST: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(5)];
+/// The time between two to a peer that carries packets in a large fabric, in seconds, and the share of all turns that such
+/// peers have at most.
+const BUSY: f64 = 2.0;
+const SHARE: f64 = 0.5;
+/// What part of all requests turns take: the rest is for what has to be looked into at once.
+const TURNS: f64 = 0.8;
+
+/// The time between two requests to a peer on the overlay, while all is well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Pace {
+    /// One that carries packets.
+    pub(super) busy: Duration,
+    /// Any other.
+    pub(super) all: Duration,
+}
+
+impl Pace {
+    /// Of so many peers, of which some carry packets.
+    pub(super) fn of(peers: usize, busy: usize) -> Self {
+        let number = |count: usize| f64::from(u32::try_from(count).unwrap_or(u32::MAX));
+        let (peers, busy, limit) = (number(peers), number(busy.min(peers)), f64::from(PER_SECOND) * TURNS);
+        let beside = peers / f64::from(SELDOM);
+        let even = (peers + beside) / limit;
+        if even <= BUSY {
+            let pace = LEAST.max(Duration::from_secs_f64(even));
+            return Self { busy: pace, all: pace };
+        }
+        let often = BUSY.max(busy / (limit * SHARE)).min(even);
+        // What those that carry packets take, the others go without.
+        let all = (peers - busy + beside) / (limit - busy / often);
+        Self { busy: Duration::from_secs_f64(often), all: Duration::from_secs_f64(all) }
+    }
+}
+
+/// The time between two requests on a way that is not the one of pods' packets, in a fabric where these are limited.
+pub(super) fn seldom(every: Duration) -> Duration {
+    if is_limited(every) { every * SELDOM } else { every }
+}
+
+/// The time between two requests on a way that is sure to fail.
+pub(super) fn rest(every: Duration) -> Duration {
+    every.clamp(REST[0], REST[1])
+}
+
+/// Whether each has its turn as often as all together may.
+pub(super) fn is_limited(every: Duration) -> bool {
+    every > LEAST
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// However many there are, and however many of them carry packets.
+        #[test]
+        fn it_stays_within_the_limit_and_who_carries_packets_waits_no_longer(peers in 0_usize..20_000, share in 0_usize..=100) {
+            let busy = peers * share / 100;
+            let pace = Pace::of(peers, busy);
+            prop_assert!(pace.busy >= LEAST && pace.busy <= pace.all);
+            let (often, all) = (pace.busy.as_secs_f64(), pace.all.as_secs_f64());
+            let sent = busy as f64 / often + (peers - busy) as f64 / all + peers as f64 / 4.0 / all;
+            prop_assert!(sent <= f64::from(PER_SECOND) * TURNS * 1.001, "{sent}");
+        }
+    }
+
+    #[test]
+    fn some_that_carry_packets_are_asked_every_two_seconds() {
+        let seconds = |peers, busy| {
+            let pace = Pace::of(peers, busy);
+            (pace.busy.as_secs_f64(), pace.all.as_secs_f64())
+        };
+        assert_eq!(seconds(3, 2), (1.0, 1.0));
+        assert_eq!(seconds(64, 10), (2.0, 2.0));
+        assert_eq!(seconds(1_000, 0), (2.0, 31.25));
+        assert_eq!(seconds(1_000, 20), (2.0, 41.0));
+        assert_eq!(seconds(1_000, 40), (2.0, 60.5));
+        assert_eq!(seconds(1_000, 1_000), (31.25, 31.25));
+    }
+}
