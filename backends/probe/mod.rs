@@ -11,7 +11,7 @@
 //! # What it costs
 //! A host sends at most [`PER_SECOND`] requests a second, and about as many answers, however many peers there are: with
 //! more of them each has its turn more seldom ([`Prober::pace`]), the overlay four times as often as the underlay. Peers
-//! that carry packets have theirs every 2 s, as long as that is half of all requests at most. A way
+//! that carry packets have theirs every 2 s, as long as that is half of all turns at most. A way
 //! on which something was lost is looked at every few hundred milliseconds, until it is sure that it fails. What is due
 //! the longest goes first, so that many such ways slow the others down, but take nothing away from them.
 

@@ -14,8 +14,10 @@ const REST: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(5)];
 /// peers have at most.
 const BUSY: f64 = 2.0;
 const SHARE: f64 = 0.5;
-/// What part of all requests turns take: the rest is for what has to be looked into at once.
-const TURNS: f64 = 0.8;
+/// What part of all requests turns take, of up to so many peers and of many: the rest is for what has to be looked into at
+/// once. What one costs the processor grows with the number of peers.
+const TURNS: [f64; 2] = [0.8, 0.32];
+const FEW: f64 = 160.0;
 
 /// The time between two requests to a peer on the overlay, while all is well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +32,8 @@ impl Pace {
     /// Of so many peers, of which some carry packets.
     pub(super) fn of(peers: usize, busy: usize) -> Self {
         let number = |count: usize| f64::from(u32::try_from(count).unwrap_or(u32::MAX));
-        let (peers, busy, limit) = (number(peers), number(busy.min(peers)), f64::from(PER_SECOND) * TURNS);
+        let (peers, busy) = (number(peers), number(busy.min(peers)));
+        let limit = f64::from(PER_SECOND) * turns(peers);
         let beside = peers / f64::from(SELDOM);
         let even = (peers + beside) / limit;
         if even <= BUSY {
@@ -42,6 +45,12 @@ impl Pace {
         let all = (peers - busy + beside) / (limit - busy / often);
         Self { busy: Duration::from_secs_f64(often), all: Duration::from_secs_f64(all) }
     }
+}
+
+/// What part of all requests turns take.
+fn turns(peers: f64) -> f64 {
+    let [few, many] = TURNS;
+    if peers <= FEW { few } else { (few * (FEW / peers).sqrt()).max(many) }
 }
 
 /// The time between two requests on a way that is not the one of pods' packets, in a fabric where these are limited.
@@ -74,7 +83,7 @@ mod tests {
             prop_assert!(pace.busy >= LEAST && pace.busy <= pace.all);
             let (often, all) = (pace.busy.as_secs_f64(), pace.all.as_secs_f64());
             let sent = busy as f64 / often + (peers - busy) as f64 / all + peers as f64 / 4.0 / all;
-            prop_assert!(sent <= f64::from(PER_SECOND) * TURNS * 1.001, "{sent}");
+            prop_assert!(sent <= f64::from(PER_SECOND) * TURNS[0] * 1.001, "{sent}");
         }
     }
 
@@ -86,9 +95,10 @@ mod tests {
         };
         assert_eq!(seconds(3, 2), (1.0, 1.0));
         assert_eq!(seconds(64, 10), (2.0, 2.0));
-        assert_eq!(seconds(1_000, 0), (2.0, 31.25));
-        assert_eq!(seconds(1_000, 20), (2.0, 41.0));
-        assert_eq!(seconds(1_000, 40), (2.0, 60.5));
-        assert_eq!(seconds(1_000, 1_000), (31.25, 31.25));
+        assert_eq!(seconds(160, 0), (2.0, 5.0));
+        assert_eq!(seconds(640, 0), (2.0, 40.0));
+        assert_eq!(seconds(1_000, 0), (2.0, 78.125));
+        assert_eq!(seconds(1_000, 16), (2.0, 154.25));
+        assert_eq!(seconds(1_000, 1_000), (78.125, 78.125));
     }
 }

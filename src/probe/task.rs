@@ -286,7 +286,14 @@ impl Task {
             self.prober.findings(now).map(|(line, finding)| (line.clone(), finding)).collect();
         let turned = self.account.tell(&findings, now);
         self.rows.found(&findings, &self.names);
-        self.told.findings.send_replace(Arc::new(findings));
+        // What is told anew is put together anew with all peers by whoever looks; nothing is not news.
+        self.told.findings.send_if_modified(|told| {
+            let news = !(told.is_empty() && findings.is_empty());
+            if news {
+                *told = Arc::new(findings);
+            }
+            news
+        });
         turned
     }
 }
