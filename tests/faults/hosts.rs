@@ -133,9 +133,12 @@ pub(crate) fn leave(world: &World, agent: &mut AgentProcess) {
 
 /// A subnet kept for a host is that host's, also once its agent has forgotten everything, and nobody else's.
 fn reserved(world: &mut World) {
-    let (subnet, key) = ("10.244.199.0/24", key("10.244.199.0/24"));
+    let taken: Vec<String> =
+        (0..world.fabric.agents.len()).map(|host| world.fabric.subnet(host, false).to_string()).collect();
+    let subnet = (100..).map(|n| format!("10.244.{n}.0/24")).find(|subnet| !taken.contains(subnet)).unwrap();
+    let key = key(&subnet);
     let reserve = |address: &str| {
-        world.fabric.agents[0].twill(&["lease", "reserve"], &[subnet, "--public-ip", address])
+        world.fabric.agents[0].twill(&["lease", "reserve"], &[&*subnet, "--public-ip", address])
     };
     reserve("192.168.77.4").unwrap();
     let refused = reserve("192.168.77.9").unwrap_err().to_string();
