@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::echo::Echo;
 use super::lane::Lane;
-use super::pace::seldom;
+use super::pace::{Pace, seldom};
 use super::search::Search;
 use super::verdict::{Signs, Up, Verdict};
 use super::{Course, Finding, Way};
@@ -101,6 +101,11 @@ impl Line {
     /// Whether it carries packets.
     pub(super) const fn is_busy(&self) -> bool {
         self.busy
+    }
+
+    /// The time between two requests on the overlay, while all is well.
+    pub(super) const fn every(&self, pace: Pace) -> Duration {
+        if self.busy { pace.busy } else { pace.all }
     }
 
     /// A frame was last sent to it then, as was found out at `looked`; `None` if that was long ago.

@@ -41,6 +41,7 @@ pub use measured::{Finding, Measured};
 pub use verdict::{Up, Verdict};
 
 use self::echo::{Echo, SHORTEST};
+pub use self::pace::ALIKE;
 use self::pace::Pace;
 use crate::family::Family;
 use crate::lease::LeaseKey;
@@ -196,13 +197,11 @@ impl Prober {
     /// The time between two requests to a peer on the overlay, while all is well and it carries nothing.
     #[must_use]
     pub fn pace(&self) -> Duration {
-        Pace::of(self.lines.len(), self.busy).all
+        self.paces().all
     }
 
-    /// The same of one peer.
-    fn pace_of(&self, id: &LineId) -> Duration {
-        let pace = Pace::of(self.lines.len(), self.busy);
-        if self.lines.get(id).is_some_and(Line::is_busy) { pace.busy } else { pace.all }
+    fn paces(&self) -> Pace {
+        Pace::of(self.lines.len(), self.busy)
     }
 
     /// Frames were sent to these peers, when they were last; that was found out at `looked`.
@@ -236,15 +235,15 @@ impl Prober {
         if self.purse < self.enough() {
             return out;
         }
+        let (pace, settled) = (self.paces(), self.settled);
         while self.purse >= 1.0
             && let Some((at, id, way)) = self.agenda.first().cloned()
             && at <= now
         {
             self.agenda.pop_first();
             self.change(&id, |line| line.expire(way, now));
-            let (every, settled) = (self.pace_of(&id), self.settled);
             let Some(line) = self.lines.get_mut(&id) else { continue };
-            let echo = line.echo(way, settled);
+            let (every, echo) = (line.every(pace), line.echo(way, settled));
             let Some(lane) = line.lane_mut(way) else { continue };
             // A large one and the small one beside it go together, whatever else waits.
             while let Some((seq, size)) = lane.request(every, now) {
@@ -261,8 +260,8 @@ impl Prober {
     /// A probe came from a peer, whose tag was right. Returns the answer if it asks for one. `size` is that of the whole
     /// packet.
     pub fn hear(&mut self, id: &LineId, echo: &Echo, size: u32, now: Instant) -> Option<Outgoing> {
-        let (every, settled) = (self.pace_of(id), self.settled);
-        self.change(id, |line| line.hear(echo, every, now))?;
+        let (pace, settled) = (self.paces(), self.settled);
+        self.change(id, |line| line.hear(echo, line.every(pace), now))?;
         if echo.answer {
             return None;
         }

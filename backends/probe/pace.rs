@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use super::PER_SECOND;
 
+/// Up to how many peers all have their turn as often as those that carry packets.
+pub const ALIKE: usize = 64;
 /// A way that works is looked at this much more seldom where it is not the one that pods' packets take.
 const SELDOM: u32 = 4;
 /// The time between two requests on the overlay while all is well, in a small fabric.
@@ -95,6 +97,8 @@ mod tests {
         };
         assert_eq!(seconds(3, 2), (1.0, 1.0));
         assert_eq!(seconds(64, 10), (2.0, 2.0));
+        let alike = |peers| Pace::of(peers, 1).busy == Pace::of(peers, 1).all;
+        assert!(alike(ALIKE) && !alike(ALIKE + 1));
         assert_eq!(seconds(160, 0), (2.0, 5.0));
         assert_eq!(seconds(640, 0), (2.0, 40.0));
         assert_eq!(seconds(1_000, 0), (2.0, 78.125));

@@ -171,6 +171,23 @@ pub(crate) fn spread(mut times: Vec<Duration>, unit: f64) -> (f64, f64, f64) {
     (at(times.len() / 2), at(0), at(times.len() - 1))
 }
 
+/// Prints how long an agent takes to answer `what`, and what that costs it. `ask` returns the answer's length in bytes.
+pub(crate) fn answers(agent: &AgentProcess, what: &str, times: usize, ask: impl Fn() -> usize) {
+    let before = cpu(agent);
+    let mut length = 0;
+    let question = |_| {
+        let begin = Instant::now();
+        length = ask();
+        begin.elapsed()
+    };
+    let (median, least, most) = spread((0..times).map(question).collect(), 1e-3);
+    println!(
+        "{what}: median {median:.1} ms (least {least:.1}, most {most:.1}), {:.1} ms CPU of the agent each, {} KiB, {times} times",
+        (cpu(agent) - before) * 1e3 / times as f64,
+        length / 1024,
+    );
+}
+
 /// What an etcd has been asked, by method, and how many events and answers its watchers have had.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Requests(BTreeMap<String, u64>);

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use twill::lab::{AgentProcess, Lab, LabOptions};
 
-use crate::fabric::{PATIENCE, agent, cpu, fill, routes, spread, until_routes};
+use crate::fabric::{PATIENCE, agent, answers, cpu, fill, routes, spread, until_routes};
 use crate::steady::settle;
 
 /// How often everything is lost, and how often it is asked.
@@ -50,17 +50,6 @@ fn lose_everything(lab: &Lab, agent: &AgentProcess) {
 }
 
 fn ask(agent: &AgentProcess) {
-    let before = cpu(agent);
-    let mut length = 0;
-    let question = |_| {
-        let begin = Instant::now();
-        length = agent.twill(&["status"], &["--json"]).unwrap().len();
-        begin.elapsed()
-    };
-    let (median, least, most) = spread((0..REPEATS).map(question).collect(), 1e-3);
-    println!(
-        "twill status --json: median {median:.1} ms (least {least:.1}, most {most:.1}), {:.1} ms CPU of the agent each, {} KiB, {REPEATS} times",
-        (cpu(agent) - before) * 1e3 / REPEATS as f64,
-        length / 1024,
-    );
+    let question = || agent.twill(&["status"], &["--json"]).unwrap().len();
+    answers(agent, "twill status --json", REPEATS, question);
 }

@@ -6,7 +6,7 @@ use serde_json::Value;
 use twill::lab::{AgentProcess, EtcdProcess, Host, Lab, LabOptions, UPLINK};
 
 use crate::answering::{self, Answering};
-use crate::fabric::{PATIENCE, agent, cpu, lease, options, peak, spread};
+use crate::fabric::{PATIENCE, agent, answers, cpu, lease, options, peak};
 use crate::steady::settle;
 
 /// How long it may take until all is measured of a thousand peers, six packets each.
@@ -70,21 +70,11 @@ fn unprobed(lab: &Lab, etcd: &EtcdProcess, agent: &mut AgentProcess, window: Dur
 }
 
 fn scrape(agent: &AgentProcess, path: &str) {
-    let before = cpu(agent);
-    let mut length = 0;
-    let ask = |_| {
-        let begin = Instant::now();
+    answers(agent, path, SCRAPES, || {
         let (status, body) = agent.get(path).unwrap();
         assert_eq!(status, 200, "{body}");
-        length = body.len();
-        begin.elapsed()
-    };
-    let (median, least, most) = spread((0..SCRAPES).map(ask).collect(), 1e-3);
-    println!(
-        "{path}: median {median:.1} ms (least {least:.1}, most {most:.1}), {:.1} ms CPU of the agent each, {} KiB, {SCRAPES} times",
-        (cpu(agent) - before) * 1e3 / SCRAPES as f64,
-        length / 1024,
-    );
+        body.len()
+    });
 }
 
 /// The packets that came to a host by the underlay, and that left it.

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use twill_backends::plan::Plan;
-use twill_backends::probe::LineId;
+use twill_backends::probe::{ALIKE, LineId};
 use twill_backends::state::Datapath;
 
 use super::{Agent, World};
@@ -17,13 +17,11 @@ use crate::kernel::{Kernel, Used};
 
 /// How often that is looked at: 10,000 entries take the kernel some 10 ms.
 const EVERY: Duration = Duration::from_secs(10);
-/// Up to how many peers all are asked so often that it makes no difference.
-const FEW: usize = 64;
 
 impl<W: World> Agent<W> {
     /// When to look again.
     pub(super) fn traffic_due(&self) -> Option<Instant> {
-        let many = self.plan.as_ref().is_some_and(|plan| plan.keys().nth(FEW).is_some());
+        let many = self.plan.as_ref().is_some_and(|plan| plan.keys().nth(ALIKE).is_some());
         (many && self.probing.findings().is_some()).then_some(self.traffic_at)
     }
 
