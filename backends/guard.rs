@@ -14,6 +14,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::Serialize;
 
+use crate::network::Pool;
 use crate::state::PeerState;
 
 /// Who may send to the tunnel's port of this host.
@@ -34,11 +35,20 @@ pub struct GuardRules {
     pub vni: u32,
     /// The networks of the families that have a tunnel, IPv4 first. Their pods never send to a tunnel port themselves:
     /// masqueraded they would look like their host.
-    pub networks: Vec<IpNet>,
+    pub networks: Vec<GuardNetwork>,
     /// Whether frames from an address without a lease are dropped.
     pub outer: bool,
     /// Whether frames are dropped whose inner source does not belong to their sender.
     pub inner: bool,
+}
+
+/// The network of one family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct GuardNetwork {
+    /// All its subnets.
+    pub net: IpNet,
+    /// The prefix length that the subnets have. Peers may have others, from before the configuration changed.
+    pub subnet_len: u8,
 }
 
 /// One peer, of one family.
@@ -92,7 +102,6 @@ impl Guard {
             elements.insert(Element::From(*addr));
             if self.rules.inner {
                 elements.insert(Element::Carries(*addr, subnet.trunc()));
-                // Sets of intervals take no element inside another one.
                 if !subnet.contains(addr) {
                     elements.insert(Element::Carries(*addr, IpNet::from(*addr)));
                 }
@@ -131,6 +140,12 @@ impl PartialOrd for Element {
     }
 }
 
+impl From<&Pool> for GuardNetwork {
+    fn from(pool: &Pool) -> Self {
+        Self { net: pool.network, subnet_len: pool.subnet_len }
+    }
+}
+
 impl GuardRules {
     /// Whether anything is checked.
     #[must_use]
@@ -158,7 +173,7 @@ mod tests {
             addr: addr.parse().unwrap(),
             subnet: subnet.parse().unwrap(),
         };
-        let networks = vec!["10.5.0.0/16".parse().unwrap()];
+        let networks = vec![GuardNetwork { net: "10.5.0.0/16".parse().unwrap(), subnet_len: 24 }];
         let rules = GuardRules { port: 8472, vni: 1, networks, outer: true, inner };
         Guard { rules, senders: senders.iter().map(sender).collect() }
     }

@@ -488,7 +488,7 @@ mod tests {
         assert_eq!((userspace.port, userspace.outer, userspace.inner), (8285, true, false));
         assert_eq!(rules("udp", crate::state::Datapath::Userspace, false), None);
         assert_eq!(rules("host-gw", crate::state::Datapath::Kernel, true), None);
-        assert_eq!(config.pools.v4.unwrap().network, kernel.networks[0]);
+        assert_eq!(kernel.networks, [config.pools.v4.as_ref().unwrap().into()]);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::backend::Backend;
 use crate::base;
 use crate::family::{Family, PerFamily};
 use crate::fault::{Code, Fault};
-use crate::guard::GuardRules;
+use crate::guard::{GuardNetwork, GuardRules};
 use crate::host::{Fact, Host, Own};
 use crate::json::scalar;
 use crate::lease::{Attrs, Endpoint};
@@ -133,7 +133,7 @@ impl Vxlan {
         GuardRules {
             port: self.port,
             vni: self.vni,
-            networks: own.parts().map(|(_, pool)| pool.network).collect(),
+            networks: own.parts().map(|(_, pool)| GuardNetwork::from(pool)).collect(),
             outer: own.policy.outer_check,
             inner: own.policy.inner_check && host.datapath == Datapath::Kernel,
         }

@@ -15,7 +15,7 @@ use super::census::{Joined, Peer, Probed};
 use super::input::Input;
 use super::status::{PeerStatus, Status};
 use super::{Agent, World};
-use crate::filter::{Dropped, Drops, Firewall};
+use crate::filter::{Counted, Counters, Firewall};
 use crate::probe::Outlook;
 
 /// How soon something that happened is written up at the earliest.
@@ -33,7 +33,7 @@ const FRESH: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(super) struct Board {
     notice: watch::Sender<Notice>,
-    counted: Arc<Mutex<Counted>>,
+    asked: Arc<Mutex<Asked>>,
     joined: Joined,
     /// Whether something happened since all was written up.
     moved: bool,
@@ -50,7 +50,7 @@ struct Notice {
     peers: Arc<Vec<Peer>>,
     probed: Probed,
     outlook: Option<Outlook>,
-    drops: Option<Drops>,
+    counters: Option<Counters>,
     written: Instant,
     /// When the loop last went on to something else, and to what.
     turned: Instant,
@@ -58,14 +58,14 @@ struct Notice {
 }
 
 /// What the firewall counted, and when.
-type Counted = Option<(Instant, Dropped)>;
+type Asked = Option<(Instant, Arc<Counted>)>;
 
 /// The side of those who ask.
 #[derive(Debug, Clone)]
 pub struct View {
     notice: watch::Receiver<Notice>,
     joined: Joined,
-    counted: Arc<Mutex<Counted>>,
+    asked: Arc<Mutex<Asked>>,
 }
 
 /// What was written up last, shared with all who look.
@@ -107,7 +107,7 @@ impl Board {
             peers: Arc::default(),
             probed: Probed::default(),
             outlook: None,
-            drops: None,
+            counters: None,
             written: now,
             turned: now,
             doing: "its start",
@@ -115,7 +115,7 @@ impl Board {
         let (notice, _) = watch::channel(notice);
         Self {
             notice,
-            counted: Arc::default(),
+            asked: Arc::default(),
             joined: Joined::default(),
             moved: true,
             last: now,
@@ -124,11 +124,7 @@ impl Board {
     }
 
     pub(super) fn view(&self) -> View {
-        View {
-            notice: self.notice.subscribe(),
-            joined: self.joined.clone(),
-            counted: Arc::clone(&self.counted),
-        }
+        View { notice: self.notice.subscribe(), joined: self.joined.clone(), asked: Arc::clone(&self.asked) }
     }
 
     /// The loop goes on to something that may take long.
@@ -187,11 +183,11 @@ impl View {
         let mut status = Status::clone(&status);
         status.peers.clone_from(&peers);
         status.age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
-        let drops = self.notice.borrow().drops.clone();
+        let counters = self.notice.borrow().counters.clone();
         if let Some(guard) = status.network.as_mut().and_then(|network| network.guard.as_mut())
-            && let Some(drops) = &drops
+            && let Some(counters) = &counters
         {
-            guard.dropped = self.dropped(drops).await;
+            guard.dropped.clone_from(&self.counted(counters).await.dropped);
         }
         Some(status)
     }
@@ -230,15 +226,15 @@ impl View {
         (since >= STUCK).then(|| Stuck { doing: self.notice.borrow().doing, seconds: since.as_secs() })
     }
 
-    /// What the firewall dropped. However many ask, it is asked every few seconds.
-    async fn dropped(&self, drops: &Drops) -> Dropped {
-        let mut counted = self.counted.lock().await;
-        match &*counted {
-            Some((at, counts)) if crate::now().saturating_duration_since(*at) < FRESH => counts.clone(),
+    /// What the firewall counted. However many ask, it is asked every few seconds.
+    async fn counted(&self, counters: &Counters) -> Arc<Counted> {
+        let mut asked = self.asked.lock().await;
+        match &*asked {
+            Some((at, counted)) if crate::now().saturating_duration_since(*at) < FRESH => Arc::clone(counted),
             _ => {
-                let counts = drops.count().await;
-                *counted = Some((crate::now(), counts.clone()));
-                counts
+                let counted = Arc::new(counters.read().await);
+                *asked = Some((crate::now(), Arc::clone(&counted)));
+                counted
             }
         }
     }
@@ -263,11 +259,11 @@ impl<W: World> Agent<W> {
     pub(super) fn write_up_at_once(&mut self, now: Instant) {
         let began = Instant::now();
         let status = Arc::new(self.status(now));
-        let drops = self.firewall.as_ref().map(Firewall::drops);
+        let counters = self.firewall.as_ref().map(Firewall::counters);
         let (peers, probed) = (Arc::clone(&self.census().peers), Probed(self.probing.findings()));
         let outlook = self.probing.outlook();
         self.board.notice.send_modify(|notice| {
-            (notice.status, notice.drops) = (Some(status), drops);
+            (notice.status, notice.counters) = (Some(status), counters);
             (notice.peers, notice.probed) = (peers, probed);
             notice.outlook = outlook;
             (notice.written, notice.turned) = (now, now);

@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use twill_backends::filter::Filter;
 use twill_backends::guard::{Element, Guard};
 
-use super::{Applied, Drops, Engine, FilterError, Firewall, Heard, PolicyDrop};
+use super::{Applied, Counted, Counters, Engine, FilterError, Firewall, Heard, PolicyDrop};
 
 /// A firewall in memory.
 #[derive(Debug, Clone, Default)]
@@ -136,11 +136,11 @@ impl Firewall for FakeFirewall {
         Ok(applied)
     }
 
-    fn drops(&self) -> Drops {
+    fn counters(&self) -> Counters {
         let this = self.clone();
-        Drops::new(move || {
-            let counts = this.state().guard.iter().map(|_| ("strangers".to_owned(), 0)).collect();
-            std::future::ready(counts)
+        Counters::new(move || {
+            let dropped = this.state().guard.iter().map(|_| ("strangers".to_owned(), 0)).collect();
+            std::future::ready(Counted { dropped, ..Counted::default() })
         })
     }
 

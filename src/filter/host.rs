@@ -15,7 +15,7 @@ use super::news::{INET, IPV4, IPV6, Watch};
 use super::nft::{self, Nft};
 use super::step::{Plan, Step};
 use super::tools::Tools;
-use super::{Applied, Drops, Engine, FilterError, Firewall, Heard, Options, PolicyDrop};
+use super::{Applied, Counters, Engine, FilterError, Firewall, Heard, Options, PolicyDrop};
 use crate::config::FirewallMode;
 
 /// How often a load is read back and tried again within one pass.
@@ -239,8 +239,8 @@ impl Firewall for HostFirewall {
         self.guard.keep(want, touched, removals).await
     }
 
-    fn drops(&self) -> Drops {
-        self.guard.drops()
+    fn counters(&self) -> Counters {
+        self.guard.counters()
     }
 
     async fn describe(&self, want: &Filter, guard: Option<&Guard>) -> Result<Vec<String>, FilterError> {

@@ -13,7 +13,7 @@
 //! A FORWARD policy DROP (every Docker host) can only be lifted inside the table that has it: `accept` in a
 //! table of our own passes nothing there. And a fabric that flanneld ran in iptables mode keeps its chains.
 
-mod drops;
+mod counters;
 pub mod fake;
 mod guard;
 mod host;
@@ -37,7 +37,7 @@ use twill_backends::guard::{Element, Guard};
 
 use crate::config::FirewallMode;
 
-pub use drops::{Dropped, Drops};
+pub use counters::{Counted, Counters, Traffic};
 pub use host::HostFirewall;
 
 /// How the name of the guard's table begins.
@@ -68,8 +68,8 @@ pub trait Firewall: Send + Sync {
         removals: bool,
     ) -> impl Future<Output = Result<Applied, FilterError>> + Send;
 
-    /// How to learn what the guard drops.
-    fn drops(&self) -> Drops;
+    /// How to learn what the guard counts.
+    fn counters(&self) -> Counters;
 
     /// What [`apply`](Self::apply) and [`guard`](Self::guard) would do, one line per transaction, each with its reason.
     /// Writes nothing.

@@ -5,9 +5,9 @@ use std::fmt::Write;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use twill_backends::guard::{Element, Guard};
+use twill_backends::guard::{Element, Guard, GuardRules};
 
-use super::render::Kin;
+use super::sets::Set;
 
 /// What is in the sets.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -60,26 +60,14 @@ impl Elements {
     }
 }
 
-/// The set an element belongs to.
-pub(super) const fn set(element: &Element) -> &'static str {
-    match element {
-        Element::From(addr) => Kin::of(addr).from,
-        Element::Carries(addr, _) => Kin::of(addr).carries,
-    }
-}
-
 /// An element as nft takes it. What is looked up in a packet by its place alone has no type but a number's.
-fn element(element: &Element) -> String {
-    match element {
-        Element::From(addr) => addr.to_string(),
-        Element::Carries(addr, net) => {
-            let (first, last) = (number(net.network()), number(net.broadcast()));
-            if first == last {
-                format!("{addr} . {first:#x}")
-            } else {
-                format!("{addr} . {first:#x}-{last:#x}")
-            }
-        }
+fn element(element: &Element, set: Set) -> String {
+    let Element::Carries(addr, net) = element else { return element.addr().to_string() };
+    let (first, last) = (number(net.network()), number(net.broadcast()));
+    if first != last && matches!(set, Set::Intervals(_)) {
+        format!("{addr} . {first:#x}-{last:#x}")
+    } else {
+        format!("{addr} . {first:#x}")
     }
 }
 
@@ -91,9 +79,17 @@ fn number(addr: IpAddr) -> u128 {
 }
 
 /// The lines that add or delete elements.
-pub(super) fn change<'e>(table: &str, verb: &str, elements: impl IntoIterator<Item = &'e Element>) -> String {
-    let mut sets: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-    elements.into_iter().for_each(|one| sets.entry(set(one)).or_default().push(element(one)));
+pub(super) fn change<'e>(
+    table: &str,
+    verb: &str,
+    elements: impl IntoIterator<Item = &'e Element>,
+    rules: &GuardRules,
+) -> String {
+    let mut sets: BTreeMap<Set, Vec<String>> = BTreeMap::new();
+    for one in elements {
+        let set = Set::of(one, rules);
+        sets.entry(set).or_default().push(element(one, set));
+    }
     sets.iter().fold(String::new(), |mut text, (set, elements)| {
         // Writing to a string does not fail.
         writeln!(text, "{verb} element inet {table} {set} {{ {} }}", elements.join(", ")).ok();
@@ -101,7 +97,7 @@ pub(super) fn change<'e>(table: &str, verb: &str, elements: impl IntoIterator<It
     })
 }
 
-/// What is wanted and what else is there, as far as both fit into one set.
+/// What is wanted and what else is there, as far as neither is inside the other: intervals of one set never are.
 fn with_leftovers(wanted: &BTreeSet<Element>, have: &BTreeSet<Element>, inner: bool) -> BTreeSet<Element> {
     let mut carried: BTreeMap<IpAddr, Vec<IpNet>> = BTreeMap::new();
     for element in wanted {

@@ -1,10 +1,12 @@
 //! The guard: a table of its own, `inet twill-guard-<instance>`, that drops frames from whoever has no lease.
 //!
 //! ```text
-//! input    udp dport 8472, our VNI --jump--> senders    ip saddr not in from4                  strangers, drop
-//!                                                       ip saddr . inner saddr not in carries4 forged, drop
-//! forward  the same, from a pod to a host in from4                                             pods, drop
+//! input    udp dport 8472, our VNI --jump--> senders  ip saddr in from4 --goto--> inner4   others: strangers, drop
+//!                                            inner4   ip saddr . inner saddr in carries4   others: forged, drop
+//! forward  the same, from a pod to a host in from4: pods, drop
 //! ```
+//!
+//! Elements of `from4` count what their host sent.
 //!
 //! # Why a table of its own
 //! It only drops, so it goes with any rules, ours in iptables' chains and the operator's: what passes here meets theirs
@@ -14,24 +16,28 @@
 //! # Why nft alone
 //! Neither iptables nor ipset can look up a pair of outer and inner address. Where nft is missing this is said.
 
+mod counting;
 mod elements;
 mod read;
 mod render;
+mod rules;
+mod sets;
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
 use twill_backends::guard::{Element, Guard, GuardRules};
 
 use self::elements::{Elements, change};
-use self::read::{Found, counted, from_keys};
-use self::render::{Counts, load, printed};
+use self::read::{Found, from_keys};
+use self::render::{load, printed};
+use self::sets::Set;
 use super::news::Announced;
 use super::nft::{Nft, canonical, difference};
-use super::{Applied, Dropped, Drops, FilterError, GUARD_TABLE};
+use super::{Applied, Counters, FilterError, GUARD_TABLE};
 
 /// The guard's table on this host.
 #[derive(Debug)]
@@ -80,7 +86,9 @@ impl GuardTable {
     /// Whether what was announced is as it is believed to be: an echo of our own, or undone.
     pub(super) fn knows(&self, news: Announced<'_>) -> bool {
         match (&self.memory().belief, from_keys(news.set, news.key, news.end)) {
-            (Belief::Loaded(_, have), Some(element)) => have.all().contains(&element) == news.added,
+            (Belief::Loaded(rules, have), Some((set, element))) => {
+                have.all().contains(&element) == news.added && Set::of(&element, rules) == set
+            }
             _ => false,
         }
     }
@@ -115,11 +123,11 @@ impl GuardTable {
             return Ok(if self.is_there().await? { vec![line] } else { Vec::new() });
         };
         let want = self.sighted(want);
-        let found = self.read().await?;
+        let found = self.read(&want.rules).await?;
         if let Some(why) = self.damage(&want.rules, found.as_ref()) {
             return Ok(vec![self.loading(&want.rules, &why)]);
         }
-        let have = found.and_then(|found| found.elements).unwrap_or_default();
+        let have = found.map(|found| found.elements).unwrap_or_default();
         let wanted = want.elements();
         let verb = |verb: &str, change: BTreeSet<Element>| {
             (!change.is_empty())
@@ -130,20 +138,13 @@ impl GuardTable {
 
     /// Who of these is shut out: nobody, where there is no table.
     pub(super) async fn shut_out(&self, want: &Guard) -> Result<BTreeSet<Element>, FilterError> {
-        let have = self.read().await?.map(|found| found.elements.unwrap_or_default());
-        Ok(have.map(|have| &self.sighted(want).elements() - &have).unwrap_or_default())
+        let found = self.read(&want.rules).await?;
+        Ok(found.map(|found| &self.sighted(want).elements() - &found.elements).unwrap_or_default())
     }
 
-    /// How to learn what is dropped, by reason; nothing where the table is not loaded.
-    pub(super) fn drops(&self) -> Drops {
-        let (nft, table) = (Arc::new(self.nft.again()), self.table.clone());
-        Drops::new(move || {
-            let (nft, table) = (Arc::clone(&nft), table.clone());
-            async move {
-                let listed = nft.list(&["list", "counters", "table", "inet", &table]).await;
-                listed.map(|objects| counted(&objects).collect::<Dropped>()).unwrap_or_default()
-            }
-        })
+    /// How to learn what is counted; nothing where the table is not loaded.
+    pub(super) fn counters(&self) -> Counters {
+        counting::counters(self.nft.again(), self.table.clone())
     }
 
     async fn try_keep(
@@ -160,11 +161,11 @@ impl GuardTable {
         {
             return Ok(Applied::default());
         }
-        let found = self.read().await?;
+        let found = self.read(&want.rules).await?;
         if let Some(why) = self.damage(&want.rules, found.as_ref()) {
             return self.load(want, found, &why, removals).await;
         }
-        let (have, elements) = (found.and_then(|found| found.elements).unwrap_or_default(), want.elements());
+        let (have, elements) = (found.map(|found| found.elements).unwrap_or_default(), want.elements());
         let amiss = !elements.is_subset(&have) || (removals && elements != have);
         self.follow(want, None, Elements::found(have), removals).await?;
         let line = format!("mend nftables table inet {}: elements are missing or not ours", self.table);
@@ -181,7 +182,8 @@ impl GuardTable {
     ) -> Result<(), FilterError> {
         let (gone, new) = have.become_wanted(want, touched, removals);
         // What comes may take the place of what goes.
-        let lines = change(&self.table, "delete", &gone) + &change(&self.table, "add", &new);
+        let lines = change(&self.table, "delete", &gone, &want.rules)
+            + &change(&self.table, "add", &new, &want.rules);
         if !lines.is_empty() {
             self.nft.tools().run("nft", &["-f", "-"], Some(&lines)).await?;
             tracing::debug!(%lines, "guard");
@@ -197,16 +199,14 @@ impl GuardTable {
         why: &str,
         removals: bool,
     ) -> Result<Applied, FilterError> {
-        let (had, counts) = match found {
-            Some(found) => (found.elements.unwrap_or_default(), found.counts),
-            None => (BTreeSet::new(), Counts::new()),
-        };
+        let Found { elements: had, counts, .. } = found.unwrap_or_default();
         let mut elements = Elements::found(had);
         elements.become_wanted(want, None, removals);
         for input in load(&self.table, &want.rules, elements.all(), &counts) {
             self.nft.tools().run("nft", &["-f", "-"], Some(&input)).await?;
         }
-        let back = Found::read(self.nft.list(&["-t", "list", "table", "inet", &self.table]).await?);
+        let back = self.nft.list(&["-t", "list", "table", "inet", &self.table]).await?;
+        let back = Found::read(back, &want.rules);
         if back.objects != canonical(&printed(&self.table, &want.rules)) {
             tracing::debug!(objects = ?back.objects, "this nft spells the guard's rules in its own way");
             self.memory().odd = Some((want.rules.clone(), back.objects));
@@ -231,12 +231,13 @@ impl GuardTable {
         Ok(self.nft.installed() && self.nft.tables().await?.contains(&ours))
     }
 
-    async fn read(&self) -> Result<Option<Found>, FilterError> {
+    /// The table as it is, where these are its rules.
+    async fn read(&self, rules: &GuardRules) -> Result<Option<Found>, FilterError> {
         if !self.nft.tables().await?.contains(&("inet".to_owned(), self.table.clone())) {
             return Ok(None);
         }
         match self.nft.list(&["list", "table", "inet", &self.table]).await {
-            Ok(objects) => Ok(Some(Found::read(objects))),
+            Ok(objects) => Ok(Some(Found::read(objects, rules))),
             Err(error @ FilterError::Denied { .. }) => Err(error),
             // Whatever makes it unreadable goes with it.
             Err(_) => Ok(Some(Found::default())),
@@ -253,7 +254,7 @@ impl GuardTable {
         if found.objects != wanted {
             return Some(difference(&wanted, &found.objects));
         }
-        found.elements.is_none().then(|| "there are elements that are not ours".to_owned())
+        found.strays.then(|| "there are elements that are not ours".to_owned())
     }
 
     fn loading(&self, rules: &GuardRules, why: &str) -> String {

@@ -3,13 +3,13 @@
 //! Text, because the JSON of nft cannot name the type of a set by what is looked up in it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 
-use ipnet::IpNet;
 use serde_json::{Value, json};
 use twill_backends::guard::{Element, GuardRules};
 
 use super::elements::change;
+use super::rules::{self, chains, key};
+use super::sets::{Kin, Set};
 
 /// Packets and bytes by the name of the counter.
 pub(super) type Counts = BTreeMap<String, (u64, u64)>;
@@ -20,56 +20,6 @@ pub(super) const COUNTERS: [&str; 3] = ["forged", "pods", "strangers"];
 
 /// Before the filters of anybody else see the frames, who may drop more. Fragments are put together by then.
 const PRIORITY: i32 = -10;
-
-/// Where something of a frame is, in bits from the UDP header on (8 bytes): after it come the VXLAN header (8, the VNI
-/// in bytes 4 to 6), the inner Ethernet header (14, the type at its end) and the inner IP header.
-const VNI: u32 = 96;
-const ETHERTYPE: u32 = 224;
-
-/// What is different about a family.
-pub(super) struct Kin {
-    /// How nft calls it.
-    protocol: &'static str,
-    /// The type of its addresses.
-    kind: &'static str,
-    /// The sets: who may send, and with which inner sources.
-    pub(super) from: &'static str,
-    pub(super) carries: &'static str,
-    ethertype: u16,
-    /// Where the inner source address is, and its length in bits.
-    source: (u32, u32),
-}
-
-const V4: Kin = Kin {
-    protocol: "ip",
-    kind: "ipv4_addr",
-    from: "from4",
-    carries: "carries4",
-    ethertype: 0x0800,
-    source: (336, 32),
-};
-const V6: Kin = Kin {
-    protocol: "ip6",
-    kind: "ipv6_addr",
-    from: "from6",
-    carries: "carries6",
-    ethertype: 0x86dd,
-    source: (304, 128),
-};
-
-/// A rule, in both forms.
-struct Rule {
-    chain: &'static str,
-    comment: &'static str,
-    text: String,
-    expr: Vec<Value>,
-}
-
-impl Kin {
-    pub(super) const fn of(addr: &IpAddr) -> &'static Self {
-        if addr.is_ipv4() { &V4 } else { &V6 }
-    }
-}
 
 /// Two transactions that make the table as it should be, whatever is there. Counters go on from `counts`.
 ///
@@ -82,7 +32,7 @@ pub(super) fn load(
     elements: &BTreeSet<Element>,
     counts: &Counts,
 ) -> [String; 2] {
-    [sets(table, rules, counts) + &change(table, "add", elements), hooked(table, rules)]
+    [sets(table, rules, counts) + &change(table, "add", elements, rules), hooked(table, rules)]
 }
 
 /// The table in place of whatever is there, with counters and empty sets.
@@ -94,12 +44,11 @@ fn sets(table: &str, rules: &GuardRules, counts: &Counts) -> String {
         let (packets, bytes) = counts.get(name).copied().unwrap_or_default();
         lines.push(format!("counter {name} {{ packets {packets} bytes {bytes}\n}}"));
     }
-    for kin in kin(rules) {
-        lines.push(format!("set {} {{ type {}; }}", kin.from, kin.kind));
-        if rules.inner {
-            let (at, length) = kin.source;
-            let key = format!("typeof {} saddr . @th,{at},{length}", kin.protocol);
-            lines.push(format!("set {} {{ {key}; flags interval; }}", kin.carries));
+    for (kin, network) in Kin::all(rules) {
+        lines.push(format!("set {} {{ type {}; counter; }}", Set::From(kin), kin.kind));
+        for set in kin.carries(network).into_iter().filter(|_| rules.inner) {
+            let flags = if matches!(set, Set::Intervals(_)) { " flags interval;" } else { "" };
+            lines.push(format!("set {set} {{ typeof {};{flags} }}", key(kin)));
         }
     }
     fresh + &block(table, &lines)
@@ -107,13 +56,11 @@ fn sets(table: &str, rules: &GuardRules, counts: &Counts) -> String {
 
 /// The table's chains, with their rules.
 fn hooked(table: &str, rules: &GuardRules) -> String {
-    let all = chains(rules);
-    let mut lines = Vec::new();
-    // What is jumped to comes first.
-    for (chain, hook) in [("senders", None), ("input", Some("input")), ("forward", Some("forward"))] {
+    let (all, mut lines) = (rules::rules(rules), Vec::new());
+    for (chain, hooked) in chains(rules) {
         lines.push(format!("chain {chain} {{"));
-        if let Some(hook) = hook {
-            lines.push(format!("type filter hook {hook} priority {PRIORITY}; policy accept;"));
+        if hooked {
+            lines.push(format!("type filter hook {chain} priority {PRIORITY}; policy accept;"));
         }
         for rule in all.iter().filter(|rule| rule.chain == chain) {
             lines.push(format!("{} comment \"{}\"", rule.text, rule.comment));
@@ -140,136 +87,37 @@ pub(super) fn printed(table: &str, rules: &GuardRules) -> Vec<Value> {
         object
     };
     objects.extend(COUNTERS.iter().map(|name| json!({"counter": named(name)})));
-    for kin in kin(rules) {
-        objects.push(json!({"set": with(kin.from, json!({"type": kin.kind}))}));
-        if rules.inner {
-            let more = json!({"type": [kin.kind, "integer"], "flags": ["interval"]});
-            objects.push(json!({"set": with(kin.carries, more)}));
+    for (kin, network) in Kin::all(rules) {
+        let from = json!({"type": kin.kind, "stmt": [{"counter": null}]});
+        objects.push(json!({"set": with(&Set::From(kin).to_string(), from)}));
+        for set in kin.carries(network).into_iter().filter(|_| rules.inner) {
+            let mut more = json!({"type": [kin.kind, "integer"]});
+            if let (Set::Intervals(_), Some(more)) = (set, more.as_object_mut()) {
+                more.insert("flags".to_owned(), json!(["interval"]));
+            }
+            objects.push(json!({"set": with(&set.to_string(), more)}));
         }
     }
-    objects.push(json!({"chain": named("senders")}));
-    for hook in ["input", "forward"] {
-        let base = json!({"type": "filter", "hook": hook, "prio": PRIORITY, "policy": "accept"});
-        objects.push(json!({"chain": with(hook, base)}));
+    for (chain, hooked) in chains(rules) {
+        let base = json!({"type": "filter", "hook": chain, "prio": PRIORITY, "policy": "accept"});
+        objects.push(json!({"chain": if hooked { with(chain, base) } else { named(chain) }}));
     }
-    objects.extend(chains(rules).into_iter().map(|rule| {
+    objects.extend(rules::rules(rules).into_iter().map(|rule| {
         json!({"rule": {"family": "inet", "table": table, "chain": rule.chain, "comment": rule.comment,
             "expr": rule.expr}})
     }));
     objects
 }
 
-fn kin(rules: &GuardRules) -> impl Iterator<Item = &'static Kin> {
-    [&V4, &V6]
-        .into_iter()
-        .filter(|kin| rules.networks.iter().any(|net| Kin::of(&net.addr()).from == kin.from))
-}
-
-fn chains(rules: &GuardRules) -> Vec<Rule> {
-    let mut all = Vec::new();
-    for kin in kin(rules) {
-        senders(rules, kin, &mut all);
-    }
-    let (frame, expr) = frame(rules);
-    all.push(Rule {
-        chain: "input",
-        comment: "frames of the fabric",
-        text: format!("{frame} jump senders"),
-        expr: [expr.clone(), vec![json!({"jump": {"target": "senders"}})]].concat(),
-    });
-    for net in rules.networks.iter().filter(|_| rules.outer) {
-        let kin = Kin::of(&net.addr());
-        let (text, own) = verdict("pods");
-        let matches = vec![
-            compare("==", field(kin, "saddr"), prefix(net)),
-            compare("==", field(kin, "daddr"), json!(format!("@{}", kin.from))),
-        ];
-        all.push(Rule {
-            chain: "forward",
-            comment: "pods send no frames",
-            text: format!(
-                "{frame} {p} saddr {} {p} daddr @{} {text}",
-                net.trunc(),
-                kin.from,
-                p = kin.protocol
-            ),
-            expr: [expr.clone(), matches, own].concat(),
-        });
-    }
-    all
-}
-
-/// The rules for frames of our network, of one family.
-fn senders(rules: &GuardRules, kin: &Kin, all: &mut Vec<Rule>) {
-    let Kin { protocol, from: set, carries, ethertype, source: (at, length), .. } = *kin;
-    let mut rule = |comment, counter, text: String, matches: Vec<Value>| {
-        let (counted, verdict) = verdict(counter);
-        let expr = [matches, verdict].concat();
-        all.push(Rule { chain: "senders", comment, text: format!("{text} {counted}"), expr });
-    };
-    let from = |op: &str| compare(op, field(kin, "saddr"), json!(format!("@{set}")));
-    if rules.outer {
-        rule(
-            "no live lease has this address",
-            "strangers",
-            format!("{protocol} saddr != @{set}"),
-            vec![from("!=")],
-        );
-    }
-    if rules.inner {
-        // Where the outer source is not checked, strangers have no lease that their packets could be outside of.
-        rule(
-            "no packet of this family",
-            "forged",
-            format!("{protocol} saddr @{set} @th,{ETHERTYPE},16 != {ethertype:#x}"),
-            vec![from("=="), compare("!=", raw(ETHERTYPE, 16), json!(ethertype))],
-        );
-        let pair = json!({"concat": [field(kin, "saddr"), raw(at, length)]});
-        rule(
-            "a source of another host",
-            "forged",
-            format!("{protocol} saddr @{set} {protocol} saddr . @th,{at},{length} != @{carries}"),
-            vec![from("=="), compare("!=", pair, json!(format!("@{carries}")))],
-        );
-    }
-}
-
-/// Frames of our network, to any tunnel port of this number.
-fn frame(rules: &GuardRules) -> (String, Vec<Value>) {
-    let GuardRules { port, vni, .. } = rules;
-    let udp = json!({"payload": {"protocol": "udp", "field": "dport"}});
-    (
-        format!("udp dport {port} @th,{VNI},24 {vni}"),
-        vec![compare("==", udp, json!(port)), compare("==", raw(VNI, 24), json!(vni))],
-    )
-}
-
-fn verdict(counter: &str) -> (String, Vec<Value>) {
-    (format!("counter name {counter} drop"), vec![json!({"counter": counter}), json!({"drop": null})])
-}
-
-fn compare(op: &str, left: Value, right: Value) -> Value {
-    json!({"match": {"op": op, "left": left, "right": right}})
-}
-
-fn field(kin: &Kin, field: &str) -> Value {
-    json!({"payload": {"protocol": kin.protocol, "field": field}})
-}
-
-fn raw(offset: u32, length: u32) -> Value {
-    json!({"payload": {"base": "th", "offset": offset, "len": length}})
-}
-
-fn prefix(net: &IpNet) -> Value {
-    json!({"prefix": {"addr": net.network().to_string(), "len": net.prefix_len()}})
-}
-
 #[cfg(test)]
 pub(super) mod tests {
+    use twill_backends::guard::GuardNetwork;
+
     use super::*;
 
     pub(in crate::filter::guard) fn rules() -> GuardRules {
-        let networks = ["10.5.0.0/16", "fd00:5::/48"].iter().map(|net| net.parse().unwrap()).collect();
+        let network = |net: &str, subnet_len| GuardNetwork { net: net.parse().unwrap(), subnet_len };
+        let networks = vec![network("10.5.0.0/16", 24), network("fd00:5::/48", 64)];
         GuardRules { port: 8472, vni: 1, networks, outer: true, inner: true }
     }
 
@@ -279,6 +127,7 @@ pub(super) mod tests {
             Element::From("192.0.2.7".parse().unwrap()),
             carries("192.0.2.7", "10.5.7.0/24"),
             carries("192.0.2.7", "192.0.2.7/32"),
+            carries("192.0.2.7", "10.5.64.0/20"),
             carries("2001:db8::7", "fd00:5:0:7::/64"),
         ])
     }
@@ -293,12 +142,20 @@ pub(super) mod tests {
         for line in [
             "counter pods { packets 3 bytes 300",
             "counter strangers { packets 0 bytes 0",
+            "set from4 { type ipv4_addr; counter; }",
+            "set carries6-64 { typeof ip6 saddr . @th,304,128; }",
             "set carries6 { typeof ip6 saddr . @th,304,128; flags interval; }",
             "udp dport 8472 @th,96,24 1 jump senders comment \"frames of the fabric\"",
-            "ip saddr != @from4 counter name strangers drop comment",
+            "ip saddr @from4 goto inner4 comment",
+            "meta nfproto ipv4 counter name strangers drop comment",
+            "ip saddr . @th,336,32 & 0xffffff00 @carries4-24 return comment",
+            "ip saddr . @th,336,32 @carries4-32 return comment",
+            "ip6 saddr . @th,304,128 & 0xffffffffffffffff0000000000000000 @carries6-64 return comment",
             "add element inet t from4 { 192.0.2.7 }",
-            "add element inet t carries4 { 192.0.2.7 . 0xa050700-0xa0507ff, 192.0.2.7 . 0xc0000207 }",
-            "add element inet t carries6 { 2001:db8::7 . 0xfd000005000000070000000000000000-0xfd00000500000007ffffffffffffffff }",
+            "add element inet t carries4-24 { 192.0.2.7 . 0xa050700 }",
+            "add element inet t carries4-32 { 192.0.2.7 . 0xc0000207 }",
+            "add element inet t carries4 { 192.0.2.7 . 0xa054000-0xa054fff }",
+            "add element inet t carries6-64 { 2001:db8::7 . 0xfd000005000000070000000000000000 }",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }
@@ -313,8 +170,8 @@ pub(super) mod tests {
         );
         let inner = text(&GuardRules { outer: false, ..rules() });
         assert!(!inner.contains("strangers drop") && !inner.contains("pods drop"));
-        assert!(inner.contains("ip6 saddr @from6 ip6 saddr . @th,304,128 != @carries6"));
-        let v4 = text(&GuardRules { networks: vec!["10.5.0.0/16".parse().unwrap()], ..rules() });
+        assert!(inner.contains("ip6 saddr @from6 goto inner6") && outer.contains("ip6 saddr @from6 return"));
+        let v4 = text(&GuardRules { networks: rules().networks[..1].to_vec(), ..rules() });
         assert!(!v4.contains("ip6") && v4.contains("ip saddr"));
     }
 }

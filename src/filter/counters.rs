@@ -1,0 +1,51 @@
+//! A way to ask what the guard counted, for those who do not have the firewall.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+
+/// What the guard counted; empty where it is not loaded.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Counted {
+    /// Packets dropped, by reason.
+    pub dropped: BTreeMap<String, u64>,
+    /// Frames taken from each address, since it may send.
+    pub received: BTreeMap<IpAddr, Traffic>,
+}
+
+/// An amount of frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Traffic {
+    /// How many. Those that the kernel put together count as one.
+    pub packets: u64,
+    /// Their bytes, with the outer IP headers.
+    pub bytes: u64,
+}
+
+/// Asks what the guard counted, on whatever thread, while the firewall is looked after on another.
+#[derive(Clone)]
+pub struct Counters(Arc<dyn Fn() -> BoxFuture<'static, Counted> + Send + Sync>);
+
+impl Counters {
+    /// What `ask` answers.
+    pub fn new<F>(ask: impl Fn() -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Counted> + Send + 'static,
+    {
+        Self(Arc::new(move || Box::pin(ask())))
+    }
+
+    /// What was counted so far.
+    pub async fn read(&self) -> Counted {
+        (self.0)().await
+    }
+}
+
+impl fmt::Debug for Counters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Counters")
+    }
+}

@@ -1,0 +1,59 @@
+//! What the guard's table counts.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::sets::Set;
+use crate::filter::nft::{Nft, text};
+use crate::filter::{Counted, Counters, Traffic};
+
+/// How to learn what is counted by the table of this name.
+pub(super) fn counters(nft: Nft, table: String) -> Counters {
+    let (nft, table) = (Arc::new(nft), Arc::new(table));
+    Counters::new(move || {
+        let (nft, table) = (Arc::clone(&nft), Arc::clone(&table));
+        async move {
+            let mut counted = Counted::default();
+            let list = async |what: &[&str]| nft.list(&[&["list"], what].concat()).await.unwrap_or_default();
+            counted.dropped.extend(dropped(&list(&["counters", "table", "inet", &table]).await));
+            for set in Set::SENDERS.iter().filter(|_| !counted.dropped.is_empty()) {
+                counted.received.extend(received(&list(&["set", "inet", &table, &set.to_string()]).await));
+            }
+            counted
+        }
+    })
+}
+
+/// Packets by the name of the counter, from what `nft -j list counters` prints.
+fn dropped(objects: &[Value]) -> impl Iterator<Item = (String, u64)> {
+    let counters = objects.iter().filter_map(|object| object.get("counter"));
+    counters.map(|counter| {
+        (text(counter, "name").to_owned(), counter.get("packets").and_then(Value::as_u64).unwrap_or_default())
+    })
+}
+
+/// How much each sender sent, from what `nft -j list set` prints.
+fn received(objects: &[Value]) -> impl Iterator<Item = (IpAddr, Traffic)> {
+    let elements = objects.iter().filter_map(|object| object.get("set")?.get("elem")?.as_array()).flatten();
+    elements.filter_map(|one| {
+        let number = |field| one["elem"]["counter"][field].as_u64();
+        let traffic = Traffic { packets: number("packets")?, bytes: number("bytes")? };
+        Some((one["elem"]["val"].as_str()?.parse().ok()?, traffic))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::read::tests::{PRINTED, objects};
+    use super::*;
+
+    #[test]
+    fn what_was_taken_is_read_by_its_sender() {
+        let received: Vec<_> = received(&objects(PRINTED)).collect();
+        let traffic = |packets, bytes| Traffic { packets, bytes };
+        let [v4, v6] = ["192.0.2.7", "2001:db8::7"].map(|addr| addr.parse().unwrap());
+        assert_eq!(received, [(v4, traffic(5, 420)), (v6, traffic(0, 0))]);
+    }
+}
