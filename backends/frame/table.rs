@@ -10,8 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::ptr;
 
 use ipnet::IpNet;
 
@@ -43,8 +42,6 @@ pub struct Table {
     by_addr: Index,
     /// Tunnel addresses in ascending order, with their peer.
     by_tunnel: Vec<(IpAddr, u32)>,
-    /// For each peer the moment when a frame last went to it, 0 if none did. Copies of a table share it.
-    used: Arc<[AtomicU32]>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -76,7 +73,6 @@ impl Table {
         Self {
             by_mac: Index::new(peers.iter().map(|peer| hash_mac(peer.mac.0))),
             by_addr: Index::new(sources.iter().map(|source| hash_addr(source.addr))),
-            used: peers.iter().map(|_| AtomicU32::new(0)).collect(),
             peers,
             sources,
             by_tunnel,
@@ -103,26 +99,28 @@ impl Table {
     #[inline]
     #[must_use]
     pub fn at(&self, mac: [u8; 6]) -> Option<&Peer> {
-        self.peers.get(self.position(mac)?)
+        let mut candidates = self.by_mac.candidates(hash_mac(mac));
+        candidates.find_map(|at| self.peers.get(at).filter(|peer| peer.mac.0 == mac))
     }
 
+    /// The place among [`Table::peers`] of one that this table gave out. Of a copy of it, or of another table's peer, it
+    /// says nothing.
     #[inline]
-    fn position(&self, mac: [u8; 6]) -> Option<usize> {
-        let is = |at: &usize| self.peers.get(*at).is_some_and(|peer| peer.mac.0 == mac);
-        self.by_mac.candidates(hash_mac(mac)).find(is)
+    #[must_use]
+    pub fn place(&self, peer: &Peer) -> usize {
+        ptr::from_ref(peer).addr().wrapping_sub(self.peers.as_ptr().addr()) / size_of::<Peer>()
     }
 
-    /// A frame went to this peer at `moment`, in whatever unit, not 0.
-    pub fn sent_to(&self, mac: [u8; 6], moment: u32) {
-        if let Some(used) = self.position(mac).and_then(|at| self.used.get(at)) {
-            used.store(moment, Ordering::Relaxed);
+    /// The peer whose public address this is, if it is nobody else's as well.
+    #[must_use]
+    pub fn alone_at(&self, public: IpAddr) -> Option<&Peer> {
+        let addr = number(public);
+        let is = |at: &usize| self.sources.get(*at).is_some_and(|source| source.addr == addr);
+        let mut found = self.by_addr.candidates(hash_addr(addr)).filter(is);
+        match (found.next(), found.next()) {
+            (Some(at), None) => self.peers.get(at),
+            _ => None,
         }
-    }
-
-    /// The peers that frames went to, with the moment of the last.
-    pub fn used(&self) -> impl Iterator<Item = (&Peer, u32)> {
-        let moments = self.used.iter().map(|used| used.load(Ordering::Relaxed));
-        self.peers.iter().zip(moments).filter(|(_, moment)| *moment != 0)
     }
 
     /// Whether a datagram from the public address `from` may carry a packet with the source `inner`; `None` asks

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, watch};
 use twill_backends::probe::hearsay::Matrix;
 
+use super::carried::Carried;
 use super::census::{Joined, Peer, Probed};
 use super::input::Input;
 use super::status::{PeerStatus, Status};
@@ -45,10 +46,11 @@ pub(super) struct Board {
 /// What is written up.
 #[derive(Debug, Clone)]
 struct Notice {
-    /// Everything but the peers and what the firewall counts; `None` before the first turn.
+    /// Everything but the peers and what the firewall and the datapath count; `None` before the first turn.
     status: Option<Arc<Status>>,
     peers: Arc<Vec<Peer>>,
     probed: Probed,
+    carried: Carried,
     outlook: Option<Outlook>,
     counters: Option<Counters>,
     written: Instant,
@@ -106,6 +108,7 @@ impl Board {
             status: None,
             peers: Arc::default(),
             probed: Probed::default(),
+            carried: Carried::default(),
             outlook: None,
             counters: None,
             written: now,
@@ -179,28 +182,36 @@ impl View {
 
     /// What the agent says of itself. Waits for its first turn; `None` if it ended before that.
     pub async fn status(&self) -> Option<Status> {
-        let Glance { status, peers, age } = self.glance().await?;
+        let notice = self.written().await?;
+        let Glance { status, peers, age } = self.look_at(&notice)?;
         let mut status = Status::clone(&status);
         status.peers.clone_from(&peers);
         status.age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
-        let counters = self.notice.borrow().counters.clone();
         if let Some(guard) = status.network.as_mut().and_then(|network| network.guard.as_mut())
-            && let Some(counters) = &counters
+            && let Some(counters) = &notice.counters
         {
             guard.dropped.clone_from(&self.counted(counters).await.dropped);
         }
+        notice.carried.tell(&mut status.peers, &notice.peers);
         Some(status)
     }
 
-    /// The same without a copy of it, and without asking the firewall.
+    /// The same without a copy of it, and without asking who counts.
     pub async fn glance(&self) -> Option<Glance> {
+        self.look_at(&self.written().await?)
+    }
+
+    /// What is written up, from the first turn on.
+    async fn written(&self) -> Option<Notice> {
         let mut notices = self.notice.clone();
         let notice = notices.wait_for(|notice| notice.status.is_some()).await.ok()?;
+        Some(notice.clone())
+    }
+
+    fn look_at(&self, notice: &Notice) -> Option<Glance> {
         let status = Arc::clone(notice.status.as_ref()?);
         let age = crate::now().saturating_duration_since(notice.written);
-        let (peers, probed) = (Arc::clone(&notice.peers), notice.probed.clone());
-        drop(notice);
-        Some(Glance { status, peers: self.joined.peers(&peers, &probed), age })
+        Some(Glance { status, peers: self.joined.peers(&notice.peers, &notice.probed), age })
     }
 
     /// Why the agent is not ready; empty if it is.
@@ -261,11 +272,11 @@ impl<W: World> Agent<W> {
         let status = Arc::new(self.status(now));
         let counters = self.firewall.as_ref().map(Firewall::counters);
         let (peers, probed) = (Arc::clone(&self.census().peers), Probed(self.probing.findings()));
-        let outlook = self.probing.outlook();
+        let (carried, outlook) = (self.carrying.carried(), self.probing.outlook());
         self.board.notice.send_modify(|notice| {
             (notice.status, notice.counters) = (Some(status), counters);
             (notice.peers, notice.probed) = (peers, probed);
-            notice.outlook = outlook;
+            (notice.carried, notice.outlook) = (carried, outlook);
             (notice.written, notice.turned) = (now, now);
         });
         self.board.moved = false;

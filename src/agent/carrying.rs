@@ -1,17 +1,19 @@
 //! Who carries frames, and the userspace datapath where that is this program.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 use twill_backends::backend::Backend;
 use twill_backends::fault::{Code, Fault};
-use twill_backends::frame::table::Table;
 use twill_backends::plan::Plan;
 use twill_backends::state::{Datapath as Who, LinkName, Tunnel};
 
+use super::carried::Carried;
 use super::status::{DatapathStatus, TunnelStatus};
 use crate::config::{DatapathConfig, DatapathMode};
 use crate::datapath::parts::Parts;
+use crate::datapath::peers::Peers;
 use crate::datapath::{Datapath, Settings};
 use crate::kernel::{Kernel, Used};
 use crate::reconcile::Retry;
@@ -24,9 +26,9 @@ pub(super) struct Carrying {
     because: String,
     /// What the kernel was found to lack, once it was asked.
     kernel: Option<Result<(), String>>,
-    /// What is to be served, and where its frames go.
-    want: BTreeMap<LinkName, (Tunnel, Table)>,
-    /// Whether the tables changed since they were handed on.
+    /// What is to be served, and where its frames go and are counted: by whatever threads serve it meanwhile.
+    want: BTreeMap<LinkName, (Tunnel, Arc<Peers>)>,
+    /// Whether the peers changed since they were handed on.
     changed: bool,
     running: BTreeMap<LinkName, Datapath>,
     retry: Retry,
@@ -83,7 +85,13 @@ impl Carrying {
 
     /// This is to be served from the next pass on.
     pub(super) fn want(&mut self, plan: &Plan) {
-        self.want = plan.tunnels().map(|(tunnel, table)| (tunnel.dev, (tunnel.clone(), table))).collect();
+        let nobody = Peers::default();
+        let had = |tunnel: &Tunnel| self.want.get(&tunnel.dev).map_or(&nobody, |(_, peers)| peers);
+        let want = plan.tunnels().map(|(tunnel, table)| {
+            let peers = Peers::after(had(tunnel), table);
+            (tunnel.dev, (tunnel.clone(), Arc::new(peers)))
+        });
+        self.want = want.collect();
         self.changed = true;
         self.retry.restart();
     }
@@ -112,7 +120,7 @@ impl Carrying {
         });
         if std::mem::take(&mut self.changed) {
             for (dev, datapath) in &self.running {
-                want.get(dev).into_iter().for_each(|(_, table)| datapath.set_table(table.clone()));
+                want.get(dev).into_iter().for_each(|(_, peers)| datapath.set_peers(Arc::clone(peers)));
             }
         }
         if !links || self.retry.at().is_some_and(|at| at > now) {
@@ -120,11 +128,11 @@ impl Carrying {
         }
         let settings = self.settings();
         let mut faults = Vec::new();
-        for (dev, (tunnel, table)) in &self.want {
+        for (dev, (tunnel, peers)) in &self.want {
             if self.running.contains_key(dev) {
                 continue;
             }
-            match Datapath::open(tunnel, settings, table.clone()) {
+            match Datapath::open(tunnel, settings, Arc::clone(peers)) {
                 Ok(datapath) => {
                     tracing::info!(%dev, port = tunnel.vxlan.port, offload = datapath.offload(), queues = datapath.queues(), "carrying frames");
                     self.running.insert(*dev, datapath);
@@ -141,9 +149,9 @@ impl Carrying {
     /// fit is opened once that process has let go of it.
     pub(super) fn adopt(&mut self, mut parts: BTreeMap<LinkName, Parts>) {
         let settings = self.settings();
-        for (dev, (tunnel, table)) in &self.want {
+        for (dev, (tunnel, peers)) in &self.want {
             let Some(parts) = parts.remove(dev) else { continue };
-            match Datapath::adopt(tunnel, settings, table.clone(), parts) {
+            match Datapath::adopt(tunnel, settings, Arc::clone(peers), parts) {
                 Ok(datapath) => {
                     tracing::info!(%dev, offload = datapath.offload(), "carrying frames through what was handed over");
                     self.running.insert(*dev, datapath);
@@ -165,6 +173,11 @@ impl Carrying {
         let each = self.running.iter();
         each.flat_map(|(dev, datapath)| datapath.used().into_iter().map(|(mac, at)| ((*dev, mac), at)))
             .collect()
+    }
+
+    /// Where what this program carries to and from each peer is counted.
+    pub(super) fn carried(&self) -> Carried {
+        Carried(self.want.values().map(|(_, peers)| Arc::clone(peers)).collect())
     }
 
     fn settings(&self) -> Settings {

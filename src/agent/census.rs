@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use ipnet::IpNet;
 use twill_backends::family::{Family, PerFamily};
 use twill_backends::lease::{Lease, LeaseKey};
 use twill_backends::network::Pool;
@@ -33,6 +34,8 @@ pub(super) struct Probed(pub(super) Option<Findings>);
 pub(super) struct Peer {
     /// Its lease.
     lease: LeaseKey,
+    /// What it leases.
+    pub(super) subnets: Vec<IpNet>,
     /// Whether it answers probes.
     answers: bool,
     /// How packets to its pods go.
@@ -112,7 +115,7 @@ impl From<PeerStatus> for Peer {
     /// What another agent says of a peer.
     fn from(known: PeerStatus) -> Self {
         let lease = LeaseKey::new(known.key.clone());
-        Self { lease, answers: false, path: "", known }
+        Self { lease, subnets: Vec::new(), answers: false, path: "", known }
     }
 }
 
@@ -134,6 +137,7 @@ impl<W: World> Agent<W> {
         let public = Family::ALL.iter().filter_map(|family| lease.attrs.public(*family));
         Peer {
             lease: lease.key.clone(),
+            subnets: lease.subnets.iter().map(|(_, subnet)| *subnet).collect(),
             answers: lease.attrs.probe.is_some(),
             path: self.probing.path(&lease.key).unwrap_or_default(),
             known: PeerStatus {
@@ -143,6 +147,7 @@ impl<W: World> Agent<W> {
                 backend: lease.attrs.backend_type.clone().unwrap_or_default(),
                 held: self.leases.is_held(&lease.key),
                 probe: None,
+                traffic: None,
             },
         }
     }

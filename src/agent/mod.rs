@@ -7,6 +7,7 @@
 mod adoption;
 pub mod board;
 mod calls;
+mod carried;
 mod carrying;
 mod census;
 pub mod confine;

@@ -5,6 +5,7 @@ mod history;
 mod network;
 mod peer;
 mod readiness;
+mod traffic;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,6 +17,7 @@ pub use self::history::HistoryStatus;
 pub use self::network::{ChecksumStatus, DatapathStatus, NetworkStatus, PoolStatus, TunnelStatus};
 pub use self::peer::{FamilyStatus, PeerStatus, ProbeStatus, WayStatus};
 pub use self::readiness::Readiness;
+pub use self::traffic::TrafficStatus;
 use crate::reconcile::{Durations, Tally};
 use crate::style::duration;
 
@@ -309,6 +311,17 @@ pub(crate) mod tests {
             backend: "vxlan".to_owned(),
             held,
             probe: node.map(|_| probe()),
+            traffic: node.map(|_| traffic()),
+        }
+    }
+
+    fn traffic() -> TrafficStatus {
+        TrafficStatus {
+            received_packets: 20,
+            received_bytes: 3_000,
+            sent_packets: Some(10),
+            sent_bytes: Some(1_500),
+            dropped: BTreeMap::from([("oversize".to_owned(), 2)]),
         }
     }
 

@@ -21,6 +21,11 @@ pub trait FrameIo: Send {
 
     /// Sends all messages, in order.
     fn send(&mut self, batch: &Batch) -> Refused;
+
+    /// The messages, or parts of them, that the last send refused, in their order; where a side tells that at all.
+    fn refused(&self) -> &[(Message, Refused)] {
+        &[]
+    }
 }
 
 /// What could not be sent, in frames.
@@ -54,6 +59,8 @@ pub struct Received {
 pub struct Message {
     /// Where it goes; of no meaning to a TAP.
     pub to: SocketAddr,
+    /// The place of the peer that it goes to; of no meaning to those who send it.
+    pub peer: u32,
     /// The length of each datagram but the last; 0 if there is only one.
     pub segment: u16,
     /// How many pieces make one datagram, where there are several.
@@ -141,13 +148,22 @@ impl Batch {
         self.pieces.extend(pieces);
         let last = self.pieces.len() as u32;
         let to = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
-        self.messages.push(Message { to, segment: 0, pieces_each: 1, first, last });
+        self.messages.push(Message { to, peer: 0, segment: 0, pieces_each: 1, first, last });
     }
 
     /// The pieces of a message.
     #[must_use]
     pub fn pieces_of(&self, message: &Message) -> &[Piece] {
         self.pieces.get(message.first as usize..message.last as usize).unwrap_or_default()
+    }
+
+    /// The bytes of all datagrams of a message.
+    #[must_use]
+    pub fn len_of(&self, message: &Message) -> u64 {
+        let pieces = self.pieces_of(message);
+        let full = message.count().saturating_sub(1);
+        let last = pieces.get(full as usize * usize::from(message.pieces_each)..).unwrap_or_default();
+        full * u64::from(message.segment) + last.iter().map(|piece| piece.len() as u64).sum::<u64>()
     }
 
     /// The bytes of a piece.
@@ -234,9 +250,16 @@ mod tests {
     #[test]
     fn datagrams_of_a_message_are_counted_by_their_pieces() {
         let to = "127.0.0.1:1".parse().unwrap();
-        let one = Message { to, segment: 0, pieces_each: 1, first: 3, last: 9 };
+        let one = Message { to, peer: 0, segment: 0, pieces_each: 1, first: 3, last: 9 };
         assert_eq!(one.count(), 1);
         let many = Message { segment: 100, pieces_each: 2, ..one };
         assert_eq!(many.count(), 3);
+        // Two of 100 bytes and one of 80, each of a piece of headers and one of payload, after three others.
+        let mut batch = Batch::new(500, 0);
+        let lens = [60, 40, 60, 40, 60, 20];
+        batch.pieces = [1, 2, 3].iter().chain(&lens).map(|len| Piece::new(0, *len)).collect();
+        assert_eq!(batch.len_of(&many), 100 + 100 + 80);
+        assert_eq!(batch.len_of(&Message { first: 3, last: 5, ..one }), 100);
+        assert_eq!(batch.len_of(&Message { first: 9, last: 9, ..one }), 0);
     }
 }

@@ -43,6 +43,10 @@ const COUNTS: [(Count, &str); 9] = [
 ];
 const ALL: usize = COUNTS.len() + Dropped::ALL.len();
 
+/// Anything that is counted, by its place among all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct What(usize);
+
 /// Counts since the datapath was opened, as of the end of each thread's last batch.
 #[derive(Debug)]
 pub struct Counters([AtomicU64; ALL]);
@@ -50,6 +54,18 @@ pub struct Counters([AtomicU64; ALL]);
 /// A thread's own counts, not yet published.
 #[derive(Debug)]
 pub(super) struct Tally([u64; ALL]);
+
+impl From<Count> for What {
+    fn from(count: Count) -> Self {
+        Self(count as usize)
+    }
+}
+
+impl From<Dropped> for What {
+    fn from(reason: Dropped) -> Self {
+        Self(COUNTS.len() + reason.index())
+    }
+}
 
 impl Default for Counters {
     fn default() -> Self {
@@ -78,6 +94,21 @@ impl Counters {
         counts.chain(drops.filter(|(_, count)| *count > 0)).collect()
     }
 
+    /// What was counted at all, by name, drops by their reason alone.
+    pub(super) fn found(&self) -> BTreeMap<String, u64> {
+        let names =
+            COUNTS.iter().map(|(_, name)| *name).chain(Dropped::ALL.iter().map(|reason| reason.as_str()));
+        let counts = names.zip(&self.0).map(|(name, count)| (name, count.load(Ordering::Relaxed)));
+        counts.filter(|(_, count)| *count > 0).map(|(name, count)| (name.to_owned(), count)).collect()
+    }
+
+    /// Adds to one.
+    pub(super) fn add(&self, What(at): What, count: u64) {
+        if let Some(shared) = self.0.get(at) {
+            shared.fetch_add(count, Ordering::Relaxed);
+        }
+    }
+
     /// Adds what a thread counted, which begins anew.
     pub(super) fn publish(&self, tally: &mut Tally) {
         for (shared, own) in self.0.iter().zip(&mut tally.0) {
@@ -85,6 +116,17 @@ impl Counters {
                 shared.fetch_add(std::mem::take(own), Ordering::Relaxed);
             }
         }
+    }
+}
+
+impl Refused {
+    /// What that is where it is the underlay that refused it.
+    pub(super) const fn counts(self) -> [(Count, u64); 3] {
+        [
+            (Count::UnderlayTooBig, self.too_big),
+            (Count::UnderlayFull, self.full),
+            (Count::UnderlayRefused, self.other),
+        ]
     }
 }
 
@@ -103,10 +145,8 @@ impl Tally {
         self.0[COUNTS.len() + reason.index()] += 1;
     }
 
-    pub(super) const fn refused_by_underlay(&mut self, refused: Refused) {
-        self.add(Count::UnderlayTooBig, refused.too_big);
-        self.add(Count::UnderlayFull, refused.full);
-        self.add(Count::UnderlayRefused, refused.other);
+    pub(super) fn refused_by_underlay(&mut self, refused: Refused) {
+        refused.counts().into_iter().for_each(|(what, count)| self.add(what, count));
     }
 }
 

@@ -7,11 +7,11 @@ use twill_backends::frame::coalesce::Coalescer;
 use twill_backends::frame::parse::Layout;
 use twill_backends::frame::path::admit;
 use twill_backends::frame::segment::Segments;
-use twill_backends::frame::table::Table;
 use twill_backends::frame::{Dropped, undone, virtio, vxlan};
 
 use super::batch::{Batch, FrameIo, HEADROOM, Piece, Received, SLOT};
-use super::counters::{Count, Tally};
+use super::books::Books;
+use super::counters::Count;
 use super::pump::Rules;
 
 /// How many receives fit a batch.
@@ -42,9 +42,8 @@ impl Ingress {
     pub(super) fn turn<T: FrameIo, U: FrameIo>(
         &mut self,
         (tap, socket): (&mut T, &mut U),
-        table: &Table,
         rules: &Rules,
-        tally: &mut Tally,
+        books: &mut Books<'_>,
     ) -> io::Result<bool> {
         self.batch.clear();
         socket.recv(&mut self.batch)?;
@@ -53,10 +52,10 @@ impl Ingress {
         }
         for i in 0..self.batch.received.len() {
             let received = self.batch.received[i];
-            self.datagrams(received, table, rules, (tap, tally));
+            self.datagrams(received, rules, (tap, books));
         }
-        self.join(tap, tally);
-        self.flush(tap, tally);
+        self.join(tap, books);
+        self.flush(tap, books);
         Ok(true)
     }
 
@@ -64,15 +63,15 @@ impl Ingress {
     fn datagrams<T: FrameIo>(
         &mut self,
         received: Received,
-        table: &Table,
         rules: &Rules,
-        (tap, tally): (&mut T, &mut Tally),
+        (tap, books): (&mut T, &mut Books<'_>),
     ) {
         let Received { mut start, end, from, segment, cut } = received;
         if cut || start == end {
-            tally.drop(Dropped::Truncated);
+            books.drop_from(from, Dropped::Truncated);
             return;
         }
+        let table = books.peers.table();
         let step = if segment == 0 { end - start } else { segment };
         while start < end {
             let next = (start + step).min(end);
@@ -83,14 +82,18 @@ impl Ingress {
                     let header =
                         if large { undone::uncut(frame, &layout, peer.mtu.min(rules.pods)) } else { None };
                     let frame = next - frame.len()..next;
-                    tally.add(Count::Received, u64::from(header.is_some() || !large));
+                    if header.is_none() && large {
+                        books.drop_of(table.place(peer), Dropped::BadOffload);
+                    } else {
+                        books.received(peer, datagram.len());
+                    }
                     match header {
-                        Some(header) => self.large(frame, &layout, &header, (tap, tally)),
-                        None if large => tally.drop(Dropped::BadOffload),
-                        None => self.small(frame, &layout, (tap, tally)),
+                        Some(header) => self.large(frame, &layout, &header, (tap, books)),
+                        None if large => {}
+                        None => self.small(frame, &layout, (tap, books)),
                     }
                 }
-                Err(reason) => tally.drop(reason),
+                Err(reason) => books.drop_from(from, reason),
             }
             start = next;
         }
@@ -102,16 +105,16 @@ impl Ingress {
         frame: Range<usize>,
         layout: &Layout,
         header: &virtio::Header,
-        (tap, tally): (&mut T, &mut Tally),
+        (tap, books): (&mut T, &mut Books<'_>),
     ) {
         // What came before it goes first.
-        self.join(tap, tally);
+        self.join(tap, books);
         if self.coalescer.is_none() {
-            self.cut(frame, layout, header, (tap, tally));
+            self.cut(frame, layout, header, (tap, books));
             return;
         }
         if self.batch.room() < HEADROOM {
-            self.flush(tap, tally);
+            self.flush(tap, books);
         }
         if let Some(header) = self.batch.put(&header.encode()[..virtio::LEN]) {
             self.batch.frame([header, Piece::new(frame.start, frame.end)]);
@@ -123,14 +126,14 @@ impl Ingress {
         frame: Range<usize>,
         layout: &Layout,
         header: &virtio::Header,
-        (tap, tally): (&mut T, &mut Tally),
+        (tap, books): (&mut T, &mut Books<'_>),
     ) {
-        self.flush(tap, tally);
+        self.flush(tap, books);
         let Some(none) = self.batch.put(&[0; HEADROOM]) else { return };
         let (slab, _) = self.batch.parts();
         let Ok(mut segments) = Segments::new(&mut slab[frame.clone()], layout, header, [0; vxlan::LEN])
         else {
-            tally.drop(Dropped::BadOffload);
+            books.drop(Dropped::BadOffload);
             return;
         };
         while !segments.is_done() {
@@ -140,7 +143,7 @@ impl Ingress {
                     break;
                 }
                 // Room for the next ones; what was put first stays where it was.
-                self.flush(tap, tally);
+                self.flush(tap, books);
                 self.batch.put(&[0; HEADROOM]);
                 continue;
             };
@@ -152,17 +155,17 @@ impl Ingress {
                 self.batch.frame([none, headers, payload]);
             }
         }
-        self.flush(tap, tally);
+        self.flush(tap, books);
     }
 
     /// Makes messages of what was joined.
-    fn join<T: FrameIo>(&mut self, tap: &mut T, tally: &mut Tally) {
+    fn join<T: FrameIo>(&mut self, tap: &mut T, books: &mut Books<'_>) {
         let Some(mut coalescer) = self.coalescer.take() else { return };
         coalescer.finish(self.batch.slab());
         for unit in coalescer.units() {
             let header = &unit.virtio()[..virtio::LEN];
             if self.batch.room() < header.len() {
-                self.flush(tap, tally);
+                self.flush(tap, books);
             }
             let Some(header) = self.batch.put(header) else { continue };
             let pieces = std::iter::once(unit.head()).chain(coalescer.tail(unit));
@@ -178,7 +181,7 @@ impl Ingress {
         &mut self,
         frame: Range<usize>,
         layout: &Layout,
-        (tap, tally): (&mut T, &mut Tally),
+        (tap, books): (&mut T, &mut Books<'_>),
     ) {
         if let Some(bytes) = self.batch.bytes.get_mut(frame.clone()) {
             undone::finish(bytes, layout);
@@ -188,17 +191,17 @@ impl Ingress {
             return;
         }
         if self.batch.room() < HEADROOM {
-            self.flush(tap, tally);
+            self.flush(tap, books);
         }
         if let Some(header) = self.batch.put(&[0; HEADROOM]) {
             self.batch.frame([header, Piece::new(frame.start, frame.end)]);
         }
     }
 
-    fn flush<T: FrameIo>(&mut self, tap: &mut T, tally: &mut Tally) {
+    fn flush<T: FrameIo>(&mut self, tap: &mut T, books: &mut Books<'_>) {
         let refused = tap.send(&self.batch).total();
-        tally.add(Count::Delivered, self.batch.messages.len() as u64 - refused);
-        tally.add(Count::TapRefused, refused);
+        books.add(Count::Delivered, self.batch.messages.len() as u64 - refused);
+        books.add(Count::TapRefused, refused);
         self.batch.sent();
     }
 }

@@ -7,8 +7,8 @@
 //! ```
 //!
 //! Each queue of a tunnel device has one thread, which serves both directions in batches: it spins for moments, then
-//! sleeps until either side has something. What it decides by is an immutable [`Table`], swapped as a whole when leases
-//! change; it takes no lock and, once warm, allocates nothing. The decisions themselves are `twill_backends::frame`.
+//! sleeps until either side has something. What it decides by is an immutable table of [`Peers`], swapped as a whole when
+//! leases change; it takes no lock and, once warm, allocates nothing. The decisions themselves are `twill_backends::frame`.
 //!
 //! # Why one thread for both directions
 //! Waking threads costs more than copying bytes: in sketches on two cores, one thread for each direction carried less
@@ -24,6 +24,7 @@
 mod arrays;
 pub mod batch;
 mod bind;
+mod books;
 pub mod counters;
 mod egress;
 pub mod ethtool;
@@ -31,6 +32,7 @@ mod ingress;
 mod moment;
 pub mod packet;
 pub mod parts;
+pub mod peers;
 pub mod pump;
 pub mod socket;
 pub mod tap;
@@ -43,12 +45,12 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
-use twill_backends::frame::table::Table;
 use twill_backends::mac::Mac;
 use twill_backends::state::Tunnel;
 
 use self::counters::Counters;
 use self::parts::{Part, Parts};
+use self::peers::Peers;
 use self::pump::{Pump, Stop};
 use self::socket::Socket;
 use self::tap::Tap;
@@ -93,7 +95,7 @@ pub enum DatapathError {
 pub struct Datapath {
     tunnel: Tunnel,
     offload: bool,
-    table: Arc<ArcSwap<Table>>,
+    peers: Arc<ArcSwap<Peers>>,
     counters: Arc<Counters>,
     /// What another process needs to take over.
     parts: Parts,
@@ -107,14 +109,14 @@ impl Datapath {
     ///
     /// # Errors
     /// [`DatapathError`] says what could not be had.
-    pub fn open(tunnel: &Tunnel, settings: Settings, table: Table) -> Result<Self, DatapathError> {
+    pub fn open(tunnel: &Tunnel, settings: Settings, peers: Arc<Peers>) -> Result<Self, DatapathError> {
         let taps = Tap::open(tunnel.dev, settings.offload, settings.queues);
         let taps = taps.map_err(|cause| no_tap(tunnel, cause))?;
         let company = taps.len() > 1;
         let pair =
             |tap| Ok((tap, Socket::open(addr(tunnel), company).map_err(|cause| no_socket(tunnel, cause))?));
         let pairs = taps.into_iter().map(pair).collect::<Result<_, _>>()?;
-        Self::start(tunnel, settings, table, pairs)
+        Self::start(tunnel, settings, peers, pairs)
     }
 
     /// Serves a tunnel through what another process serves it through, which may go on doing so meanwhile: as many
@@ -125,7 +127,7 @@ impl Datapath {
     pub fn adopt(
         tunnel: &Tunnel,
         settings: Settings,
-        table: Table,
+        peers: Arc<Peers>,
         parts: Parts,
     ) -> Result<Self, DatapathError> {
         let pair = |Part { tap, socket, sender }| {
@@ -135,13 +137,13 @@ impl Datapath {
         };
         let parts = parts.split().map_err(|cause| no_tap(tunnel, cause))?;
         let pairs = parts.into_iter().map(pair).collect::<Result<_, _>>()?;
-        Self::start(tunnel, settings, table, pairs)
+        Self::start(tunnel, settings, peers, pairs)
     }
 
     fn start(
         tunnel: &Tunnel,
         settings: Settings,
-        table: Table,
+        peers: Arc<Peers>,
         pairs: Vec<(Tap, Socket)>,
     ) -> Result<Self, DatapathError> {
         let taps = pairs.iter().map(|(tap, _)| tap.as_fd());
@@ -149,15 +151,15 @@ impl Datapath {
         let mut datapath = Self {
             tunnel: tunnel.clone(),
             offload: pairs.iter().all(|(tap, _)| tap.offload()),
-            table: Arc::new(ArcSwap::from_pointee(table)),
+            peers: Arc::new(ArcSwap::new(peers)),
             counters: Arc::new(Counters::default()),
             parts: parts.map_err(|cause| no_tap(tunnel, cause))?,
             stop: Arc::new(Stop::new().map_err(DatapathError::Thread)?),
             threads: Vec::with_capacity(pairs.len()),
         };
         for pair in pairs {
-            let (table, counters) = (Arc::clone(&datapath.table), Arc::clone(&datapath.counters));
-            let mut pump = Pump::new(pair, tunnel, settings, table, counters);
+            let (peers, counters) = (Arc::clone(&datapath.peers), Arc::clone(&datapath.counters));
+            let mut pump = Pump::new(pair, tunnel, settings, peers, counters);
             let told = Arc::clone(&datapath.stop);
             let thread = std::thread::Builder::new().name(tunnel.dev.to_string());
             datapath.threads.push(thread.spawn(move || pump.run(&told)).map_err(DatapathError::Thread)?);
@@ -183,9 +185,9 @@ impl Datapath {
         self.offload
     }
 
-    /// Frames go by this table from the next batch on.
-    pub fn set_table(&self, table: Table) {
-        self.table.store(Arc::new(table));
+    /// Frames go to and come from these from the next batch on.
+    pub fn set_peers(&self, peers: Arc<Peers>) {
+        self.peers.store(peers);
     }
 
     /// What was carried and dropped since it was opened.
@@ -194,10 +196,10 @@ impl Datapath {
         &self.counters
     }
 
-    /// When frames last went to each peer that any went to since the table is in use.
+    /// When frames last went to each peer that any went to.
     #[must_use]
     pub fn used(&self) -> Vec<(Mac, Instant)> {
-        self.table.load().used().map(|(peer, at)| (peer.mac, moment::instant(at))).collect()
+        self.peers.load().used().map(|(peer, at)| (peer.mac, moment::instant(at))).collect()
     }
 
     /// How many threads serve it, each a queue of the device.

@@ -10,15 +10,16 @@ use arc_swap::{ArcSwap, Cache};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use twill_backends::frame::table::Table;
 use twill_backends::frame::vxlan::Vxlan;
 use twill_backends::state::Tunnel;
 
 use super::Settings;
 use super::batch::FrameIo;
+use super::books::{Books, Gathered};
 use super::counters::{Counters, Tally};
 use super::egress::Egress;
 use super::ingress::Ingress;
+use super::peers::Peers;
 use super::tap::Tap;
 
 /// How long to look for more before sleeping: a sleep and a wake-up cost as much as many packets.
@@ -52,10 +53,11 @@ pub struct Pump<T, U> {
     tap: T,
     socket: U,
     rules: Rules,
-    table: Cache<Arc<ArcSwap<Table>>, Arc<Table>>,
+    peers: Cache<Arc<ArcSwap<Peers>>, Arc<Peers>>,
     egress: Egress,
     ingress: Ingress,
     tally: Tally,
+    gathered: Gathered,
     counters: Arc<Counters>,
 }
 
@@ -113,7 +115,7 @@ impl<T: FrameIo + Offers, U: FrameIo> Pump<T, U> {
         (tap, socket): (T, U),
         tunnel: &Tunnel,
         settings: Settings,
-        table: Arc<ArcSwap<Table>>,
+        peers: Arc<ArcSwap<Peers>>,
         counters: Arc<Counters>,
     ) -> Self {
         let vxlan = &tunnel.vxlan;
@@ -128,10 +130,11 @@ impl<T: FrameIo + Offers, U: FrameIo> Pump<T, U> {
             tap,
             socket,
             rules,
-            table: Cache::new(table),
+            peers: Cache::new(peers),
             egress: Egress::new(),
             ingress: Ingress::new(offload, datagrams),
             tally: Tally::new(),
+            gathered: Gathered::default(),
             counters,
         }
     }
@@ -141,11 +144,12 @@ impl<T: FrameIo + Offers, U: FrameIo> Pump<T, U> {
     /// # Errors
     /// One of the sides is gone for good.
     pub fn turn(&mut self) -> io::Result<bool> {
-        let Self { tap, socket, rules, table, egress, ingress, tally, counters } = self;
-        let table = table.load();
-        let out = egress.turn((tap, socket), table, rules, tally)?;
-        let back = ingress.turn((tap, socket), table, rules, tally)?;
+        let Self { tap, socket, rules, peers, egress, ingress, tally, gathered, counters } = self;
+        let mut books = Books { peers: peers.load(), tally, gathered };
+        let out = egress.turn((tap, socket), rules, &mut books)?;
+        let back = ingress.turn((tap, socket), rules, &mut books)?;
         if out || back {
+            books.close();
             counters.publish(tally);
         }
         Ok(out || back)

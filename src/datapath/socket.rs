@@ -33,6 +33,8 @@ pub struct Socket {
     gso: bool,
     parts: Vec<Message>,
     split: Vec<Message>,
+    /// What the last send could not send.
+    refused: Vec<(Message, Refused)>,
     sending: Arrays,
     receiving: Arrays,
 }
@@ -68,6 +70,7 @@ impl Socket {
             gso: true,
             parts: Vec::with_capacity(256),
             split: Vec::with_capacity(256),
+            refused: Vec::new(),
             sending: Arrays::new(SENDS),
             receiving: Arrays::new(RECEIVES),
         }
@@ -203,6 +206,7 @@ impl FrameIo for Socket {
 
     fn send(&mut self, batch: &Batch) -> Refused {
         let mut refused = Refused::default();
+        self.refused.clear();
         self.parts.clear();
         if self.gso {
             self.parts.extend_from_slice(&batch.messages);
@@ -226,7 +230,7 @@ impl FrameIo for Socket {
                 }
                 Err(error) => error.raw_os_error().unwrap_or(0),
             };
-            match error {
+            let lost = match error {
                 libc::EINTR => continue,
                 libc::EAGAIN if !waited => {
                     self.wait_for_room();
@@ -242,16 +246,22 @@ impl FrameIo for Socket {
                     continue;
                 }
                 libc::EMSGSIZE => {
-                    refused.too_big += part.count();
                     doubt = 0;
+                    Refused { too_big: part.count(), ..Refused::default() }
                 }
-                libc::EAGAIN | libc::ENOBUFS => refused.full += part.count(),
-                _ => refused.other += part.count(),
-            }
+                libc::EAGAIN | libc::ENOBUFS => Refused { full: part.count(), ..Refused::default() },
+                _ => Refused { other: part.count(), ..Refused::default() },
+            };
+            self.refused.push((part, lost));
+            refused += lost;
             // Who waited in vain once does not for the rest of the batch: the other direction waits too.
             next += 1;
         }
         refused
+    }
+
+    fn refused(&self) -> &[(Message, Refused)] {
+        &self.refused
     }
 }
 

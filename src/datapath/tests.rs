@@ -13,8 +13,9 @@ use twill_backends::mac::Mac;
 use twill_backends::state::{Checksums, Tunnel, Vxlan};
 
 use super::Settings;
-use super::batch::{Batch, FrameIo, HEADROOM, Received, Refused, SLOT};
+use super::batch::{Batch, FrameIo, HEADROOM, Message, Received, Refused, SLOT};
 use super::counters::{Count, Counters};
+use super::peers::{Amount, Peers, Traffic};
 use super::pump::{Offers, Pump};
 
 mod laws;
@@ -28,7 +29,7 @@ const PEER: &str = "192.0.2.2";
 struct Queues {
     waiting: VecDeque<(IpAddr, usize, Vec<u8>)>,
     sent: Vec<(SocketAddr, usize, Vec<u8>)>,
-    /// How much of each send is refused.
+    /// How much of the first message of each send is refused.
     refuse: Refused,
 }
 
@@ -38,6 +39,7 @@ struct Channel {
     tap: bool,
     /// Whether large TCP frames are taken, and large UDP frames.
     offers: (bool, bool),
+    refused: Vec<(Message, Refused)>,
 }
 
 impl FrameIo for Channel {
@@ -59,7 +61,13 @@ impl FrameIo for Channel {
             let bytes = batch.pieces_of(message).iter().flat_map(|piece| batch.bytes_of(*piece)).copied();
             queues.sent.push((message.to, message.segment.into(), bytes.collect()));
         }
+        let first = batch.messages.first().filter(|_| queues.refuse.total() > 0);
+        self.refused = first.map(|first| (*first, queues.refuse)).into_iter().collect();
         queues.refuse
+    }
+
+    fn refused(&self) -> &[(Message, Refused)] {
+        &self.refused
     }
 }
 
@@ -73,7 +81,7 @@ struct Bench {
     pump: Pump<Channel, Channel>,
     tap: Arc<Mutex<Queues>>,
     wire: Arc<Mutex<Queues>>,
-    table: Arc<ArcSwap<Table>>,
+    peers: Arc<ArcSwap<Peers>>,
     counters: Arc<Counters>,
 }
 
@@ -86,7 +94,7 @@ fn bench(offload: bool) -> Bench {
 fn bench_with(offers: (bool, bool), check_source: bool, peers: impl IntoIterator<Item = Peer>) -> Bench {
     let (tap, wire) = (Arc::default(), Arc::default());
     let counters = Arc::new(Counters::default());
-    let table = Arc::new(ArcSwap::from_pointee(Table::new(peers)));
+    let peers = Arc::new(ArcSwap::from_pointee(Peers::after(&Peers::default(), Table::new(peers))));
     let vxlan = Vxlan {
         vni: 1,
         port: 8472,
@@ -98,15 +106,15 @@ fn bench_with(offers: (bool, bool), check_source: bool, peers: impl IntoIterator
     let tunnel = Tunnel { dev: "flannel.1".try_into().unwrap(), vxlan, mtu: 1450, pods: 1450 };
     let pump = Pump::new(
         (
-            Channel { queues: Arc::clone(&tap), tap: true, offers },
-            Channel { queues: Arc::clone(&wire), tap: false, offers },
+            Channel { queues: Arc::clone(&tap), tap: true, offers, refused: Vec::new() },
+            Channel { queues: Arc::clone(&wire), tap: false, offers, refused: Vec::new() },
         ),
         &tunnel,
         Settings { offload: offers.0, check_source, queues: 1 },
-        Arc::clone(&table),
+        Arc::clone(&peers),
         Arc::clone(&counters),
     );
-    Bench { pump, tap, wire, table, counters }
+    Bench { pump, tap, wire, peers, counters }
 }
 
 impl Bench {
@@ -126,6 +134,16 @@ impl Bench {
 
     fn on_wire(&self) -> Vec<(SocketAddr, usize, Vec<u8>)> {
         std::mem::take(&mut self.wire.lock().unwrap().sent)
+    }
+
+    /// What was carried to and from each peer, in the order of the table.
+    fn traffic(&self) -> Vec<Traffic> {
+        self.peers.load().traffic().map(|(_, traffic)| traffic).collect()
+    }
+
+    /// What was not, to and from the first.
+    fn dropped(&self) -> Vec<(String, u64)> {
+        self.traffic().swap_remove(0).dropped.into_iter().collect()
     }
 
     /// Frames without their virtio headers.
@@ -179,11 +197,15 @@ fn a_frame_leaves_for_its_peer_and_one_comes_back() {
         bench.arrive(PEER, 0, wrap(1, &back));
         bench.turn();
         assert_eq!(bench.on_wire(), [(SocketAddr::new(PEER.parse().unwrap(), 8472), 0, wrap(1, &out))]);
-        assert_eq!(bench.in_tap(), [back]);
-        let table = bench.table.load();
-        assert_eq!(table.used().map(|(peer, _)| peer.mac).collect::<Vec<_>>(), [THEIRS]);
+        assert_eq!(bench.in_tap(), std::slice::from_ref(&back));
+        let peers = bench.peers.load();
+        assert_eq!(peers.used().map(|(peer, _)| peer.mac).collect::<Vec<_>>(), [THEIRS]);
         let counters = &bench.counters;
         assert_eq!((counters.count(Count::Sent), counters.count(Count::Received)), (1, 1));
+        // With the headers of VXLAN, UDP and IPv4.
+        let one = |frame: &[u8]| Amount { packets: 1, bytes: frame.len() as u64 + 8 + 8 + 20 };
+        let traffic = Traffic { sent: one(&out), received: one(&back), ..Traffic::default() };
+        assert_eq!(bench.traffic(), [traffic]);
         assert!(!bench.pump.turn().unwrap());
     }
 }
@@ -282,6 +304,7 @@ fn a_packet_too_large_is_answered_and_a_question_too() {
     assert_eq!((icmp.type_u8(), icmp.code_u8(), icmp.bytes5to8()), (3, 4, [0, 0, 5, 170]));
     assert_eq!(answers[1][20..28], [0, 2, 2, 0, 0, 0, 0, 2]);
     assert_eq!((bench.counters.count(Count::Told), bench.counters.count(Count::Answered)), (1, 1));
+    assert_eq!(bench.dropped(), [("told_too_big".to_owned(), 1)]);
 }
 
 #[test]
@@ -315,6 +338,8 @@ fn what_is_not_carried_is_counted_by_reason() {
     ] {
         assert_eq!(bench.counters.dropped(reason), count, "{reason}");
     }
+    let of_peer = [("foreign_source", 1), ("other_vni", 1), ("truncated", 2)];
+    assert_eq!(bench.dropped(), of_peer.map(|(reason, count)| (reason.to_owned(), count)));
 }
 
 #[test]
@@ -328,4 +353,7 @@ fn what_the_sides_refuse_is_counted() {
         (count(Count::UnderlayTooBig), count(Count::UnderlayFull), count(Count::UnderlayRefused)),
         (1, 2, 3)
     );
+    let of_peer = [("underlay_full", 2), ("underlay_refused", 3), ("underlay_too_big", 1)];
+    assert_eq!(bench.dropped(), of_peer.map(|(reason, count)| (reason.to_owned(), count)));
+    assert_eq!(bench.traffic()[0].sent, Amount::default());
 }

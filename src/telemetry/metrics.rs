@@ -8,6 +8,7 @@ mod figures;
 mod probes;
 mod sample;
 mod table;
+mod traffic;
 
 use std::fmt::Write;
 
@@ -52,15 +53,25 @@ pub struct Scrape {
     pub turned_s: f64,
     /// What the host counts.
     pub figures: Figures,
-    /// The places of the peers that are told of one by one.
+    /// The places of the peers of whose probes is told one by one.
     worst: Vec<usize>,
+    /// Those of the peers of whose traffic is told, and of whose losses.
+    busiest: Vec<usize>,
+    losing: Vec<usize>,
 }
 
 impl Scrape {
     /// Of these.
     #[must_use]
     pub fn new(status: Status, turned_s: f64, figures: Figures) -> Self {
-        Self { worst: probes::worst(&status.peers), status, turned_s, figures }
+        Self {
+            worst: probes::worst(&status.peers),
+            busiest: traffic::busiest(&status.peers),
+            losing: traffic::losing(&status.peers),
+            status,
+            turned_s,
+            figures,
+        }
     }
 }
 

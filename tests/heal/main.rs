@@ -33,5 +33,6 @@ mod relay;
 mod restart;
 mod strain;
 mod takeover;
+mod traffic;
 mod watch;
 mod wire;

@@ -12,7 +12,7 @@ use regex::Regex;
 use serde_json::Value;
 use twill::lab::Seen;
 use twill::lab::probe::http_get;
-use twill::lab::{AgentOptions, Host, Lab, LabOptions, Process, StoreAt, until};
+use twill::lab::{AgentOptions, AgentProcess, Host, Lab, LabOptions, Process, StoreAt, until};
 use twill::telemetry::metrics::{Kind, METRICS};
 
 use crate::shipped;
@@ -92,13 +92,14 @@ fn dashboard_and_alerts_name_metrics_that_there_are() {
     assert!(unknown.is_empty(), "{unknown:?}");
 }
 
-/// An agent with a datapath of its own, which has all the metrics there are.
-fn agent(lab: &Lab) -> (AgentOptions, &Host) {
+/// Agents with a datapath of their own, which have all the metrics there are.
+fn agents(lab: &Lab) -> Vec<AgentProcess> {
     let store = StoreAt::File(lab.dir().join("leases"));
     let mut command = Command::new(TWILL);
     command.args(["config", "set"]).args(store.flags()).arg(CONFIG);
     lab.hosts[0].net.output(command).unwrap();
-    (AgentOptions::new(TWILL, store).arg("--datapath").arg("userspace"), &lab.hosts[0])
+    let options = AgentOptions::new(TWILL, store).arg("--datapath").arg("userspace");
+    lab.hosts.iter().map(|host| host.agent(&options).unwrap()).collect()
 }
 
 /// A Prometheus beside the agent, configured as shipped but for the target and the pace.
@@ -131,13 +132,17 @@ fn a_real_prometheus_finds_everything_in_a_real_agent() {
     if !is_installed() {
         return;
     }
-    let lab = Lab::new(&LabOptions { hosts: 1, ..LabOptions::default() }).unwrap();
-    let (options, host) = agent(&lab);
-    let mut agent = host.agent(&options).unwrap();
-    agent.wait_ready(PATIENCE).unwrap();
-
-    let (code, scrape) = agent.get("/metrics").unwrap();
-    assert_eq!(code, 200);
+    let lab = Lab::new(&LabOptions { hosts: 2, ..LabOptions::default() }).unwrap();
+    let mut agents = agents(&lab);
+    agents.iter_mut().for_each(|agent| agent.wait_ready(PATIENCE).unwrap());
+    let (host, agent) = (&lab.hosts[0], &agents[0]);
+    let scrape = until("figures of the other host", PATIENCE, lab.cancel(), || {
+        let (code, scrape) = agent.get("/metrics")?;
+        assert_eq!(code, 200);
+        let known = scrape.contains("twill_peer_receive_bytes_total{");
+        Ok(if known { Seen::Yes(scrape) } else { Seen::NotYet("nothing of a peer is told".to_owned()) })
+    })
+    .unwrap();
     let mut lint = Command::new("promtool");
     let mut lint =
         lint.args(["check", "metrics"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();

@@ -25,27 +25,18 @@ fn each_of_many_peers_is_found_by_each_of_its_names() {
     for size in [0, 1, 2, 3, 100, 10_000] {
         let peers: Vec<Peer> = (0..size).map(peer).collect();
         let table = Table::new(peers.clone());
-        for peer in &peers {
+        for (place, peer) in peers.iter().enumerate() {
             assert_eq!(table.at(peer.mac.0), Some(peer));
+            assert_eq!(table.at(peer.mac.0).map(|found| table.place(found)), Some(place));
             assert_eq!(table.tunnel(peer.subnet.network()), Some(peer));
             assert_eq!(table.permits(peer.addr, None), Permit::Peer(peer));
+            assert_eq!(table.alone_at(peer.addr), Some(peer));
         }
         assert_eq!(table.at(peer(size).mac.0), None);
         assert_eq!(table.tunnel(peer(size).subnet.network()), None);
         assert_eq!(table.permits(peer(size).addr, None), Permit::Unknown);
         assert_eq!(table.peers(), peers);
     }
-}
-
-#[test]
-fn it_is_known_to_whom_frames_went() {
-    let table = Table::new((0..100).map(peer));
-    let copy = table.clone();
-    table.sent_to(peer(7).mac.0, 3);
-    table.sent_to(peer(9).mac.0, 4);
-    table.sent_to(peer(7).mac.0, 5);
-    table.sent_to(peer(100).mac.0, 5);
-    assert_eq!(copy.used().collect::<Vec<_>>(), [(&peer(7), 5), (&peer(9), 4)]);
 }
 
 #[test]
@@ -84,6 +75,7 @@ fn peers_behind_one_address_keep_their_own_subnets() {
         assert_eq!(table.permits(peer.addr, source), Permit::Peer(peer));
     }
     assert_eq!(table.permits(same[0].addr, inner("10.0.4.1")), Permit::Foreign);
+    assert_eq!(table.alone_at(same[0].addr), None);
 }
 
 #[test]

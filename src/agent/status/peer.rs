@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use twill_backends::family::Family;
 use twill_backends::probe::{Finding, Measured, Up, Verdict, Way};
 
+use super::TrafficStatus;
 use crate::style::duration;
 
 /// Another host.
@@ -26,6 +27,10 @@ pub struct PeerStatus {
     /// What was measured of it; `None` where this host probes nobody, and while nothing was measured yet.
     #[serde(default)]
     pub probe: Option<ProbeStatus>,
+    /// What was carried to and from it; absent where nobody counts that: without a tunnel, and where the kernel carries it
+    /// and the guard is off or tells peers behind one address not apart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traffic: Option<TrafficStatus>,
 }
 
 /// What was measured of a peer.

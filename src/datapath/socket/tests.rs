@@ -27,7 +27,7 @@ fn add(batch: &mut Batch, to: SocketAddr, count: usize, len: usize) {
     }
     let segment = if count > 1 { len as u16 } else { 0 };
     let last = batch.pieces.len() as u32;
-    batch.messages.push(Message { to, segment, pieces_each: 1, first, last });
+    batch.messages.push(Message { to, peer: 0, segment, pieces_each: 1, first, last });
 }
 
 /// The first byte and the length of each datagram that came.

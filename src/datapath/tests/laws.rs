@@ -156,6 +156,18 @@ fn flows(frames: impl IntoIterator<Item = Vec<u8>>, mac_at: usize) -> BTreeMap<(
     flows
 }
 
+/// Counts a datagram as a peer's, with its headers of UDP and IPv4.
+fn count(counted: &mut BTreeMap<Mac, Amount>, peer: Mac, datagram: &[u8]) {
+    *counted.entry(peer).or_default() += Amount { packets: 1, bytes: 28 + datagram.len() as u64 };
+}
+
+/// What the pump counted of each peer of which it counted anything.
+fn by_peer(bench: &Bench, of: fn(&Traffic) -> Amount) -> BTreeMap<Mac, Amount> {
+    let peers = bench.peers.load();
+    let amounts = peers.traffic().map(|(peer, traffic)| (peer.mac, of(&traffic)));
+    amounts.filter(|(_, amount)| amount.packets > 0).collect()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
@@ -171,7 +183,7 @@ proptest! {
             wanted.extend(cut(&frame, &virtio));
         }
         while bench.pump.turn().unwrap() {}
-        let mut came = Vec::new();
+        let (mut came, mut counted) = (Vec::new(), BTreeMap::new());
         for (to, segment, bytes) in bench.on_wire() {
             prop_assert!(bytes.len() <= MAX_BYTES && to.port() == 8472);
             // As the kernel cuts it.
@@ -183,11 +195,13 @@ proptest! {
                 assert_sound(frame);
                 let mac: [u8; 6] = frame[..6].try_into().unwrap();
                 prop_assert_eq!(addr(mac[5]), to.ip());
+                count(&mut counted, Mac(mac), datagram);
                 came.push(frame.to_vec());
             }
         }
         prop_assert_eq!(bench.counters.count(Count::Sent), came.len() as u64);
         prop_assert_eq!(flows(came, 0), flows(wanted, 0));
+        prop_assert_eq!(by_peer(&bench, |traffic| traffic.sent), counted);
     }
 
     #[test]
@@ -197,6 +211,7 @@ proptest! {
     ) {
         let mut bench = bench_with(offers, true, peers());
         let (mut wanted, mut refused) = (Vec::new(), BTreeMap::<&str, u64>::new());
+        let mut counted = BTreeMap::new();
         let mut seqs = BTreeMap::<(u8, bool), u32>::new();
         for (n, (packet, fate)) in packets.iter().enumerate() {
             let seq = seqs.entry((packet.peer, packet.v6)).or_insert(0);
@@ -213,6 +228,7 @@ proptest! {
                 *refused.entry(reason).or_default() += 1;
             } else {
                 *seq += if packet.udp { 0 } else { packet.len as u32 };
+                count(&mut counted, mac(packet.peer, packet.v6), &bytes);
                 wanted.push(frame);
             }
             bench.arrive(&from.to_string(), 0, bytes);
@@ -232,6 +248,7 @@ proptest! {
         }
         prop_assert_eq!(bench.counters.count(Count::Received), wanted.len() as u64);
         prop_assert_eq!(flows(came, 6), flows(wanted, 6));
+        prop_assert_eq!(by_peer(&bench, |traffic| traffic.received), counted);
     }
 }
 

@@ -106,7 +106,14 @@ impl Carrier {
             out.pieces.push(Piece::new(received.start - HEADROOM, received.end));
             let several = received.end - received.start + HEADROOM > usize::from(SEGMENT);
             let segment = if several { SEGMENT } else { 0 };
-            out.messages.push(Message { to: self.to, segment, pieces_each: 1, first, last: first + 1 });
+            out.messages.push(Message {
+                to: self.to,
+                peer: 0,
+                segment,
+                pieces_each: 1,
+                first,
+                last: first + 1,
+            });
         }
         back.clear();
         self.socket.send(out);

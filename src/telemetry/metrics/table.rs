@@ -4,6 +4,7 @@ use super::probes::{mtus, seconds, verdicts, ways};
 use super::sample::{
     codes, count, devices, durations, flag, float, frames, guard, is_drop, labelled, named, one, pools, some,
 };
+use super::traffic::{carried, dropped};
 use super::{Kind, Metric, Sample, Scrape};
 use crate::agent::status::State;
 
@@ -153,6 +154,30 @@ pub const METRICS: &[Metric] = &[
         &["device", "reason"],
         "Frames that the userspace datapath has dropped, by reason.",
         |s| frames(s, "reason", |name| is_drop(name).then(|| name.strip_prefix("dropped_").unwrap_or(name))),
+    ),
+    counter(
+        "twill_peer_receive_packets_total",
+        &["peer"],
+        "Packets of the underlay that came from each of the 50 peers with most traffic.",
+        |s| carried(s, |traffic| Some(traffic.received_packets)),
+    ),
+    counter("twill_peer_receive_bytes_total", &["peer"], "Their bytes, from the outer IP header on.", |s| {
+        carried(s, |traffic| Some(traffic.received_bytes))
+    }),
+    counter(
+        "twill_peer_transmit_packets_total",
+        &["peer"],
+        "Packets of the underlay that the userspace datapath has sent to such a peer.",
+        |s| carried(s, |traffic| traffic.sent_packets),
+    ),
+    counter("twill_peer_transmit_bytes_total", &["peer"], "Their bytes, from the outer IP header on.", |s| {
+        carried(s, |traffic| traffic.sent_bytes)
+    }),
+    counter(
+        "twill_peer_dropped_packets_total",
+        &["peer", "reason"],
+        "Packets to or from each of the 50 peers with most drops that the userspace datapath has not carried, by reason.",
+        dropped,
     ),
     counter("twill_device_receive_bytes_total", &["device"], "Bytes that came out of the tunnel.", |s| {
         devices(s, 0)

@@ -1,10 +1,11 @@
 use std::collections::BTreeSet;
 
+use twill_backends::frame::Dropped;
 use twill_backends::probe::Verdict;
 
 use super::*;
-use crate::agent::status::PeerStatus;
 use crate::agent::status::tests::status;
+use crate::agent::status::{PeerStatus, TrafficStatus};
 
 fn scrape(status: Status) -> Scrape {
     let device = ("flannel.1".to_owned(), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]);
@@ -34,6 +35,11 @@ fn values_come_with_their_names_and_labels() {
         "# TYPE twill_repairs_total counter",
         "twill_repairs_total{kind=\"route\"} 1",
         "twill_guard_dropped_packets_total{reason=\"strangers\"} 7",
+        "twill_peer_receive_packets_total{peer=\"10.5.2.0-24\"} 20",
+        "twill_peer_receive_bytes_total{peer=\"10.5.2.0-24\"} 3000",
+        "twill_peer_transmit_packets_total{peer=\"10.5.2.0-24\"} 10",
+        "twill_peer_transmit_bytes_total{peer=\"10.5.2.0-24\"} 1500",
+        "twill_peer_dropped_packets_total{peer=\"10.5.2.0-24\",reason=\"oversize\"} 2",
         "twill_device_transmit_bytes_total{device=\"flannel.1\"} 5",
         "twill_conntrack_insert_failed_total 3",
         "twill_pool_leased_subnets{network=\"10.5.0.0/16\"} 3",
@@ -67,8 +73,30 @@ fn a_thousand_peers_are_a_small_scrape() {
         (0..1_000).map(|n| PeerStatus { key: format!("10.5.{n}.0-24"), ..one.clone() }).collect();
     peers[777].probe.as_mut().unwrap().verdict = Verdict::PortEaten;
     peers[888].probe.as_mut().unwrap().ways[0].loss = Some(0.5);
+    // Each lost for every reason there is; of one nobody counts anything, of another only what is received.
+    for (peer, n) in peers.iter_mut().zip(1_000_000..) {
+        let dropped = Dropped::ALL.iter().map(|reason| (reason.to_string(), n)).collect();
+        let traffic = peer.traffic.as_mut().unwrap();
+        (traffic.sent_bytes, traffic.dropped) = (Some(n * n), dropped);
+    }
+    peers[444].traffic.as_mut().unwrap().received_bytes = u64::MAX;
+    peers[999].traffic = None;
+    peers[998].traffic = Some(TrafficStatus { received_bytes: 1 << 50, ..TrafficStatus::default() });
     let text = render(&scrape(Status { peers, ..status() }));
     assert!(text.contains("twill_peers_wanted 1000\n"));
+    for (name, each, first) in [
+        ("receive_packets", 1, "10.5.444.0-24"),
+        ("receive_bytes", 1, "10.5.444.0-24"),
+        ("transmit_bytes", 1, "10.5.444.0-24"),
+        ("dropped_packets", Dropped::ALL.len(), "10.5.997.0-24"),
+    ] {
+        let start = format!("twill_peer_{name}_total{{");
+        let told: Vec<&str> = text.lines().filter(|line| line.starts_with(&start)).collect();
+        let whole = 50 - usize::from(name.starts_with("transmit"));
+        assert_eq!(told.len(), whole * each, "{name}");
+        assert!(told[0].contains(first), "the most first: {told:?}");
+        assert!(!told.iter().any(|line| line.contains("10.5.999.0-24")));
+    }
     let told: Vec<&str> = text.lines().filter(|line| line.starts_with("twill_path_mtu_bytes{")).collect();
     assert_eq!(told.len(), 50);
     assert!(

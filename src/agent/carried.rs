@@ -1,0 +1,81 @@
+//! What was carried to and from each peer, for those who ask: put together when they do, not by the loop.
+
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use super::census::Peer;
+use super::status::{PeerStatus, TrafficStatus};
+use crate::datapath::peers::{Peers, Traffic};
+
+/// Where what is carried to and from peers is counted: the peers of each tunnel device that this program serves.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Carried(pub(super) Vec<Arc<Peers>>);
+
+impl Carried {
+    /// Tells of each peer what was carried to and from it, where that is known. `known` are the same peers.
+    pub(super) fn tell(&self, peers: &mut [PeerStatus], known: &[Peer]) {
+        for (peer, known) in peers.iter_mut().zip(known) {
+            peer.traffic = self.of(&known.subnets).map(TrafficStatus::from).or(peer.traffic.take());
+        }
+    }
+
+    /// What this program carried to and from the peer with these subnets.
+    fn of(&self, subnets: &[IpNet]) -> Option<Traffic> {
+        let of = |subnet| self.0.iter().filter_map(move |peers| peers.traffic_of(subnet));
+        subnets.iter().flat_map(of).reduce(|sum, more| sum + more)
+    }
+}
+
+impl From<Traffic> for TrafficStatus {
+    fn from(Traffic { sent, received, dropped }: Traffic) -> Self {
+        Self {
+            received_packets: received.packets,
+            received_bytes: received.bytes,
+            sent_packets: Some(sent.packets),
+            sent_bytes: Some(sent.bytes),
+            dropped,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use twill_backends::frame::table::{self, Table};
+    use twill_backends::mac::Mac;
+
+    use super::*;
+    use crate::agent::status::tests::status;
+
+    fn tunnel(subnets: &[&str]) -> Arc<Peers> {
+        let peer = |(n, subnet): (u8, &&str)| table::Peer {
+            mac: Mac([2, 0, 0, 0, 0, n]),
+            addr: [192, 0, 2, n].into(),
+            subnet: subnet.parse().unwrap(),
+            mtu: 1450,
+        };
+        Arc::new(Peers::after(&Peers::default(), Table::new((1..).zip(subnets).map(peer))))
+    }
+
+    #[test]
+    fn both_families_of_a_peer_count_as_one_and_who_is_not_served_has_no_counts() {
+        let tunnels = [tunnel(&["10.5.2.0/24", "10.5.3.0/24"]), tunnel(&["fd00:5:0:2::/64"])];
+        for (tunnel, bytes) in tunnels.iter().zip([100, 20]) {
+            tunnel.count_one(0, bytes);
+        }
+        let mut peers = status().peers;
+        peers.iter_mut().for_each(|peer| peer.traffic = None);
+        peers.push(PeerStatus { key: "10.5.4.0-24".to_owned(), ..peers[0].clone() });
+        let subnets = [vec!["10.5.2.0/24", "fd00:5:0:2::/64"], vec!["10.5.3.0/24"], vec!["10.5.4.0/24"]];
+        let mut known: Vec<Peer> = peers.iter().cloned().map(Peer::from).collect();
+        for (known, subnets) in known.iter_mut().zip(subnets) {
+            known.subnets = subnets.iter().map(|subnet| subnet.parse().unwrap()).collect();
+        }
+        Carried(tunnels.to_vec()).tell(&mut peers, &known);
+        let sent =
+            |at: usize| peers[at].traffic.as_ref().map(|traffic| (traffic.sent_packets, traffic.sent_bytes));
+        assert_eq!(sent(0), Some((Some(2), Some(120))));
+        assert_eq!(sent(1), Some((Some(0), Some(0))));
+        assert_eq!(sent(2), None);
+    }
+}
