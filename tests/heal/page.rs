@@ -101,7 +101,16 @@ fn three_hosts_are_well_then_a_link_is_cut_and_it_heals() {
     browser.wait_text("h1", "1 of 2 other hosts is cut off");
     browser.wait_text("#reason", &format!("{name}: "));
     browser.wait_text("#fault-list", "peer-unreachable");
-    browser.wait_text("#detail", "cut off: peer-down");
+    browser.wait_text("#detail", "cut off: peer-down for ");
+    // The browser counts on by itself, in the details and in the table.
+    for place in ["#for", "#table tbody tr.cut td.number"] {
+        let before = browser.text(place);
+        assert!(before.ends_with(" s") || before.contains(" min"), "{place}: {before}");
+        wait_for("a longer time", || {
+            let after = browser.text(place);
+            (after != before).then_some(()).ok_or(after)
+        });
+    }
     browser.wait_text("#event-list", &format!("peer {key} peer-down"));
     browser.wait_text("#table", "peer-down");
     let said = browser.eval("return document.querySelector('#announce[aria-live=polite]').textContent");
@@ -294,7 +303,7 @@ fn many(count: u32) -> Status {
         let mtu = if n % 113 == 9 { 1350 } else { 1450 };
         json!({
             "key": format!("{subnet}-24"), "node": format!("6f1d7a52-0b7e-4f0a-9a53-{n:012x}"), "public": [public], "backend": "vxlan",
-            "held": n % 211 == 17, "probe": { "verdict": verdict, "cause": cause, "path": path, "mtu": mtu, "mtu_wanted": 1450, "ways": ways },
+            "held": n % 211 == 17, "probe": { "verdict": verdict, "cause": cause, "since_s": n * 37, "path": path, "mtu": mtu, "mtu_wanted": 1450, "ways": ways },
         })
     };
     let mut status: Value = serde_json::from_str(include_str!("page.json")).unwrap();
@@ -417,6 +426,10 @@ fn five_hundred_hosts_are_drawn_soon_and_with_little() {
     });
     browser.wait_text("#matrix-hint", "487 of 499 other hosts told");
     browser.wait_text("#pairs", "says one-way: what ");
+    // How long each is as it is: host 53 + 7 is cut off, and 37 s for each number.
+    let lasts = browser
+        .eval("return document.querySelector('#table tr[data-key=\"10.244.60.0-24\"] td.number').innerText");
+    assert!(lasts == "37 min" || lasts == "38 min", "{lasts}");
     // What is not the same all over was painted.
     let painted = "const d = document.getElementById('dots'), p = d.getContext('2d').getImageData(0, 0, d.width, d.height).data; \
                    const seen = new Set(); for (let at = 0; at < p.length; at += 4) seen.add(p[at] * 65536 + p[at + 1] * 256 + p[at + 2]); return [d.width, seen.size]";

@@ -17,6 +17,9 @@ use crate::agent::status::{
 
 /// How many faults are told one by one; of hundreds, each says the same.
 const FAULTS: usize = 50;
+/// By how many seconds a moment may seem another one that is the same: what was found out of a thousand peers is told
+/// every eleven seconds, and how long it has been so as of then.
+const SHIVER: u64 = 15;
 
 /// All there is to tell at one time.
 #[derive(Debug)]
@@ -38,9 +41,17 @@ pub(super) struct Moment {
 pub(super) struct Told {
     host: Option<String>,
     peers: Option<Arc<Vec<PeerStatus>>>,
-    rows: BTreeMap<String, String>,
+    rows: BTreeMap<String, ToldOf>,
     fabric: fabric::Told,
     entry: u64,
+}
+
+/// What one who looks has been told of a peer.
+#[derive(Debug)]
+struct ToldOf {
+    row: String,
+    /// What probes of it come to, and since when in seconds since 1970.
+    since: Option<(Verdict, u64)>,
 }
 
 /// One event.
@@ -111,6 +122,9 @@ struct Row<'a> {
 #[derive(Debug, Serialize)]
 struct Found<'a> {
     verdict: Verdict,
+    /// Since when, in seconds since 1970: who looks counts on from there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<u64>,
     #[serde(skip_serializing_if = "str::is_empty")]
     cause: &'a str,
     path: &'a str,
@@ -139,7 +153,7 @@ impl Told {
         let host = to_raw_value(&Host::of(&glance.status, unix_ms / 1000))?;
         let news = self.host.as_deref() != Some(host.get());
         self.host = Some(host.get().to_owned());
-        let (peers, gone) = self.rows(&glance.peers)?;
+        let (peers, gone) = self.rows(&glance.peers, unix_ms / 1000)?;
         let events: Vec<&Entry> =
             story.entries.iter().map(|entry| &**entry).filter(|entry| entry.number > self.entry).collect();
         self.entry = story.entries.back().map_or(self.entry, |entry| entry.number);
@@ -160,22 +174,32 @@ impl Told {
     fn rows(
         &mut self,
         peers: &Arc<Vec<PeerStatus>>,
+        now_s: u64,
     ) -> serde_json::Result<(Vec<Box<RawValue>>, Vec<String>)> {
         if self.peers.replace(Arc::clone(peers)).is_some_and(|before| Arc::ptr_eq(&before, peers)) {
             return Ok((Vec::new(), Vec::new()));
         }
         let (mut news, mut rows) = (Vec::new(), BTreeMap::new());
         for peer in peers.iter() {
-            let row = to_raw_value(&Row::of(peer))?;
             let before = self.rows.remove(&peer.key);
-            rows.insert(peer.key.clone(), row.get().to_owned());
-            if before.as_deref() != Some(row.get()) {
+            let since = since(peer, before.as_ref().and_then(|before| before.since), now_s);
+            let row = to_raw_value(&Row::of(peer, since.map(|(_, at)| at)))?;
+            rows.insert(peer.key.clone(), ToldOf { row: row.get().to_owned(), since });
+            if before.is_none_or(|before| before.row != row.get()) {
                 news.push(row);
             }
         }
         let gone = std::mem::replace(&mut self.rows, rows).into_keys().collect();
         Ok((news, gone))
     }
+}
+
+/// What probes of a peer come to, and since when: as was told before, unless that is another moment for sure.
+fn since(peer: &PeerStatus, told: Option<(Verdict, u64)>, now_s: u64) -> Option<(Verdict, u64)> {
+    let probe = peer.probe.as_ref()?;
+    let at = now_s.saturating_sub(probe.since_s?);
+    let same = |(verdict, told): &(Verdict, u64)| *verdict == probe.verdict && told.abs_diff(at) <= SHIVER;
+    told.filter(same).or(Some((probe.verdict, at)))
 }
 
 impl<'a> Host<'a> {
@@ -209,7 +233,7 @@ impl<'a> Host<'a> {
 }
 
 impl<'a> Row<'a> {
-    fn of(peer: &'a PeerStatus) -> Self {
+    fn of(peer: &'a PeerStatus, since: Option<u64>) -> Self {
         Self {
             key: &peer.key,
             node: peer.node.as_deref(),
@@ -217,15 +241,16 @@ impl<'a> Row<'a> {
             backend: peer.probe.is_none().then_some(&*peer.backend),
             health: peer.health().as_str(),
             held: peer.held,
-            found: peer.probe.as_ref().map(Found::of),
+            found: peer.probe.as_ref().map(|probe| Found::of(probe, since)),
         }
     }
 }
 
 impl<'a> Found<'a> {
-    fn of(probe: &'a ProbeStatus) -> Self {
+    fn of(probe: &'a ProbeStatus, since: Option<u64>) -> Self {
         Self {
             verdict: probe.verdict,
+            since,
             cause: &probe.cause,
             path: &probe.path,
             mtu: probe.mtu,
@@ -314,6 +339,30 @@ mod tests {
         let mut stuck = moment(&status, &story);
         stuck.stuck = Some(Stuck { doing: "a test", seconds: 31 });
         assert!(tell(&mut told, &stuck)["stuck"].as_str().unwrap().contains("31 s"));
+    }
+
+    #[test]
+    fn how_long_a_peer_is_as_it_is_is_told_once() {
+        let (mut told, story, mut status) = (Told::default(), Story::default(), status());
+        let mut next = |status: &Status, unix_s: u64| {
+            let moment = Moment { unix_ms: unix_s * 1000, ..moment(status, &story) };
+            tell(&mut told, &moment)["peers"][0]["since"].clone()
+        };
+        let mut comes_to = |verdict, since_s| {
+            let probe = status.peers[0].probe.as_mut().unwrap();
+            (probe.verdict, probe.since_s) = (verdict, since_s);
+            status.clone()
+        };
+        assert_eq!(next(&comes_to(Verdict::Ok, Some(100)), 5_000), 4_900);
+        // Time goes on; what is told of it comes in steps, and late.
+        for (since_s, unix_s) in [(101, 5_001), (101, 5_002), (105, 5_010), (119, 5_018)] {
+            assert_eq!(next(&comes_to(Verdict::Ok, Some(since_s)), unix_s), Value::Null, "{unix_s}");
+        }
+        assert_eq!(next(&comes_to(Verdict::PeerDown, Some(0)), 5_019), 5_019);
+        assert_eq!(next(&comes_to(Verdict::Ok, Some(0)), 5_020), 5_020);
+        // It was another in between, and nobody was told.
+        assert_eq!(next(&comes_to(Verdict::Ok, Some(1)), 5_100), 5_099);
+        assert_eq!(next(&comes_to(Verdict::Ok, None), 5_101), Value::Null);
     }
 
     #[test]

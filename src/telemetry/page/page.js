@@ -88,6 +88,10 @@ function span(seconds) {
   return parts.filter(Boolean).join(' ');
 }
 
+// How long a peer is as it is, and the same in one unit.
+const lasting = (peer) => (peer.since === undefined ? undefined : Math.max(0, Math.floor(state.now / 1000) - peer.since));
+const brieflyLasting = (peer) => (peer.since === undefined ? '—' : span(lasting(peer)).split(' ').slice(0, 2).join(' '));
+
 function clock(unixMs) {
   const at = new Date(unixMs), day = at.toDateString() === new Date().toDateString();
   const time = at.toLocaleTimeString([], { hour: '2-digit', minute: '2-digit', second: '2-digit', hour12: false });
@@ -305,7 +309,7 @@ function detail() {
   }
   pairs.push(['node', peer.node ?? 'flanneld, or an agent without an id']);
   const parts = [el('h3', { class: peer.health }, glyph(peer.health), subnet(peer.key)),
-    el('p', { class: `verdict ${peer.health}` }, word),
+    el('p', { class: `verdict ${peer.health}` }, word, el('span', { id: 'for' })),
     el('p', { class: `cause ${peer.health}` }, peer.cause || VERDICTS[peer.verdict] || 'Nothing was measured of it yet.'),
     el('dl', {}, ...pairs.flatMap(([name, value]) => [el('dt', {}, name), el('dd', {}, value)]))];
   if (own && /^[\d.]+$/.test(own) && /^[\d.]+$/.test(to)) {
@@ -314,4 +318,6 @@ function detail() {
   }
   if (box.told !== JSON.stringify(peer)) box.replaceChildren(...parts);
   box.told = JSON.stringify(peer);
+  say($('for'), peer.since === undefined ? '' : ` for ${span(lasting(peer))}`);
+  set($('for'), { title: peer.since === undefined ? null : `since ${clock(peer.since * 1000)}` });
 }

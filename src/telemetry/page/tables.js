@@ -186,6 +186,7 @@ const COLUMNS = {
   host: ['host', (peer) => subnet(peer.key), (a, b) => order(a.key) - order(b.key)],
   at: ['address', (peer) => peer.at.join(', ')],
   health: ['health', (peer) => `${HEALTH[peer.health]}${peer.verdict && peer.verdict !== 'ok' ? `: ${peer.verdict}` : ''}`, badness],
+  since: ['for', brieflyLasting, (a, b) => (b.since ?? 0) - (a.since ?? 0)],
   path: ['path', (peer) => PATHS[peer.path] ?? peer.backend],
   rtt: ['median ms', (peer) => (best(peer) ? ms(best(peer).p50) : '—'), (a, b) => (best(b)?.p50 ?? -1) - (best(a)?.p50 ?? -1)],
   p99: ['p99 ms', (peer) => (best(peer)?.p99 ? ms(best(peer).p99) : '—'), (a, b) => (best(b)?.p99 ?? -1) - (best(a)?.p99 ?? -1)],
@@ -193,7 +194,7 @@ const COLUMNS = {
   mtu: ['largest packet', (peer) => peer.mtu || '—', (a, b) => (a.mtu || 1e9) - (b.mtu || 1e9)],
   cause: ['why', (peer) => [peer.held ? 'gone from the store, held' : '', peer.cause ?? ''].filter(Boolean).join('; ')],
 };
-const NUMBERS = ['rtt', 'p99', 'loss', 'mtu'], STYLES = { at: 'nowrap', health: 'word', path: 'nowrap', cause: 'cause' };
+const NUMBERS = ['since', 'rtt', 'p99', 'loss', 'mtu'], STYLES = { at: 'nowrap', health: 'word', path: 'nowrap', cause: 'cause' };
 
 function table() {
   const box = $('table'), names = Object.keys(COLUMNS);
