@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, watch};
 use twill_backends::probe::hearsay::Matrix;
 
-use super::carried::Carried;
+use super::carried::{self, Carried};
 use super::census::{Joined, Peer, Probed};
 use super::input::Input;
 use super::status::{PeerStatus, Status};
@@ -190,7 +190,9 @@ impl View {
         if let Some(guard) = status.network.as_mut().and_then(|network| network.guard.as_mut())
             && let Some(counters) = &notice.counters
         {
-            guard.dropped.clone_from(&self.counted(counters).await.dropped);
+            let counted = self.counted(counters).await;
+            guard.dropped.clone_from(&counted.dropped);
+            carried::take(&mut status.peers, &notice.peers, &counted.received);
         }
         notice.carried.tell(&mut status.peers, &notice.peers);
         Some(status)

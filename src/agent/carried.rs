@@ -1,5 +1,12 @@
 //! What was carried to and from each peer, for those who ask: put together when they do, not by the loop.
+//!
+//! # Who counts
+//! The userspace datapath counts both directions. Where the kernel carries packets, the guard counts what it takes from each
+//! public address; nothing in the kernel counts what goes to one, but its agent says what it received from here. Without
+//! a tunnel (host-gw) nobody counts.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -7,6 +14,7 @@ use ipnet::IpNet;
 use super::census::Peer;
 use super::status::{PeerStatus, TrafficStatus};
 use crate::datapath::peers::{Peers, Traffic};
+use crate::filter;
 
 /// Where what is carried to and from peers is counted: the peers of each tunnel device that this program serves.
 #[derive(Debug, Clone, Default)]
@@ -24,6 +32,25 @@ impl Carried {
     fn of(&self, subnets: &[IpNet]) -> Option<Traffic> {
         let of = |subnet| self.0.iter().filter_map(move |peers| peers.traffic_of(subnet));
         subnets.iter().flat_map(of).reduce(|sum, more| sum + more)
+    }
+}
+
+/// Tells of each peer what the guard took from its addresses. Peers behind one address cannot be told apart, so nothing is
+/// told of them. `known` are the same peers.
+pub(super) fn take(peers: &mut [PeerStatus], known: &[Peer], received: &BTreeMap<IpAddr, filter::Traffic>) {
+    let mut owners: BTreeMap<IpAddr, usize> = BTreeMap::new();
+    known.iter().flat_map(|peer| &peer.public).for_each(|addr| *owners.entry(*addr).or_default() += 1);
+    for (peer, known) in peers.iter_mut().zip(known) {
+        let from = || known.public.iter().filter(|addr| received.contains_key(addr));
+        if from().next().is_none() || from().any(|addr| owners[addr] > 1) {
+            continue;
+        }
+        let mut traffic = TrafficStatus::default();
+        for amount in from().filter_map(|addr| received.get(addr)) {
+            traffic.received_packets += amount.packets;
+            traffic.received_bytes += amount.bytes;
+        }
+        peer.traffic = Some(traffic);
     }
 }
 
@@ -55,6 +82,39 @@ mod tests {
             mtu: 1450,
         };
         Arc::new(Peers::after(&Peers::default(), Table::new((1..).zip(subnets).map(peer))))
+    }
+
+    /// Peers with these public addresses, of which nothing is known yet.
+    fn public(addresses: &[&[&str]]) -> (Vec<PeerStatus>, Vec<Peer>) {
+        let one = PeerStatus { traffic: None, ..status().peers.remove(0) };
+        let peers: Vec<PeerStatus> = addresses.iter().map(|_| one.clone()).collect();
+        let mut known: Vec<Peer> = peers.iter().cloned().map(Peer::from).collect();
+        for (known, addresses) in known.iter_mut().zip(addresses) {
+            known.public = addresses.iter().map(|addr| addr.parse().unwrap()).collect();
+        }
+        (peers, known)
+    }
+
+    #[test]
+    fn what_the_guard_took_is_told_of_the_peer_it_came_from_or_of_nobody() {
+        let (mut peers, known) = public(&[
+            &["192.0.2.1", "2001:db8::1"],
+            &["192.0.2.2"],
+            &["192.0.2.2", "2001:db8::2"],
+            &["192.0.2.3"],
+            &["192.0.2.4"],
+        ]);
+        let amount = |packets| filter::Traffic { packets, bytes: packets * 100 };
+        let received = ["192.0.2.1", "2001:db8::1", "192.0.2.2", "2001:db8::2", "192.0.2.4", "192.0.2.9"];
+        let received = received.iter().map(|addr| addr.parse().unwrap()).zip((0..).map(amount));
+        take(&mut peers, &known, &received.collect());
+        let told = peers.iter().map(|peer| peer.traffic.as_ref().map(|traffic| traffic.received_packets));
+        assert_eq!(told.collect::<Vec<_>>(), [Some(1), None, None, None, Some(4)]);
+        let traffic = TrafficStatus { received_packets: 4, received_bytes: 400, ..TrafficStatus::default() };
+        assert_eq!(peers[4].traffic, Some(traffic));
+        let json = serde_json::to_value(&peers[4]).unwrap();
+        assert_eq!(json["traffic"], serde_json::json!({ "received_packets": 4, "received_bytes": 400 }));
+        assert_eq!(serde_json::to_value(&peers[3]).unwrap().get("traffic"), None);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What is told and counted of all leases: once when they change, not whenever the loop writes up what is so.
 
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ipnet::IpNet;
@@ -36,6 +37,8 @@ pub(super) struct Peer {
     lease: LeaseKey,
     /// What it leases.
     pub(super) subnets: Vec<IpNet>,
+    /// Where its packets come from.
+    pub(super) public: Vec<IpAddr>,
     /// Whether it answers probes.
     answers: bool,
     /// How packets to its pods go.
@@ -115,7 +118,7 @@ impl From<PeerStatus> for Peer {
     /// What another agent says of a peer.
     fn from(known: PeerStatus) -> Self {
         let lease = LeaseKey::new(known.key.clone());
-        Self { lease, subnets: Vec::new(), answers: false, path: "", known }
+        Self { lease, subnets: Vec::new(), public: Vec::new(), answers: false, path: "", known }
     }
 }
 
@@ -134,7 +137,8 @@ impl<W: World> Agent<W> {
     }
 
     fn peer(&self, lease: &Lease) -> Peer {
-        let public = Family::ALL.iter().filter_map(|family| lease.attrs.public(*family));
+        let public: Vec<IpAddr> =
+            Family::ALL.iter().filter_map(|family| lease.attrs.public(*family)).collect();
         Peer {
             lease: lease.key.clone(),
             subnets: lease.subnets.iter().map(|(_, subnet)| *subnet).collect(),
@@ -143,12 +147,13 @@ impl<W: World> Agent<W> {
             known: PeerStatus {
                 key: lease.key.to_string(),
                 node: lease.attrs.node_id.clone(),
-                public: public.map(|addr| addr.to_string()).collect(),
+                public: public.iter().map(IpAddr::to_string).collect(),
                 backend: lease.attrs.backend_type.clone().unwrap_or_default(),
                 held: self.leases.is_held(&lease.key),
                 probe: None,
                 traffic: None,
             },
+            public,
         }
     }
 

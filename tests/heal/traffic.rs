@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::datapath::{ALONE, BYTES, PORT, VXLAN, datagram, transfer};
+use crate::datapath::{ALONE, BYTES, KERNEL, PORT, VXLAN, datagram, transfer};
 use crate::fabric::{Fabric, Families, need_namespaces, wait_for};
 
 /// A figure of `/metrics` of a host about a peer: its name without `twill_peer_` and `_total`.
@@ -82,4 +82,26 @@ fn what_two_hosts_exchange_is_told_of_the_right_peer_on_both() {
     });
     assert!(figure(&fabric, 0, "receive_bytes", &peers[1]) >= Some(before));
     assert_eq!(figure(&fabric, 0, "dropped_packets", &reason), Some(FORGED));
+}
+
+#[test]
+fn what_kernels_exchange_is_told_by_who_received_it() {
+    need_namespaces!();
+    let quiet = [KERNEL, &["--probe-port", "0"]].concat();
+    let fabric = Fabric::new(Families::Dual, VXLAN, &quiet);
+    let peers = [0, 1, 2].map(|index| format!("peer=\"{}\"", key(&fabric, index)));
+    // In both families, each of which comes from an address of its own.
+    for target in &fabric.pods[1].addresses {
+        transfer(&fabric.pods[0], &fabric.pods[1], *target, BYTES);
+    }
+    for (here, there) in [(0, 1), (1, 0)] {
+        at_least(&fabric, here, "receive_bytes", &peers[there], 2 * BYTES as u64);
+        // The kernel may put up to 64 KiB together.
+        at_least(&fabric, here, "receive_packets", &peers[there], 2 * BYTES as u64 / (64 << 10));
+        assert_eq!(figure(&fabric, here, "transmit_bytes", &peers[there]), None, "nobody counts that");
+    }
+    for (here, there) in [(2, 0), (2, 1), (0, 2), (1, 2)] {
+        let few = figure(&fabric, here, "receive_bytes", &peers[there]);
+        assert!(few > Some(0) && few < Some(BYTES as u64 / 10), "{here} {there} {few:?}");
+    }
 }
