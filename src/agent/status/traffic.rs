@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct TrafficStatus {
-    /// Packets that came from it and were let in.
+    /// Packets that came from it and were let in; where the kernel carries them, also those whose inner source is forged.
     pub received_packets: u64,
     /// Their bytes, from the outer IP header on.
     pub received_bytes: u64,
