@@ -159,15 +159,10 @@ const fn outer(public: IpAddr) -> u64 {
 #[cfg(test)]
 mod tests {
     use twill_backends::frame::table::Table;
-    use twill_backends::mac::Mac;
 
     use super::super::peers::Traffic;
+    use super::super::peers::tests::peer;
     use super::*;
-
-    fn peer(n: u8) -> Peer {
-        let subnet = format!("10.5.{n}.0/24").parse().unwrap();
-        Peer { mac: Mac([2, 0, 0, 0, 0, n]), addr: [192, 0, 2, n].into(), subnet, mtu: 1450 }
-    }
 
     /// More peers than there are rows, in an order in which each turns another out.
     #[test]

@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use ipnet::IpNet;
 use twill_backends::frame::table::{Peer, Table};
-use twill_backends::mac::Mac;
 
 use super::counters::{Counters, What};
 
@@ -53,11 +52,12 @@ pub struct Amount {
 }
 
 impl Peers {
-    /// Those of a table, which comes after another one.
+    /// Those of a table, which comes after another one. Who has the same device and subnet is the same peer: it may get
+    /// another public address, and the way to it another MTU.
     #[must_use]
     pub fn after(before: &Self, table: Table) -> Self {
-        let had: BTreeMap<_, _> = before.each().map(|(peer, carried)| (identity(peer), carried)).collect();
-        let carried = table.peers().iter().map(|peer| had.get(&identity(peer)).copied().cloned());
+        let had = |peer: &Peer| before.of(&peer.subnet).filter(|(old, _)| old.mac == peer.mac);
+        let carried = table.peers().iter().map(had).map(|had| had.map(|(_, carried)| Arc::clone(carried)));
         Self { carried: carried.map(Option::unwrap_or_default).collect(), table }
     }
 
@@ -76,14 +76,18 @@ impl Peers {
     /// What was carried to and from the peer of a subnet, if there is one.
     #[must_use]
     pub fn traffic_of(&self, subnet: &IpNet) -> Option<Traffic> {
-        let peer = self.table.tunnel(subnet.network()).filter(|peer| peer.subnet == *subnet)?;
-        self.carried.get(self.table.place(peer)).map(|carried| carried.read())
+        self.of(subnet).map(|(_, carried)| carried.read())
     }
 
     /// The moment when a frame last went to each peer that any went to.
     pub(super) fn used(&self) -> impl Iterator<Item = (&Peer, u32)> {
         let moments = self.each().map(|(peer, carried)| (peer, carried.used.load(Ordering::Relaxed)));
         moments.filter(|(_, moment)| *moment != 0)
+    }
+
+    fn of(&self, subnet: &IpNet) -> Option<(&Peer, &Arc<Carried>)> {
+        let peer = self.table.tunnel(subnet.network()).filter(|peer| peer.subnet == *subnet)?;
+        Some((peer, self.carried.get(self.table.place(peer))?))
     }
 
     fn each(&self) -> impl Iterator<Item = (&Peer, &Arc<Carried>)> {
@@ -106,11 +110,6 @@ impl Peers {
             carried.lost.add(what, count);
         }
     }
-}
-
-/// Who a peer is: it may get another public address, and the way to it another MTU.
-const fn identity(peer: &Peer) -> (Mac, IpNet) {
-    (peer.mac, peer.subnet)
 }
 
 impl Carried {
@@ -177,12 +176,13 @@ impl Peers {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use twill_backends::frame::Dropped;
+    use twill_backends::mac::Mac;
 
     use super::*;
 
-    fn peer(n: u8) -> Peer {
+    pub(in crate::datapath) fn peer(n: u8) -> Peer {
         let subnet = format!("10.5.{n}.0/24").parse().unwrap();
         Peer { mac: Mac([2, 0, 0, 0, 0, n]), addr: [192, 0, 2, n].into(), subnet, mtu: 1450 }
     }
