@@ -197,4 +197,24 @@ mod tests {
         }
         assert_eq!(peers.used().count(), 50);
     }
+
+    /// IPv6 headers are longer, and of hosts behind one address nobody knows whose frame it was that was dropped.
+    #[test]
+    fn what_is_noted_depends_on_the_address() {
+        let v6 = Peer { addr: "2001:db8::2".parse().unwrap(), ..peer(0) };
+        let same = [1, 2].map(|n| Peer { addr: [192, 0, 2, 9].into(), ..peer(n) });
+        let peers = Peers::after(&Peers::default(), Table::new([v6].into_iter().chain(same)));
+        let (mut tally, mut gathered) = (Tally::new(), Gathered::default());
+        let mut books = Books { peers: &peers, tally: &mut tally, gathered: &mut gathered };
+        books.sent(0, v6.addr, Amount::of(2, 200));
+        for peer in peers.table().peers() {
+            books.received(peer, 100);
+            books.drop_from(peer.addr, Dropped::NotIp);
+        }
+        books.close();
+        let traffic: Vec<Traffic> = peers.traffic().map(|(_, traffic)| traffic).collect();
+        assert_eq!(traffic[0].sent, Amount::of(2, 200 + 2 * 48));
+        assert_eq!([0, 1, 2].map(|at: usize| traffic[at].received.bytes), [148, 128, 128]);
+        assert_eq!([0, 1, 2].map(|at: usize| traffic[at].dropped.len()), [1, 0, 0]);
+    }
 }

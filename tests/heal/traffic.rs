@@ -6,7 +6,8 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::datapath::{ALONE, BYTES, KERNEL, PORT, VXLAN, datagram, transfer};
-use crate::fabric::{Fabric, Families, need_namespaces, wait_for};
+use crate::dump::sh;
+use crate::fabric::{Fabric, Families, all_reach_each_other, need_namespaces, wait_for};
 
 /// A figure of `/metrics` of a host about a peer: its name without `twill_peer_` and `_total`.
 fn figure(fabric: &Fabric, index: usize, name: &str, labels: &str) -> Option<u64> {
@@ -81,6 +82,13 @@ fn what_two_hosts_exchange_is_told_of_the_right_peer_on_both() {
         if figure.is_none() { Ok(()) } else { Err(figure) }
     });
     assert!(figure(&fabric, 0, "receive_bytes", &peers[1]) >= Some(before));
+    assert_eq!(figure(&fabric, 0, "dropped_packets", &reason), Some(FORGED));
+
+    // Nor where other threads go on because the device was made again.
+    sh(&fabric.lab.hosts[0].net, "ip link del flannel.1");
+    all_reach_each_other(&fabric.pods[..2]);
+    transfer(&fabric.pods[1], &fabric.pods[0], fabric.pods[0].addresses[0], BYTES);
+    at_least(&fabric, 0, "receive_bytes", &peers[1], before + least);
     assert_eq!(figure(&fabric, 0, "dropped_packets", &reason), Some(FORGED));
 }
 
