@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use futures::future::{join, join_all};
 use serde_json::Value;
 
 use super::sets::Set;
@@ -15,13 +16,18 @@ pub(super) fn counters(nft: Nft, table: String) -> Counters {
     Counters::new(move || {
         let (nft, table) = (Arc::clone(&nft), Arc::clone(&table));
         async move {
-            let mut counted = Counted::default();
             let list = async |what: &[&str]| nft.list(&[&["list"], what].concat()).await.unwrap_or_default();
-            counted.dropped.extend(dropped(&list(&["counters", "table", "inet", &table]).await));
-            for set in Set::SENDERS.iter().filter(|_| !counted.dropped.is_empty()) {
-                counted.received.extend(received(&list(&["set", "inet", &table, &set.to_string()]).await));
+            let counters = async { list(&["counters", "table", "inet", &table]).await };
+            // A family without a network has no set.
+            let senders = Set::SENDERS.map(|set| {
+                let (list, table, set) = (&list, &table, set.to_string());
+                async move { received(&list(&["set", "inet", table, &set]).await).collect::<Vec<_>>() }
+            });
+            let (counters, senders) = join(counters, join_all(senders)).await;
+            Counted {
+                dropped: dropped(&counters).collect(),
+                received: senders.into_iter().flatten().collect(),
             }
-            counted
         }
     })
 }
