@@ -62,8 +62,8 @@ pub(super) struct Lane {
     pub(super) spoke_at: Option<Instant>,
     /// When the next small request is due.
     beat: Instant,
-    /// For when this way is on the agenda.
-    pub(super) slot: Instant,
+    /// For when this way is on the agenda, if it is.
+    pub(super) slot: Option<Instant>,
     sent: u64,
     answered: u64,
 }
@@ -93,7 +93,7 @@ impl Lane {
             told_mtu: None,
             spoke_at: None,
             beat: now,
-            slot: now,
+            slot: None,
             sent: 0,
             answered: 0,
         }

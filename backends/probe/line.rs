@@ -135,6 +135,11 @@ impl Line {
         Way::ALL.into_iter().filter_map(|way| Some((way, self.lane(way)?)))
     }
 
+    pub(super) fn lanes_mut(&mut self) -> impl Iterator<Item = (Way, &mut Lane)> {
+        let overlay = self.overlay.iter_mut().map(|lane| (Way::Overlay, lane));
+        overlay.chain([(Way::Underlay, &mut self.underlay)])
+    }
+
     /// What this host tells the peer, on one way.
     pub(super) fn echo(&self, way: Way, settled: bool) -> Echo {
         let seen = |way| self.lane(way).map(|lane| lane.seen).unwrap_or_default();

@@ -19,6 +19,7 @@ pub mod echo;
 pub mod hearsay;
 mod lane;
 mod line;
+mod lines;
 mod measured;
 mod pace;
 mod pending;
@@ -30,13 +31,14 @@ mod window;
 #[cfg(test)]
 mod tests;
 
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use lane::Lane;
 use line::Line;
+use lines::Lines;
+pub use lines::Number;
 pub use measured::{Finding, Measured};
 pub use verdict::{Up, Verdict};
 
@@ -100,9 +102,9 @@ pub struct Course {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outgoing {
     /// The peer.
-    pub line: LineId,
-    /// Its address.
-    pub to: IpAddr,
+    pub line: Number,
+    /// Where it listens.
+    pub to: SocketAddr,
     /// What to say.
     pub echo: Echo,
     /// The length of the whole packet in bytes, IP and UDP headers included.
@@ -114,11 +116,11 @@ pub struct Outgoing {
 /// Probes all peers.
 #[derive(Debug)]
 pub struct Prober {
-    lines: BTreeMap<LineId, Line>,
+    lines: Lines,
     /// When there is something to do about which way.
-    agenda: BTreeSet<(Instant, LineId, Way)>,
+    agenda: BTreeSet<(Instant, Number, Way)>,
     /// The peers of which something was heard, or missed, since it was last decided what that comes to.
-    touched: BTreeSet<LineId>,
+    touched: BTreeSet<Number>,
     /// Whether a way began to work, or no longer does, since that was last asked.
     turned: bool,
     /// How many peers carry packets.
@@ -155,7 +157,7 @@ impl Prober {
     #[must_use]
     pub fn new(first: u32, now: Instant) -> Self {
         Self {
-            lines: BTreeMap::new(),
+            lines: Lines::default(),
             agenda: BTreeSet::new(),
             touched: BTreeSet::new(),
             turned: false,
@@ -173,25 +175,23 @@ impl Prober {
         self.settled = settled;
     }
 
-    /// This is how a peer is reached; `None` if it is no peer any more.
-    pub fn follow(&mut self, id: &LineId, course: Option<Course>, now: Instant) {
-        for (way, lane) in self.lines.get(id).into_iter().flat_map(Line::lanes) {
-            self.agenda.remove(&(lane.slot, id.clone(), way));
-        }
-        self.touched.insert(id.clone());
+    /// This is how a peer is reached; `None` if it is no peer any more. Returns its number, which is another's once it is
+    /// gone.
+    pub fn follow(&mut self, id: &LineId, course: Option<Course>, now: Instant) -> Option<Number> {
+        let known = self.lines.number(id);
+        known.iter().for_each(|number| self.leave(*number));
         let Some(course) = course else {
             self.busy -= usize::from(self.lines.remove(id).is_some_and(|line| line.is_busy()));
-            return;
+            return None;
         };
-        match self.lines.entry(id.clone()) {
-            Entry::Vacant(entry) => {
-                entry.insert(Line::new(course, self.first, now));
-            }
-            Entry::Occupied(entry) => entry.into_mut().follow(course, self.first, now),
-        }
-        for way in Way::ALL {
-            self.enter(id, way, None);
-        }
+        let number = match known {
+            Some(number) => number,
+            None => self.lines.add(id.clone(), Line::new(course, self.first, now)),
+        };
+        self.lines.get_mut(number).into_iter().for_each(|line| line.follow(course, self.first, now));
+        self.touched.insert(number);
+        self.enter(number, None);
+        Some(number)
     }
 
     /// The time between two requests to a peer on the overlay, while all is well and it carries nothing.
@@ -207,10 +207,10 @@ impl Prober {
     /// Frames were sent to these peers, when they were last; that was found out at `looked`.
     pub fn carry(&mut self, used: &BTreeMap<LineId, Instant>, looked: Instant) {
         let begins =
-            |(id, line): (&LineId, &mut Line)| line.carry(used.get(id).copied(), looked).then(|| id.clone());
-        let begin: Vec<LineId> = self.lines.iter_mut().filter_map(begins).collect();
-        begin.iter().for_each(|id| self.enter(id, Way::Overlay, None));
-        self.busy = self.lines.values().filter(|line| line.is_busy()).count();
+            self.lines.each(|id, number, line| line.carry(used.get(id).copied(), looked).then_some(number));
+        let begin: Vec<Number> = begins.filter_map(|(_, number)| number).collect();
+        begin.iter().for_each(|number| self.enter(*number, None));
+        self.busy = self.lines.iter().filter(|(_, line)| line.is_busy()).count();
     }
 
     /// When there is something to do; `None` while there is nobody to probe.
@@ -237,21 +237,23 @@ impl Prober {
         }
         let (pace, settled) = (self.paces(), self.settled);
         while self.purse >= 1.0
-            && let Some((at, id, way)) = self.agenda.first().cloned()
+            && let Some((at, number, way)) = self.agenda.first().copied()
             && at <= now
         {
             self.agenda.pop_first();
-            self.change(&id, |line| line.expire(way, now));
-            let Some(line) = self.lines.get_mut(&id) else { continue };
-            let (every, echo) = (line.every(pace), line.echo(way, settled));
-            let Some(lane) = line.lane_mut(way) else { continue };
-            // A large one and the small one beside it go together, whatever else waits.
-            while let Some((seq, size)) = lane.request(every, now) {
-                let (echo, ping) = (Echo { seq, ..echo }, lane.failing());
-                out.push(Outgoing { line: id.clone(), to: lane.to, echo, size, ping });
-                self.purse -= if ping { 2.0 } else { 1.0 };
-            }
-            self.enter(&id, way, Some(now + NEXT));
+            let before = out.len();
+            self.change(number, Some((way, now + NEXT)), |line| {
+                line.expire(way, now);
+                let (every, echo, port) = (line.every(pace), line.echo(way, settled), line.course.port);
+                let Some(lane) = line.lane_mut(way) else { return };
+                lane.slot = None;
+                // A large one and the small one beside it go together, whatever else waits.
+                while let Some((seq, size)) = lane.request(every, now) {
+                    let (to, echo) = (SocketAddr::new(lane.to, port), Echo { seq, ..echo });
+                    out.push(Outgoing { line: number, to, echo, size, ping: lane.failing() });
+                }
+            });
+            self.purse -= out[before..].iter().map(|out| if out.ping { 2.0 } else { 1.0 }).sum::<f64>();
         }
         self.spent = self.purse < 1.0;
         out
@@ -259,25 +261,33 @@ impl Prober {
 
     /// A probe came from a peer, whose tag was right. Returns the answer if it asks for one. `size` is that of the whole
     /// packet.
-    pub fn hear(&mut self, id: &LineId, echo: &Echo, size: u32, now: Instant) -> Option<Outgoing> {
+    pub fn hear(&mut self, number: Number, echo: &Echo, size: u32, now: Instant) -> Option<Outgoing> {
         let (pace, settled) = (self.paces(), self.settled);
-        self.change(id, |line| line.hear(echo, line.every(pace), now))?;
-        if echo.answer {
-            return None;
-        }
-        let line = self.lines.get_mut(id)?;
-        let answer = Echo { answer: true, seq: echo.seq, ..line.echo(echo.way, settled) };
-        let lane = line.lane_mut(echo.way)?;
-        lane.spoke_at = Some(now);
-        Some(Outgoing { line: id.clone(), to: lane.to, echo: answer, size, ping: false })
+        let answer = |line: &mut Line| {
+            line.hear(echo, line.every(pace), now);
+            if echo.answer {
+                return None;
+            }
+            let answer = Echo { answer: true, seq: echo.seq, ..line.echo(echo.way, settled) };
+            let port = line.course.port;
+            let lane = line.lane_mut(echo.way)?;
+            lane.spoke_at = Some(now);
+            Some(Outgoing {
+                line: number,
+                to: SocketAddr::new(lane.to, port),
+                echo: answer,
+                size,
+                ping: false,
+            })
+        };
+        self.change(number, None, answer).flatten()
     }
 
     /// A request was larger than what this host sends.
-    pub fn too_large(&mut self, id: &LineId, way: Way, seq: u32, now: Instant) {
-        let too_large = |line: &mut Line| {
+    pub fn too_large(&mut self, number: Number, way: Way, seq: u32, now: Instant) {
+        self.change(number, None, |line| {
             line.lane_mut(way).into_iter().for_each(|lane| lane.too_large(seq, now));
-        };
-        self.change(id, too_large);
+        });
     }
 
     /// The kernel at `addr` said that nobody listens there.
@@ -292,13 +302,13 @@ impl Prober {
 
     /// The ways that lead to this address.
     fn at(&mut self, addr: IpAddr) -> impl Iterator<Item = &mut Lane> {
-        self.lines.values_mut().filter_map(move |line| line.lane_mut(line.way_to(addr)?))
+        self.lines.iter_mut().filter_map(move |line| line.lane_mut(line.way_to(addr)?))
     }
 
     /// Decides anew what the largest packet to each peer is. Returns whether that of any changed.
     pub fn decide(&mut self) -> bool {
         let touched = std::mem::take(&mut self.touched);
-        touched.iter().filter(|id| self.lines.get_mut(*id).is_some_and(Line::decide)).count() > 0
+        touched.iter().filter(|line| self.lines.get_mut(**line).is_some_and(Line::decide)).count() > 0
     }
 
     /// Whether a way to any peer began to work, or no longer does, since this was last asked.
@@ -314,31 +324,47 @@ impl Prober {
     /// What was found out. How long it has been so counts from when this was first asked.
     pub fn findings(&mut self, now: Instant) -> impl Iterator<Item = (&LineId, Finding)> {
         let (every, settled) = (self.pace(), self.settled);
-        self.lines.iter_mut().map(move |(id, line)| (id, line.finding(settled, every, now)))
+        self.lines.each(move |_, _, line| line.finding(settled, every, now))
     }
 
-    /// Changes a line, and what is on the agenda of its ways.
-    fn change<T>(&mut self, id: &LineId, change: impl FnOnce(&mut Line) -> T) -> Option<T> {
-        let line = self.lines.get_mut(id)?;
+    /// Changes a line, and what is on the agenda of its ways; of `resting`, nothing before that time.
+    fn change<T>(
+        &mut self,
+        number: Number,
+        resting: Option<(Way, Instant)>,
+        change: impl FnOnce(&mut Line) -> T,
+    ) -> Option<T> {
+        let line = self.lines.get_mut(number)?;
         let before = line.up();
         let done = change(line);
         self.turned |= line.up() != before;
-        self.touched.insert(id.clone());
-        for way in Way::ALL {
-            self.enter(id, way, None);
-        }
+        self.touched.insert(number);
+        self.enter(number, resting);
         Some(done)
     }
 
-    /// Puts a way on the agenda, for when there is something to do, and not before `earliest`.
-    fn enter(&mut self, id: &LineId, way: Way, earliest: Option<Instant>) {
-        let Some(lane) = self.lines.get_mut(id).and_then(|line| line.lane_mut(way)) else { return };
-        let due = earliest.map_or(lane.due(), |earliest| lane.due().max(earliest));
-        let mut entry = (lane.slot, id.clone(), way);
-        if due != lane.slot {
-            self.agenda.remove(&entry);
-            (entry.0, lane.slot) = (due, due);
+    /// Puts the ways of a line on the agenda, for when there is something to do; `resting`, not before that time.
+    fn enter(&mut self, number: Number, resting: Option<(Way, Instant)>) {
+        for (way, lane) in self.lines.get_mut(number).into_iter().flat_map(Line::lanes_mut) {
+            let earliest = resting.filter(|(rests, _)| *rests == way).map(|(_, until)| until);
+            let due = earliest.map_or(lane.due(), |earliest| lane.due().max(earliest));
+            let before = lane.slot.replace(due);
+            if before == Some(due) {
+                continue;
+            }
+            if let Some(slot) = before {
+                self.agenda.remove(&(slot, number, way));
+            }
+            self.agenda.insert((due, number, way));
         }
-        self.agenda.insert(entry);
+    }
+
+    /// Takes the ways of a line from the agenda.
+    fn leave(&mut self, number: Number) {
+        for (way, lane) in self.lines.get_mut(number).into_iter().flat_map(Line::lanes_mut) {
+            if let Some(slot) = lane.slot.take() {
+                self.agenda.remove(&(slot, number, way));
+            }
+        }
     }
 }

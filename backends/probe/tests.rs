@@ -25,6 +25,8 @@ struct Packet {
 struct Net {
     now: Instant,
     hosts: [Prober; 2],
+    /// The number that each gave the other.
+    numbers: [Number; 2],
     /// Whether each host's agent runs.
     alive: [bool; 2],
     flying: Vec<Packet>,
@@ -58,15 +60,14 @@ impl Net {
 
     fn of(courses: [Course; 2]) -> Self {
         let now = Instant::now();
-        let hosts = [0, 1].map(|host| {
-            let mut prober = Prober::new(u32::MAX - 50, now);
+        let mut hosts = [0, 1].map(|_| Prober::new(u32::MAX - 50, now));
+        let numbers = [0, 1].map(|host: usize| {
             let peer = 1 - host;
-            prober.follow(&id(peer), Some(courses[peer]), now);
-            prober.settled(true);
-            prober
+            hosts[host].settled(true);
+            hosts[host].follow(&id(peer), Some(courses[peer]), now).unwrap()
         });
         let lost = Box::new(|_: &Packet| false);
-        Self { now, hosts, alive: [true; 2], flying: Vec::new(), lost, pings: Vec::new(), sent: 0 }
+        Self { now, hosts, numbers, alive: [true; 2], flying: Vec::new(), lost, pings: Vec::new(), sent: 0 }
     }
 
     fn loses(&mut self, lost: impl Fn(&Packet) -> bool + 'static) {
@@ -74,10 +75,10 @@ impl Net {
     }
 
     fn put(&mut self, from: usize, out: Outgoing) {
-        assert_eq!(out.line, id(1 - from));
+        assert_eq!((out.line, out.to.port()), (self.numbers[from], 8475));
         self.sent += 1;
         if out.ping && self.pings.contains(&out.echo.way) {
-            self.hosts[from].echoed(out.to, self.now);
+            self.hosts[from].echoed(out.to.ip(), self.now);
         }
         let packet =
             Packet { at: self.now + LATENCY, from, way: out.echo.way, size: out.size, echo: out.echo };
@@ -101,7 +102,7 @@ impl Net {
             for packet in self.flying.extract_if(.., |packet| packet.at <= now).collect::<Vec<_>>() {
                 let to = 1 - packet.from;
                 if self.alive[to] {
-                    let answer = self.hosts[to].hear(&id(packet.from), &packet.echo, packet.size, now);
+                    let answer = self.hosts[to].hear(self.numbers[to], &packet.echo, packet.size, now);
                     answer.into_iter().for_each(|out| self.put(to, out));
                 } else {
                     let addr = course(to);
@@ -309,7 +310,7 @@ fn a_peer_that_is_gone_is_forgotten() {
     assert_eq!(net.hosts[0].limits().count(), 1);
     net.hosts[0].follow(&id(1), None, now);
     assert_eq!((net.hosts[0].limits().count(), net.hosts[0].due(now)), (0, None));
-    assert_eq!(net.hosts[0].hear(&id(1), &echo(), 84, now), None);
+    assert_eq!(net.hosts[0].hear(net.numbers[0], &echo(), 84, now), None);
 }
 
 fn echo() -> Echo {
@@ -320,6 +321,7 @@ fn echo() -> Echo {
 struct Many {
     now: Instant,
     prober: Prober,
+    numbers: Vec<Number>,
     /// How often it was asked for requests.
     wakes: usize,
 }
@@ -329,13 +331,14 @@ impl Many {
         let now = Instant::now();
         let mut prober = Prober::new(7, now);
         prober.settled(true);
-        for n in 0..peers {
+        let follow = |n: u16| {
             let [a, b] = n.to_be_bytes();
             let course =
                 Course { underlay: [192, 0, a, b].into(), overlay: Some([10, a, b, 0].into()), ..course(0) };
-            prober.follow(&Self::id(n), Some(course), now);
-        }
-        Self { now, prober, wakes: 0 }
+            prober.follow(&Self::id(n), Some(course), now).unwrap()
+        };
+        let numbers = (0..peers).map(follow).collect();
+        Self { now, prober, numbers, wakes: 0 }
     }
 
     fn id(n: u16) -> LineId {
@@ -344,16 +347,16 @@ impl Many {
     }
 
     /// Lets time pass, and says what was sent. Requests are answered at once if they are to be.
-    fn run(&mut self, time: Duration, answered: impl Fn(&Outgoing) -> bool) -> Vec<(LineId, Way)> {
+    fn run(&mut self, time: Duration, answered: impl Fn(&Outgoing) -> bool) -> Vec<(Number, Way)> {
         let (mut sent, end) = (Vec::new(), self.now + time);
         while self.now < end {
             self.now = self.prober.due(self.now).unwrap().max(self.now + Duration::from_millis(1));
             self.wakes += 1;
             for out in self.prober.requests(self.now) {
-                sent.push((out.line.clone(), out.echo.way));
+                sent.push((out.line, out.echo.way));
                 if answered(&out) {
                     let echo = Echo { answer: true, ..out.echo };
-                    self.prober.hear(&out.line, &echo, out.size, self.now);
+                    self.prober.hear(out.line, &echo, out.size, self.now);
                 }
             }
         }
@@ -366,9 +369,9 @@ impl Many {
 fn each_of_many_has_its_turn_in_time_and_a_narrower_path_is_found() {
     let mut many = Many::new(500);
     many.run(seconds(60), |_| true);
-    let (pace, time) = (many.prober.pace(), seconds(300));
-    let sent = many.run(time, |out| out.line != Many::id(77) || out.size < 1_400);
-    let turns = |n| sent.iter().filter(|(line, way)| *line == Many::id(n) && *way == Way::Overlay).count();
+    let (pace, time, narrow) = (many.prober.pace(), seconds(300), many.numbers[77]);
+    let sent = many.run(time, |out| out.line != narrow || out.size < 1_400);
+    let turns = |n: usize| sent.iter().filter(|sent| **sent == (many.numbers[n], Way::Overlay)).count();
     let due = (time.as_secs_f64() / pace.as_secs_f64()) as usize;
     assert!((due - 3..=due + 3).contains(&turns(8)), "{} of {due}", turns(8));
     many.prober.decide();
@@ -383,10 +386,10 @@ fn one_of_many_that_is_silent_is_not_named_before_both_ways_were_asked() {
     let mut many = Many::new(500);
     assert!(many.prober.pace() > seconds(25));
     many.run(seconds(60), |_| true);
-    let silent = Many::id(77);
+    let (silent, number) = (Many::id(77), many.numbers[77]);
     let mut told = Vec::new();
     for _ in 0..800 {
-        many.run(Duration::from_millis(100), |out| out.line != silent);
+        many.run(Duration::from_millis(100), |out| out.line != number);
         let (_, finding) = many.prober.findings(many.now).find(|(line, _)| **line == silent).unwrap();
         told.push(finding.verdict);
     }
@@ -408,9 +411,8 @@ fn peers_that_carry_packets_are_asked_every_two_seconds() {
     let turns = |many: &mut Many| {
         let sent = many.run(seconds(60), |_| true);
         assert!(sent.len() <= (60 * PER_SECOND + BURST) as usize + 1, "{} sent", sent.len());
-        let turns =
-            |id: &LineId| sent.iter().filter(|(line, way)| line == id && *way == Way::Overlay).count();
-        (busy.iter().map(&turns).min().unwrap(), turns(&Many::id(8)))
+        let turns = |n: usize| sent.iter().filter(|sent| **sent == (many.numbers[n], Way::Overlay)).count();
+        ([7, 500, 999].map(turns).into_iter().min().unwrap(), turns(8))
     };
     many.prober.carry(&used(&many, 0), many.now);
     assert_eq!(many.prober.busy, 3);

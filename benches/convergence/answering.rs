@@ -31,7 +31,7 @@ use twill_backends::family::Family;
 use twill_backends::frame::vxlan::Vxlan;
 use twill_backends::lease::{Lease, LeaseKey};
 use twill_backends::probe::echo::{Echo, HEADER, SHORTEST, TAG};
-use twill_backends::probe::{Course, LineId, Outgoing, Prober, Way, headers};
+use twill_backends::probe::{Course, Number, Outgoing, Prober, Way, headers};
 
 use crate::fabric::fill_with;
 
@@ -56,7 +56,7 @@ pub(crate) struct Answering {
 
 /// One of the hosts.
 struct Peer {
-    line: LineId,
+    line: Number,
     public: Ipv4Addr,
     tunnel: Ipv4Addr,
     mac: [u8; 6],
@@ -77,7 +77,7 @@ struct Agent {
 struct Crowd {
     agent: Agent,
     peers: Vec<Peer>,
-    numbers: BTreeMap<LineId, usize>,
+    numbers: BTreeMap<Number, usize>,
     prober: Prober,
     /// The port of probes, and that of the tunnels.
     sockets: [(Way, UdpSocket); 2],
@@ -138,7 +138,6 @@ impl Crowd {
             mac: mac(lease),
             port: listener.port,
         };
-        let peers: Vec<Peer> = (0..hosts).map(|n| Peer::new(n, &own)).collect();
         let now = Instant::now();
         let mut prober = Prober::new(1, now);
         prober.settled(true);
@@ -150,8 +149,13 @@ impl Crowd {
             overhead: OVERHEAD,
             known: None,
         };
-        peers.iter().for_each(|peer| prober.follow(&peer.line, Some(course), now));
-        let numbers = peers.iter().enumerate().map(|(n, peer)| (peer.line.clone(), n)).collect();
+        let follow = |n: u32| {
+            let [.., a, b] = n.to_be_bytes();
+            let line = (LeaseKey::new(format!("10.{a}.{b}.0-24")), Family::V4);
+            Peer::new(n, &own, prober.follow(&line, Some(course), now).unwrap())
+        };
+        let peers: Vec<Peer> = (0..hosts).map(follow).collect();
+        let numbers = peers.iter().enumerate().map(|(n, peer)| (peer.line, n)).collect();
         let sockets = [(Way::Underlay, open(PORT)), (Way::Overlay, open(TUNNEL))];
         Self { agent, peers, numbers, prober, sockets }
     }
@@ -187,8 +191,8 @@ impl Crowd {
         assert!(name == self.agent.name && echo.way == way, "{to}: {echo:?}");
         assert!(probe.is_some_and(|probe| secret::is_tagged(&peer.key, probe)), "{to}: {echo:?}");
         let size = u32::try_from(probe.map_or(0, <[u8]>::len)).unwrap() + headers(false);
-        let line = peer.line.clone();
-        if let Some(answer) = self.prober.hear(&line, &echo, size, Instant::now()) {
+        let line = peer.line;
+        if let Some(answer) = self.prober.hear(line, &echo, size, Instant::now()) {
             self.send(&answer);
         }
     }
@@ -220,11 +224,11 @@ impl Crowd {
 
 impl Peer {
     /// As [`fill_with`] writes it.
-    fn new(n: u32, agent: &Party) -> Self {
+    fn new(n: u32, agent: &Party, line: Number) -> Self {
         let [.., a, b] = n.to_be_bytes();
         let own = party(n);
         Self {
-            line: (LeaseKey::new(format!("10.{a}.{b}.0-24")), Family::V4),
+            line,
             public: Ipv4Addr::new(192, 168, 100 + a, b),
             tunnel: Ipv4Addr::new(10, a, b, 0),
             mac: [2, 0, 0, 0, a, b],

@@ -5,6 +5,7 @@
 //! is never late for anything else. Nothing is shared but values, in channels.
 
 mod account;
+mod known;
 mod ping;
 mod rows;
 pub mod secret;

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::libc;
-use ring::hmac;
 use tokio::sync::{mpsc, watch};
 use twill_backends::family::Family;
 use twill_backends::lease::LeaseKey;
@@ -15,6 +14,7 @@ use twill_backends::probe::echo::{Echo, HEADER, SHORTEST, TAG};
 use twill_backends::probe::{Finding, LineId, Outgoing, Prober, Way, headers};
 
 use super::account::Account;
+use super::known::{Known, Lines};
 use super::ping::Pings;
 use super::rows::{Outlook, Rows};
 use super::secret::{self, Party};
@@ -42,17 +42,13 @@ pub(super) struct Told {
 
 /// The thread that probes.
 pub(super) struct Task {
-    own: Party,
     asked: Asked,
     told: Told,
     order: Order,
-    peers: BTreeMap<LeaseKey, Peer>,
+    known: Known,
     prober: Prober,
     sockets: Sockets,
     pings: Pings,
-    /// Who has which name on the wire, and the key shared with it.
-    keys: BTreeMap<u64, (LeaseKey, hmac::Key)>,
-    names: BTreeMap<LeaseKey, u64>,
     own_name: u64,
     account: Account,
     rows: Rows,
@@ -65,16 +61,13 @@ impl Task {
         Self {
             own_name,
             rows: Rows::new(own_name, told.outlook.clone(), now),
-            own,
+            known: Known::new(own),
             asked,
             told,
             order: Order::default(),
-            peers: BTreeMap::new(),
             prober: Prober::new(fastrand::u32(..), now),
             sockets: BTreeMap::new(),
             pings: Pings::new(),
-            keys: BTreeMap::new(),
-            names: BTreeMap::new(),
             account: Account::new(now),
             buffer: vec![0; LONGEST],
         }
@@ -152,57 +145,32 @@ impl Task {
     /// Probes a peer from now on, in this way; `None`: no longer.
     fn follow(&mut self, lease: LeaseKey, peer: Option<Peer>) {
         let now = Instant::now();
+        let mut lines = Lines::NONE;
         for family in Family::ALL {
             let course = peer.as_ref().and_then(|peer| peer.courses.get(family)).copied();
-            self.prober.follow(&(lease.clone(), family), course, now);
+            lines.set(family, self.prober.follow(&(lease.clone(), family), course, now));
         }
-        if self.peers.get(&lease).map(|known| &known.party) != peer.as_ref().map(|peer| &peer.party) {
-            self.name(&lease, peer.as_ref().map(|peer| &peer.party));
-        }
-        match peer {
-            Some(peer) => self.peers.insert(lease, peer),
-            None => self.peers.remove(&lease),
-        };
-    }
-
-    /// A lease is this party's from now on, or nobody's. Several leases can be one's.
-    fn name(&mut self, lease: &LeaseKey, party: Option<&Party>) {
-        if let Some(name) = self.names.remove(lease)
-            && let Some((_, key)) = self.keys.remove(&name)
-        {
-            match self.names.iter().find(|(_, other)| **other == name) {
-                Some((other, _)) => drop(self.keys.insert(name, (other.clone(), key))),
-                None => self.rows.forget(name),
-            }
-        }
-        if let Some(party) = party {
-            let name = secret::name(party);
-            self.names.insert(lease.clone(), name);
-            self.keys.insert(name, (lease.clone(), secret::key(&self.own, party)));
-        }
+        let gone = self.known.follow(&lease, peer.map(|peer| (peer.party, lines)));
+        gone.into_iter().for_each(|name| self.rows.forget(name));
     }
 
     fn request(&mut self, out: &Outgoing, now: Instant) {
-        let (lease, family) = &out.line;
-        let course = self.peers.get(lease).and_then(|peer| peer.courses.get(*family));
-        let Some(port) = course.map(|course| course.port) else { return };
-        let sent = self.send(out, SocketAddr::new(out.to, port));
-        let place = (out.echo.way, *family);
+        let (sent, ip) = (self.send(out, out.to), out.to.ip());
+        let place = (out.echo.way, Family::of(&ip));
         if out.ping
             && let Some(socket) = self.sockets.get(&place)
         {
-            self.pings.ask(place, socket.addr().ip(), out.to);
+            self.pings.ask(place, socket.addr().ip(), ip);
         }
         if sent.is_err_and(|error| error.raw_os_error() == Some(libc::EMSGSIZE)) {
-            self.prober.too_large(&out.line, out.echo.way, out.echo.seq, now);
+            self.prober.too_large(out.line, out.echo.way, out.echo.seq, now);
         }
     }
 
     fn send(&mut self, out: &Outgoing, to: SocketAddr) -> io::Result<()> {
-        let (lease, family) = &out.line;
-        let key = self.names.get(lease).and_then(|name| self.keys.get(name));
-        let Some((_, key)) = key else { return Ok(()) };
-        let Some(Socket::Open(_, socket)) = self.sockets.get(&(out.echo.way, *family)) else { return Ok(()) };
+        let Some(key) = self.known.key(out.line) else { return Ok(()) };
+        let place = (out.echo.way, Family::of(&to.ip()));
+        let Some(Socket::Open(_, socket)) = self.sockets.get(&place) else { return Ok(()) };
         let length = out.size.saturating_sub(headers(to.is_ipv6()));
         let Ok(length) = u16::try_from(length) else {
             return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
@@ -244,15 +212,15 @@ impl Task {
     fn hear(&mut self, (way, family): (Way, Family), length: usize, from: SocketAddr) {
         let probe = &self.buffer[..length];
         let Some((name, echo)) = Echo::decode(probe).filter(|(_, echo)| echo.way == way) else { return };
-        let Some((lease, key)) = self.keys.get(&name) else { return };
+        let Some((key, lines)) = self.known.speaker(name) else { return };
         if !secret::is_tagged(key, probe) {
             return;
         }
+        let line = lines.get(family).copied();
         let now = Instant::now();
         self.rows.hear(name, probe, now);
         let size = u32::try_from(length).unwrap_or(u32::MAX).saturating_add(headers(family == Family::V6));
-        let line = (lease.clone(), family);
-        if let Some(answer) = self.prober.hear(&line, &echo, size, now)
+        if let Some(answer) = line.and_then(|line| self.prober.hear(line, &echo, size, now))
             && let Err(error) = self.send(&answer, from)
         {
             tracing::trace!(%from, %error, "a probe was not answered");
@@ -261,11 +229,11 @@ impl Task {
 
     /// Says what there is to act on at once, and the rest now and then.
     fn tell(&mut self, now: Instant) {
-        self.rows.tell(&self.names, self.prober.pace(), now);
+        self.rows.tell(self.known.names(), self.prober.pace(), now);
         let trouble = self.sockets.values().filter_map(|socket| socket.trouble(now)).next();
         let decided = self.prober.decide();
         if self.prober.turned() {
-            self.account.turn(self.peers.len(), now);
+            self.account.turn(self.known.len(), now);
         }
         let due = decided || self.account.due() <= now;
         let limits: Option<BTreeMap<LineId, u32>> = (due || self.told.news.borrow().limits.is_none())
@@ -285,7 +253,7 @@ impl Task {
         let findings: BTreeMap<LineId, Finding> =
             self.prober.findings(now).map(|(line, finding)| (line.clone(), finding)).collect();
         let turned = self.account.tell(&findings, now);
-        self.rows.found(&findings, &self.names);
+        self.rows.found(&findings, self.known.names());
         // What is told anew is put together anew with all peers by whoever looks; nothing is not news.
         self.told.findings.send_if_modified(|told| {
             let news = !(told.is_empty() && findings.is_empty());
