@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use super::agenda::Slot;
 use super::echo::{Echo, Seen};
 use super::pace::{is_limited, rest, seldom};
 use super::pending::{Kind, Pending, Requests};
@@ -49,9 +50,9 @@ pub(super) struct Lane {
     answered_at: Option<Instant>,
     /// When anything came, and when the peer's kernel said that nobody listens.
     heard_at: Option<Instant>,
-    refused_at: Option<Instant>,
+    pub(super) refused_at: Option<Instant>,
     /// When the peer's kernel answered an ICMP echo.
-    echoed_at: Option<Instant>,
+    pub(super) echoed_at: Option<Instant>,
     /// Which of the peer's requests came.
     pub(super) seen: Seen,
     /// Which of our requests came there, as the peer says, and when it said so.
@@ -62,8 +63,10 @@ pub(super) struct Lane {
     pub(super) spoke_at: Option<Instant>,
     /// When the next small request is due.
     beat: Instant,
+    /// Whether that is sooner than its turn, because the other way to the peer fails.
+    hurried: bool,
     /// For when this way is on the agenda, if it is.
-    pub(super) slot: Option<Instant>,
+    pub(super) slot: Option<Slot>,
     sent: u64,
     answered: u64,
 }
@@ -93,6 +96,7 @@ impl Lane {
             told_mtu: None,
             spoke_at: None,
             beat: now,
+            hurried: false,
             slot: None,
             sent: 0,
             answered: 0,
@@ -113,6 +117,12 @@ impl Lane {
     /// Whether small packets come back, so that a large one that does not says something.
     pub(super) fn passing(&self) -> bool {
         self.misses == 0 && self.answered_at.is_some()
+    }
+
+    /// Whether all is well, and its turn is all that is waited for.
+    pub(super) fn is_calm(&self) -> bool {
+        let open = self.hurried || self.wary || self.pending.expiry().is_some();
+        !open && self.passing() && self.search.is_settled()
     }
 
     /// Takes note of requests that were not answered in time.
@@ -168,6 +178,7 @@ impl Lane {
             None => return None,
         };
         self.seq = self.seq.wrapping_add(1);
+        self.hurried = false;
         self.pending.push(Pending { seq, size, kind, at: now, until });
         (self.sent, self.spoke_at) = (self.sent + 1, Some(now));
         Some((seq, size))
@@ -185,6 +196,7 @@ impl Lane {
     /// Has the next small request sent at once, because the other way to the peer fails.
     pub(super) fn hurry(&mut self, now: Instant) {
         self.beat = self.beat.min(now);
+        self.hurried = true;
     }
 
     /// This host does not send packets of this size.
@@ -231,16 +243,6 @@ impl Lane {
         }
     }
 
-    /// The peer's kernel said that nobody listens.
-    pub(super) fn refused(&mut self, now: Instant) {
-        self.refused_at = Some(now);
-    }
-
-    /// The peer's kernel answered an ICMP echo.
-    pub(super) fn echoed(&mut self, now: Instant) {
-        self.echoed_at = Some(now);
-    }
-
     /// Whether the last small request was not answered.
     pub(super) const fn failing(&self) -> bool {
         self.failing.is_some()
@@ -278,12 +280,13 @@ impl Lane {
     }
 
     pub(super) fn measured(&self, now: Instant) -> Measured {
+        let trips = self.window.percentiles([50, 99]);
         Measured {
             way: self.way,
             to: self.to,
             up: self.up(),
-            p50: self.window.percentile(50),
-            p99: self.window.percentile(99),
+            p50: trips.map(|[p50, _]| p50),
+            p99: trips.map(|[_, p99]| p99),
             loss: self.window.loss(),
             loss_there: self.there.loss(),
             mtu: self.search.mtu(),

@@ -15,6 +15,8 @@
 //! on which something was lost is looked at every few hundred milliseconds, until it is sure that it fails. What is due
 //! the longest goes first, so that many such ways slow the others down, but take nothing away from them.
 
+mod agenda;
+mod course;
 pub mod echo;
 pub mod hearsay;
 mod lane;
@@ -23,6 +25,7 @@ mod lines;
 mod measured;
 mod pace;
 mod pending;
+mod purse;
 pub mod row;
 mod search;
 mod verdict;
@@ -35,14 +38,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use agenda::{Agenda, Slot};
+use course::smallest;
+pub use course::{Course, Way, headers};
 use lane::Lane;
 use line::Line;
 use lines::Lines;
 pub use lines::Number;
 pub use measured::{Finding, Measured};
+use purse::Purse;
 pub use verdict::{Up, Verdict};
 
-use self::echo::{Echo, SHORTEST};
+use self::echo::Echo;
 pub use self::pace::ALIKE;
 use self::pace::Pace;
 use crate::family::Family;
@@ -50,53 +57,11 @@ use crate::lease::LeaseKey;
 
 /// How many requests a host sends in a second, at most.
 pub const PER_SECOND: u32 = 50;
-/// How many may be sent at once after a pause.
-const BURST: u32 = 20;
-/// How many are sent at once where more are due than may be sent: to wake up for each would cost more than to send it.
-const BATCH: u32 = 5;
 /// The shortest time between two requests on one way.
 const NEXT: Duration = Duration::from_millis(1);
-/// The way a probe takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Way {
-    /// Between the hosts' tunnel addresses, as pods' packets go.
-    Overlay,
-    /// Between the hosts' public addresses.
-    Underlay,
-}
-
-impl Way {
-    /// Both, the one that pods' packets take first.
-    const ALL: [Self; 2] = [Self::Overlay, Self::Underlay];
-
-    /// The other way to the same peer.
-    const fn other(self) -> Self {
-        match self {
-            Self::Overlay => Self::Underlay,
-            Self::Underlay => Self::Overlay,
-        }
-    }
-}
 
 /// A peer, in one address family.
 pub type LineId = (LeaseKey, Family);
-
-/// How a peer is reached, in one address family.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Course {
-    /// Its tunnel address; `None` where it has none.
-    pub overlay: Option<IpAddr>,
-    /// Its public address.
-    pub underlay: IpAddr,
-    /// The port at which its agent listens.
-    pub port: u16,
-    /// The largest packet in bytes that this host's devices take for its pods.
-    pub mtu: u32,
-    /// What the tunnel adds to it; 0 where there is none on the way.
-    pub overhead: u32,
-    /// The largest packet that arrived there when this was last measured.
-    pub known: Option<u32>,
-}
 
 /// A probe to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,8 +82,7 @@ pub struct Outgoing {
 #[derive(Debug)]
 pub struct Prober {
     lines: Lines,
-    /// When there is something to do about which way.
-    agenda: BTreeSet<(Instant, Number, Way)>,
+    agenda: Agenda,
     /// The peers of which something was heard, or missed, since it was last decided what that comes to.
     touched: BTreeSet<Number>,
     /// Whether a way began to work, or no longer does, since that was last asked.
@@ -128,28 +92,7 @@ pub struct Prober {
     settled: bool,
     /// The number of a line's first request: none that an earlier process used.
     first: u32,
-    /// How many requests may be sent, since when more are saved up, and whether it was too few for all that were due.
-    purse: f64,
-    saved: Instant,
-    spent: bool,
-}
-
-/// The bytes of IP and UDP headers.
-#[must_use]
-pub const fn headers(v6: bool) -> u32 {
-    if v6 { 48 } else { 28 }
-}
-
-/// The smallest packet that carries a probe.
-fn smallest(v6: bool) -> u32 {
-    headers(v6) + u32::try_from(SHORTEST).unwrap_or(u32::MAX)
-}
-
-impl Course {
-    /// The MTU that every path is taken to have (RFC 791, RFC 8200).
-    fn floor(&self) -> u32 {
-        if self.underlay.is_ipv6() { 1280 } else { 576 }
-    }
+    purse: Purse,
 }
 
 impl Prober {
@@ -158,15 +101,13 @@ impl Prober {
     pub fn new(first: u32, now: Instant) -> Self {
         Self {
             lines: Lines::default(),
-            agenda: BTreeSet::new(),
+            agenda: Agenda::default(),
             touched: BTreeSet::new(),
             turned: false,
             busy: 0,
             settled: false,
             first,
-            purse: f64::from(BURST),
-            saved: now,
-            spent: false,
+            purse: Purse::new(now),
         }
     }
 
@@ -216,31 +157,20 @@ impl Prober {
     /// When there is something to do; `None` while there is nobody to probe.
     #[must_use]
     pub fn due(&self, now: Instant) -> Option<Instant> {
-        let (at, ..) = self.agenda.first()?;
-        let missing = (self.enough() - self.purse).max(0.0);
-        let affordable = self.saved + Duration::from_secs_f64(missing / f64::from(PER_SECOND));
-        Some((*at).max(affordable).max(now))
+        let due = self.agenda.due(self.paces().wait())?;
+        Some(due.max(self.purse.due()).max(now))
     }
 
-    /// What the purse has to hold before anything is sent.
-    fn enough(&self) -> f64 {
-        f64::from(if self.spent { BATCH } else { 1 })
-    }
-
-    /// The requests that are due.
+    /// The requests that are due, if there is one that cannot wait.
     pub fn requests(&mut self, now: Instant) -> Vec<Outgoing> {
-        let mut out = Vec::new();
-        let earned = now.saturating_duration_since(self.saved).as_secs_f64() * f64::from(PER_SECOND);
-        (self.purse, self.saved) = ((self.purse + earned).min(f64::from(BURST)), now);
-        if self.purse < self.enough() {
+        let (mut out, pace, settled) = (Vec::new(), self.paces(), self.settled);
+        let due = self.agenda.due(pace.wait()).is_some_and(|due| due <= now);
+        if !self.purse.open(now) || !due {
             return out;
         }
-        let (pace, settled) = (self.paces(), self.settled);
-        while self.purse >= 1.0
-            && let Some((at, number, way)) = self.agenda.first().copied()
-            && at <= now
+        while self.purse.has_one()
+            && let Some((number, way)) = self.agenda.take(now)
         {
-            self.agenda.pop_first();
             let before = out.len();
             self.change(number, Some((way, now + NEXT)), |line| {
                 line.expire(way, now);
@@ -253,9 +183,9 @@ impl Prober {
                     out.push(Outgoing { line: number, to, echo, size, ping: lane.failing() });
                 }
             });
-            self.purse -= out[before..].iter().map(|out| if out.ping { 2.0 } else { 1.0 }).sum::<f64>();
+            self.purse.pay(out[before..].iter().map(|out| if out.ping { 2 } else { 1 }).sum());
         }
-        self.spent = self.purse < 1.0;
+        self.purse.close();
         out
     }
 
@@ -292,12 +222,12 @@ impl Prober {
 
     /// The kernel at `addr` said that nobody listens there.
     pub fn refused(&mut self, addr: IpAddr, now: Instant) {
-        self.at(addr).for_each(|lane| lane.refused(now));
+        self.at(addr).for_each(|lane| lane.refused_at = Some(now));
     }
 
     /// The kernel at `addr` answered an ICMP echo.
     pub fn echoed(&mut self, addr: IpAddr, now: Instant) {
-        self.at(addr).for_each(|lane| lane.echoed(now));
+        self.at(addr).for_each(|lane| lane.echoed_at = Some(now));
     }
 
     /// The ways that lead to this address.
@@ -345,26 +275,24 @@ impl Prober {
 
     /// Puts the ways of a line on the agenda, for when there is something to do; `resting`, not before that time.
     fn enter(&mut self, number: Number, resting: Option<(Way, Instant)>) {
-        for (way, lane) in self.lines.get_mut(number).into_iter().flat_map(Line::lanes_mut) {
+        let Some(line) = self.lines.get_mut(number) else { return };
+        let busy = line.is_busy();
+        for (way, lane) in line.lanes_mut() {
             let earliest = resting.filter(|(rests, _)| *rests == way).map(|(_, until)| until);
             let due = earliest.map_or(lane.due(), |earliest| lane.due().max(earliest));
-            let before = lane.slot.replace(due);
-            if before == Some(due) {
-                continue;
+            let slot = Slot { due, waits: lane.is_calm() && !busy };
+            let before = lane.slot.replace(slot);
+            if before != Some(slot) {
+                before.into_iter().for_each(|before| self.agenda.leave(before, number, way));
+                self.agenda.enter(slot, number, way);
             }
-            if let Some(slot) = before {
-                self.agenda.remove(&(slot, number, way));
-            }
-            self.agenda.insert((due, number, way));
         }
     }
 
     /// Takes the ways of a line from the agenda.
     fn leave(&mut self, number: Number) {
         for (way, lane) in self.lines.get_mut(number).into_iter().flat_map(Line::lanes_mut) {
-            if let Some(slot) = lane.slot.take() {
-                self.agenda.remove(&(slot, number, way));
-            }
+            lane.slot.take().into_iter().for_each(|slot| self.agenda.leave(slot, number, way));
         }
     }
 }

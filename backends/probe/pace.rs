@@ -12,6 +12,10 @@ const SELDOM: u32 = 4;
 const LEAST: Duration = Duration::from_secs(1);
 /// The time between two requests on a way that is sure to fail, at least and at most.
 const REST: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(5)];
+/// How long the turn of a way that works may wait, so that several go at once: what part of the time between two, and how
+/// long at most.
+const WAITS: u32 = 100;
+const LONGEST: Duration = Duration::from_millis(250);
 /// The time between two to a peer that carries packets in a large fabric, in seconds, and the share of all turns that such
 /// peers have at most.
 const BUSY: f64 = 2.0;
@@ -46,6 +50,11 @@ impl Pace {
         // What those that carry packets take, the others go without.
         let all = (peers - busy + beside) / (limit - busy / often);
         Self { busy: Duration::from_secs_f64(often), all: Duration::from_secs_f64(all) }
+    }
+
+    /// How long the turn of a way on which all is well may wait.
+    pub(super) fn wait(self) -> Duration {
+        if is_limited(self.all) { (self.all / WAITS).min(LONGEST) } else { Duration::ZERO }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::echo::Seen;
+use super::purse::BURST;
 use super::*;
 
 /// How long a packet is under way.
@@ -378,6 +379,28 @@ fn each_of_many_has_its_turn_in_time_and_a_narrower_path_is_found() {
     let limits: Vec<_> = many.prober.limits().map(|(id, mtu)| (id.clone(), mtu)).collect();
     // Of the underlay's packets as many bytes are the tunnel's.
     assert_eq!(limits, [(Many::id(77), 1_349)]);
+}
+
+/// What can wait does, so that several go at once, and what tells of a fault does not.
+#[test]
+fn turns_go_together_while_all_is_well_and_a_silent_peer_is_asked_as_quickly_as_of_few() {
+    let mut many = Many::new(1_000);
+    many.run(seconds(300), |_| true);
+    many.wakes = 0;
+    let sent = many.run(seconds(60), |_| true).len();
+    assert!(many.wakes * 3 <= sent && sent <= many.wakes * 8, "woke up {} times to send {sent}", many.wakes);
+    let silent = many.numbers[77];
+    let mut asked: Vec<(Instant, Way)> = Vec::new();
+    while asked.first().is_none_or(|(first, _)| many.now < *first + seconds(2)) {
+        let sent = many.run(Duration::from_millis(1), |out| out.line != silent);
+        asked.extend(sent.iter().filter(|(line, _)| *line == silent).map(|(_, way)| (many.now, *way)));
+    }
+    // The first is given up after 300 ms. The other way is asked at once then, and each again every 200 ms.
+    let (first, way) = asked[0];
+    let other = asked.iter().find(|(_, other)| *other != way).unwrap().0;
+    assert!(other <= first + Duration::from_millis(305), "{:?}", other - first);
+    let times = |way| asked.iter().filter(|(_, asked)| *asked == way).count();
+    assert!(times(Way::Overlay).min(times(Way::Underlay)) >= 7, "{asked:?}");
 }
 
 /// Which way fails is said once both were asked, though one is asked seldom.

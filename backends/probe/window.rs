@@ -52,10 +52,23 @@ impl Window {
 
     /// The round trip that `percent` of the last ones do not exceed.
     pub(super) fn percentile(&self, percent: usize) -> Option<Duration> {
-        let mut trips: Vec<u32> = self.trips.iter().copied().collect();
-        let rank = (trips.len() * percent).div_ceil(100).checked_sub(1)?;
-        let (_, trip, _) = trips.select_nth_unstable(rank);
-        Some(Duration::from_micros(u64::from(*trip)))
+        self.percentiles([percent]).map(|[trip]| trip)
+    }
+
+    /// The same for several shares.
+    pub(super) fn percentiles<const N: usize>(&self, percents: [usize; N]) -> Option<[Duration; N]> {
+        // Asked for each peer, again and again: nothing is allocated for it.
+        let mut trips = [0; KEPT];
+        let (older, newer) = self.trips.as_slices();
+        let count = older.len() + newer.len();
+        trips[..older.len()].copy_from_slice(older);
+        trips[older.len()..count].copy_from_slice(newer);
+        let at = |percent: usize| {
+            let rank = (count * percent).div_ceil(100).saturating_sub(1);
+            let (_, trip, _) = trips[..count].select_nth_unstable(rank);
+            Duration::from_micros(u64::from(*trip))
+        };
+        (count > 0).then(|| percents.map(at))
     }
 }
 

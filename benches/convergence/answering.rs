@@ -5,25 +5,23 @@
 //! hosts does; here every peer of its is one of the hosts on its way to the one agent, which so gets as many requests a
 //! second as from as many agents, each with as many peers.
 //!
+//! # Why its requests are spread
+//! A host sends several requests at once, and each to another host: those that come to one host come one by one.
+//!
 //! # Why the tunnel ends here
 //! Frames are unwrapped and wrapped by hand, so that those of each host come from its own address, as the agent's guard
 //! wants it; a VXLAN device of the kernel has one address.
 
-use std::collections::BTreeMap;
-use std::io::{IoSlice, IoSliceMut};
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4, UdpSocket};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use etherparse::{NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
-use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{
-    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrIn, recvmsg, sendmsg, setsockopt, sockopt,
-};
 use ring::hmac;
 use twill::lab::{EtcdProcess, Host, Lab, LabError};
 use twill::probe::secret::{self, Party};
@@ -33,6 +31,7 @@ use twill_backends::lease::{Lease, LeaseKey};
 use twill_backends::probe::echo::{Echo, HEADER, SHORTEST, TAG};
 use twill_backends::probe::{Course, Number, Outgoing, Prober, Way, headers};
 
+use crate::datagram::{open, receive, transmit};
 use crate::fabric::fill_with;
 
 /// How many there can be: their public addresses are those of [`PUBLIC`].
@@ -45,6 +44,8 @@ const VXLAN: Vxlan = Vxlan::new(1, false);
 /// What the agent's devices take, and what the tunnel adds.
 const MTU: u32 = 1450;
 const OVERHEAD: u32 = 50;
+/// Over what time requests that are due at once are spread: they do not count as lost for that.
+const SPREAD: Duration = Duration::from_millis(200);
 /// How long nobody looks whether it is to end.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -79,6 +80,10 @@ struct Crowd {
     peers: Vec<Peer>,
     numbers: BTreeMap<Number, usize>,
     prober: Prober,
+    /// Requests that go one by one, when the next one does, and the time between two.
+    waiting: VecDeque<Outgoing>,
+    next: Instant,
+    gap: Duration,
     /// The port of probes, and that of the tunnels.
     sockets: [(Way, UdpSocket); 2],
 }
@@ -157,16 +162,26 @@ impl Crowd {
         let peers: Vec<Peer> = (0..hosts).map(follow).collect();
         let numbers = peers.iter().enumerate().map(|(n, peer)| (peer.line, n)).collect();
         let sockets = [(Way::Underlay, open(PORT)), (Way::Overlay, open(TUNNEL))];
-        Self { agent, peers, numbers, prober, sockets }
+        Self { agent, peers, numbers, prober, waiting: VecDeque::new(), next: now, gap: SPREAD, sockets }
     }
 
     /// Asks what is due, and takes what came.
     fn turn(&mut self) {
         let now = Instant::now();
-        for request in self.prober.requests(now) {
-            self.send(&request);
+        let requests = self.prober.requests(now);
+        if !requests.is_empty() {
+            self.waiting.extend(requests);
+            self.gap = SPREAD / self.waiting.len() as u32;
         }
-        let due = self.prober.due(now).unwrap().saturating_duration_since(now).min(LOOK);
+        if self.next <= now
+            && let Some(request) = self.waiting.pop_front()
+        {
+            self.send(&request);
+            self.next = now + self.gap;
+        }
+        let next = if self.waiting.is_empty() { None } else { Some(self.next) };
+        let due = self.prober.due(now).into_iter().chain(next).min().unwrap();
+        let due = due.saturating_duration_since(now).min(LOOK);
         let mut sockets =
             [0, 1].map(|index: usize| PollFd::new(self.sockets[index].1.as_fd(), PollFlags::POLLIN));
         // Less than a millisecond is none: the loop turns a few times more.
@@ -259,33 +274,6 @@ fn unwrap<'f>(frame: &'f [u8], peer: &Peer) -> Option<&'f [u8]> {
         && frame.starts_with(&peer.mac)
         && udp.destination_port() == PORT;
     here.then_some(udp.payload())
-}
-
-/// A socket at all addresses, which says to which of them a datagram was sent.
-fn open(port: u16) -> UdpSocket {
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap();
-    setsockopt(&socket, sockopt::Ipv4PacketInfo, &true).unwrap();
-    socket
-}
-
-/// The next datagram's length and where it was sent to; `None` if there is none.
-fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> Option<(usize, Ipv4Addr)> {
-    let mut space = nix::cmsg_space!(libc::in_pktinfo);
-    let mut chunks = [IoSliceMut::new(buffer)];
-    let flags = MsgFlags::MSG_DONTWAIT;
-    let message = recvmsg::<SockaddrIn>(socket.as_raw_fd(), &mut chunks, Some(&mut space), flags).ok()?;
-    let to = message.cmsgs().ok()?.find_map(|control| {
-        if let ControlMessageOwned::Ipv4PacketInfo(info) = control { Some(info.ipi_addr) } else { None }
-    })?;
-    Some((message.bytes, Ipv4Addr::from_bits(u32::from_be(to.s_addr))))
-}
-
-/// Sends a datagram in the name of one of the hosts.
-fn transmit(socket: &UdpSocket, datagram: &[u8], from: Ipv4Addr, to: SocketAddrV4) {
-    let from = libc::in_addr { s_addr: from.to_bits().to_be() };
-    let info = libc::in_pktinfo { ipi_ifindex: 0, ipi_spec_dst: from, ipi_addr: libc::in_addr { s_addr: 0 } };
-    let (control, chunks) = ([ControlMessage::Ipv4PacketInfo(&info)], [IoSlice::new(datagram)]);
-    sendmsg(socket.as_raw_fd(), &chunks, &control, MsgFlags::empty(), Some(&SockaddrIn::from(to))).unwrap();
 }
 
 fn v4(addr: IpAddr) -> Ipv4Addr {

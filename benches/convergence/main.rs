@@ -13,6 +13,7 @@
 
 mod answering;
 mod crowd;
+mod datagram;
 mod fabric;
 mod large;
 mod probes;

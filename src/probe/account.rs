@@ -41,37 +41,37 @@ impl Account {
     /// This is told. Returns whether a verdict is another one.
     pub(super) fn tell(&mut self, findings: &BTreeMap<LineId, Finding>, now: Instant) -> bool {
         (self.turned, self.at) = (false, now + EVERY * times(findings.len()));
-        // While it is looked into what a peer's silence means, what was known of it is.
-        let known = |(line, finding): (&LineId, &Finding)| {
-            let open = finding.verdict == Verdict::Unknown;
-            let verdict = if open { self.verdicts.get(line).copied()? } else { finding.verdict };
-            Some((line.clone(), verdict))
-        };
-        let verdicts: BTreeMap<LineId, Verdict> = findings.iter().filter_map(known).collect();
-        let before = std::mem::replace(&mut self.verdicts, verdicts);
-        self.log(&before, findings);
-        self.verdicts != before
-    }
-
-    /// Logs what became of peers.
-    fn log(&self, before: &BTreeMap<LineId, Verdict>, findings: &BTreeMap<LineId, Finding>) {
-        let changed: Vec<_> = findings
-            .iter()
-            .filter(|(line, _)| {
-                let [before, after] = [before, &self.verdicts].map(|verdicts| verdicts.get(*line).copied());
-                before != after && (before, after) != (None, Some(Verdict::Ok))
-            })
-            .collect();
-        for ((lease, family), Finding { verdict, cause, .. }) in changed.iter().take(LOGGED) {
-            if *verdict > Verdict::Unknown {
-                tracing::warn!(%lease, %family, %verdict, cause, "probes of a peer fail");
-            } else {
-                tracing::info!(%lease, %family, %verdict, "probes of a peer");
+        let before = self.verdicts.len();
+        self.verdicts.retain(|line, _| findings.contains_key(line));
+        let (mut news, mut turned) = (self.verdicts.len() < before, Vec::new());
+        for (line, finding) in findings {
+            let (known, verdict) = (self.verdicts.get(line).copied(), finding.verdict);
+            // While it is looked into what a peer's silence means, what was known of it is.
+            if verdict == Verdict::Unknown || known == Some(verdict) {
+                continue;
+            }
+            self.verdicts.insert(line.clone(), verdict);
+            news = true;
+            if (known, verdict) != (None, Verdict::Ok) {
+                turned.push((line, finding));
             }
         }
-        if changed.len() > LOGGED {
-            tracing::warn!(peers = changed.len(), "probes of many peers changed; see `twill status`");
+        log(&turned);
+        news
+    }
+}
+
+/// Logs what became of peers.
+fn log(turned: &[(&LineId, &Finding)]) {
+    for ((lease, family), Finding { verdict, cause, .. }) in turned.iter().take(LOGGED) {
+        if *verdict > Verdict::Unknown {
+            tracing::warn!(%lease, %family, %verdict, cause, "probes of a peer fail");
+        } else {
+            tracing::info!(%lease, %family, %verdict, "probes of a peer");
         }
+    }
+    if turned.len() > LOGGED {
+        tracing::warn!(peers = turned.len(), "probes of many peers changed; see `twill status`");
     }
 }
 
@@ -110,6 +110,8 @@ mod tests {
         ] {
             assert_eq!(account.tell(&findings(verdict), now), turns, "{verdict}");
         }
+        assert!(account.tell(&BTreeMap::new(), now), "one that is gone");
+        assert!(!account.tell(&BTreeMap::new(), now));
     }
 
     #[test]

@@ -30,15 +30,10 @@ pub(super) enum Socket {
 
 /// Has a socket at each address of this host.
 pub(super) fn keep(sockets: &mut Sockets, order: &Order, now: Instant) {
-    let ways = [(Way::Overlay, &order.overlay), (Way::Underlay, &order.underlay)];
-    let wanted: BTreeMap<(Way, Family), SocketAddr> = ways
-        .iter()
-        .flat_map(|(way, addrs)| {
-            addrs.iter().map(|(family, ip)| ((*way, family), SocketAddr::new(*ip, order.port)))
-        })
-        .collect();
-    sockets.retain(|place, socket| wanted.get(place) == Some(&socket.addr()));
-    for (place, addr) in wanted {
+    sockets.retain(|place, socket| {
+        wanted(order).any(|(wanted, addr)| (wanted, addr) == (*place, socket.addr()))
+    });
+    for (place, addr) in wanted(order) {
         let since = match sockets.get(&place) {
             Some(Socket::Open(..)) => continue,
             Some(Socket::Failed { again, .. }) if *again > now => continue,
@@ -51,6 +46,15 @@ pub(super) fn keep(sockets: &mut Sockets, order: &Order, now: Instant) {
         };
         sockets.insert(place, socket);
     }
+}
+
+/// The addresses of this host. Asked in every turn.
+fn wanted(order: &Order) -> impl Iterator<Item = ((Way, Family), SocketAddr)> {
+    let ways = [(Way::Overlay, &order.overlay), (Way::Underlay, &order.underlay)];
+    let port = order.port;
+    ways.into_iter().flat_map(move |(way, addrs)| {
+        addrs.iter().map(move |(family, ip)| ((way, family), SocketAddr::new(*ip, port)))
+    })
 }
 
 impl Socket {
