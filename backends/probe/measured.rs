@@ -33,7 +33,7 @@ pub struct Measured {
 }
 
 /// What was found out about a peer, in one address family.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Finding {
     /// What it comes to.
     pub verdict: Verdict,
@@ -47,4 +47,24 @@ pub struct Finding {
     pub limit: Option<u32>,
     /// What the devices take.
     pub mtu: u32,
+}
+
+impl Measured {
+    /// Nothing yet.
+    #[must_use]
+    pub const fn nothing(way: Way, to: IpAddr) -> Self {
+        Self {
+            way,
+            to,
+            up: Up::Unknown,
+            p50: None,
+            p99: None,
+            loss: None,
+            loss_there: None,
+            mtu: None,
+            sent: 0,
+            answered: 0,
+            age: None,
+        }
+    }
 }

@@ -335,21 +335,15 @@ pub(super) mod tests {
 
     fn found(verdict: Verdict, up: Up, loss: Option<f64>, there: Option<f64>) -> Said {
         let way = |way, p50| Measured {
-            way,
-            to: [192, 0, 2, 1].into(),
             up,
             p50: Some(Duration::from_micros(p50)),
-            p99: None,
             loss,
             loss_there: there,
-            mtu: None,
-            sent: 9,
-            answered: 9,
-            age: None,
+            ..Measured::nothing(way, [192, 0, 2, 1].into())
         };
         // The way that pods' packets take counts, wherever it stands.
         let ways = vec![way(Way::Underlay, 7), way(Way::Overlay, 180)];
-        Said::of(&Finding { verdict, cause: "", since: Duration::ZERO, ways, limit: None, mtu: 1450 })
+        Said::of(&Finding { verdict, ways, ..Finding::default() })
     }
 
     #[test]

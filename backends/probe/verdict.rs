@@ -8,12 +8,13 @@ use serde::{Deserialize, Serialize};
 use crate::fault::Code;
 
 /// What the probes of one peer mean. The later the worse.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
     /// It answers, in every way.
     Ok,
     /// Nothing is known, or not yet: its agent answers no probes.
+    #[default]
     Unknown,
     /// It answers through the fabric, and not from host to host.
     UnderlayDown,

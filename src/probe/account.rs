@@ -89,11 +89,7 @@ mod tests {
 
     fn findings(verdict: Verdict) -> BTreeMap<LineId, Finding> {
         let line = (LeaseKey::new("10.5.1.0-24".to_owned()), Family::V4);
-        [(
-            line,
-            Finding { verdict, cause: "", since: Duration::ZERO, ways: Vec::new(), limit: None, mtu: 1450 },
-        )]
-        .into()
+        [(line, Finding { verdict, ..Finding::default() })].into()
     }
 
     #[test]

@@ -103,7 +103,7 @@ mod tests {
     }
 
     fn finding(verdict: Verdict) -> Finding {
-        Finding { verdict, cause: "", since: Duration::ZERO, ways: Vec::new(), limit: None, mtu: 1450 }
+        Finding { verdict, ..Finding::default() }
     }
 
     /// A probe that carries what these rows say.

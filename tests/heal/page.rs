@@ -324,27 +324,13 @@ fn matrix(status: &Status) -> Matrix {
         let cut = (from * 31 + to * 17) % 499 == 7;
         let rtt = 90 + (from * 7919 + to * 104_729) % 900 * if from.abs_diff(to) > 40 { 30 } else { 1 };
         let way = Measured {
-            way: Way::Overlay,
-            to: [10, 244, 1, 0].into(),
             up: if cut { Up::No } else { Up::Yes },
             p50: Some(Duration::from_micros(rtt as u64)),
-            p99: None,
             loss: Some(if cut { 1.0 } else { 0.0 }),
-            loss_there: None,
-            mtu: None,
-            sent: 9,
-            answered: 9,
-            age: None,
+            ..Measured::nothing(Way::Overlay, [10, 244, 1, 0].into())
         };
         let verdict = if cut { Verdict::OneWay } else { Verdict::Ok };
-        Said::of(&Finding {
-            verdict,
-            cause: "",
-            since: Duration::ZERO,
-            ways: vec![way],
-            limit: None,
-            mtu: 1450,
-        })
+        Said::of(&Finding { verdict, ways: vec![way], ..Finding::default() })
     };
     let row = |from: usize| {
         let others = (0..all.len()).filter(|to| *to != from).map(|to| (all[to], said(from, to)));

@@ -126,26 +126,12 @@ mod tests {
     fn said(verdict: Verdict) -> Said {
         let up = if verdict > Verdict::Unknown { Up::No } else { Up::Yes };
         let way = Measured {
-            way: Way::Overlay,
-            to: [10, 5, 2, 0].into(),
             up,
             p50: Some(Duration::from_micros(200)),
-            p99: None,
             loss: Some(0.0),
-            loss_there: None,
-            mtu: None,
-            sent: 9,
-            answered: 9,
-            age: None,
+            ..Measured::nothing(Way::Overlay, [10, 5, 2, 0].into())
         };
-        Said::of(&Finding {
-            verdict,
-            cause: "",
-            since: Duration::ZERO,
-            ways: vec![way],
-            limit: None,
-            mtu: 1450,
-        })
+        Said::of(&Finding { verdict, ways: vec![way], ..Finding::default() })
     }
 
     /// This host and two others, of whom the first says this of the second.
