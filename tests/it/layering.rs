@@ -122,11 +122,16 @@ fn read(file: &Path) -> Source {
     Source { path, program: program.to_owned(), tests: tests.to_owned() }
 }
 
-/// Where the module of tests begins, which is the last thing in a file.
+/// Where the module of tests begins, which is the last thing in a file. One that is a file of its own may be named anywhere.
 fn tests_start(text: &str) -> usize {
+    let is_here = |at: &usize| {
+        let mut lines = text[at + 1..].lines().skip(1);
+        lines.next().is_some_and(|line| line.ends_with('{')) || lines.next().is_none()
+    };
     ["\n#[cfg(test)]\nmod ", "\n#[cfg(test)]\npub(super) mod ", "\n#[cfg(test)]\npub(crate) mod "]
         .iter()
         .filter_map(|mark| text.rfind(mark))
+        .filter(is_here)
         .max()
         .map_or(text.len(), |at| at + 1)
 }
