@@ -205,8 +205,7 @@ impl GuardTable {
         for input in load(&self.table, &want.rules, elements.all(), &counts) {
             self.nft.tools().run("nft", &["-f", "-"], Some(&input)).await?;
         }
-        let back = self.nft.list(&["-t", "list", "table", "inet", &self.table]).await?;
-        let back = Found::read(back, &want.rules);
+        let back = self.print(&["-t"], &want.rules).await?;
         if back.objects != canonical(&printed(&self.table, &want.rules)) {
             tracing::debug!(objects = ?back.objects, "this nft spells the guard's rules in its own way");
             self.memory().odd = Some((want.rules.clone(), back.objects));
@@ -236,12 +235,19 @@ impl GuardTable {
         if !self.nft.tables().await?.contains(&("inet".to_owned(), self.table.clone())) {
             return Ok(None);
         }
-        match self.nft.list(&["list", "table", "inet", &self.table]).await {
-            Ok(objects) => Ok(Some(Found::read(objects, rules))),
+        match self.print(&[], rules).await {
+            Ok(found) => Ok(Some(found)),
             Err(error @ FilterError::Denied { .. }) => Err(error),
             // Whatever makes it unreadable goes with it.
             Err(_) => Ok(Some(Found::default())),
         }
+    }
+
+    async fn print(&self, flags: &[&str], rules: &GuardRules) -> Result<Found, FilterError> {
+        let args = [flags, &["list", "table", "inet", &self.table]].concat();
+        let printed = self.nft.print(&args).await?;
+        Found::read(&printed, rules)
+            .map_err(|error| FilterError::Unreadable { command: args.join(" "), detail: error.to_string() })
     }
 
     /// Why the table has to be loaded, if it has.

@@ -1,10 +1,12 @@
 //! What nft prints, and what the kernel announces, of the guard's table. Pure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
-use serde_json::Value;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
 use twill_backends::guard::{Element, GuardRules};
 
 use super::render::Counts;
@@ -22,29 +24,57 @@ pub(super) struct Found {
     pub(super) counts: Counts,
 }
 
+/// What `nft -j list table` prints: objects by their kind.
+#[derive(Deserialize)]
+struct Listing<'t> {
+    #[serde(borrow)]
+    nftables: Vec<BTreeMap<String, &'t RawValue>>,
+}
+
 impl Found {
-    /// From the objects that `nft -j list table` prints, where these are the rules.
-    pub(super) fn read(mut objects: Vec<Value>, rules: &GuardRules) -> Self {
-        let mut found = Self::default();
-        for object in &mut objects {
-            if let Some(counter) = object.get_mut("counter").and_then(Value::as_object_mut) {
-                let mut number =
-                    |field| counter.remove(field).and_then(|value| value.as_u64()).unwrap_or_default();
-                let count = (number("packets"), number("bytes"));
-                let name = counter.get("name").and_then(Value::as_str).unwrap_or_default();
-                found.counts.insert(name.to_owned(), count);
-            }
-            let Some(fields) = object.get_mut("set").and_then(Value::as_object_mut) else { continue };
-            let Some(Value::Array(listed)) = fields.remove("elem") else { continue };
-            let set = fields.get("name").and_then(Value::as_str).and_then(Set::named);
-            for one in listed {
-                let read = set.and_then(|set| Some((set, element(&one, set)?)));
-                found.strays |= read.is_none_or(|(set, element)| Set::of(&element, rules) != set);
-                found.elements.extend(read.map(|(_, element)| element));
-            }
+    /// From what `nft -j list table` prints, where these are the rules. Element by element: as one tree, those of
+    /// thousands of peers would take more memory than all else in this program.
+    pub(super) fn read(printed: &str, rules: &GuardRules) -> serde_json::Result<Self> {
+        let (mut found, mut objects) = (Self::default(), Vec::new());
+        let listing: Listing<'_> = serde_json::from_str(printed)?;
+        for (kind, text) in listing.nftables.into_iter().flatten().filter(|(kind, _)| kind != "metainfo") {
+            let object = match kind.as_str() {
+                "set" => found.set(text, rules)?,
+                "counter" => found.counter(text)?,
+                _ => serde_json::from_str(text.get())?,
+            };
+            objects.push(json!({ kind: object }));
         }
         found.objects = canonical(&objects);
-        found
+        Ok(found)
+    }
+
+    /// A set, whose elements are taken from it.
+    fn set(&mut self, text: &RawValue, rules: &GuardRules) -> serde_json::Result<Value> {
+        let mut fields: BTreeMap<String, &RawValue> = serde_json::from_str(text.get())?;
+        let listed: Vec<&RawValue> = match fields.remove("elem") {
+            Some(elements) => serde_json::from_str(elements.get())?,
+            None => Vec::new(),
+        };
+        let object = serde_json::to_value(fields)?;
+        let set = object.get("name").and_then(Value::as_str).and_then(Set::named);
+        for one in listed {
+            let one = serde_json::from_str(one.get())?;
+            let element = set.and_then(|set| element(&one, set));
+            self.strays |= element.is_none_or(|element| Some(Set::of(&element, rules)) != set);
+            self.elements.extend(element);
+        }
+        Ok(object)
+    }
+
+    /// A counter, whose counts are taken from it.
+    fn counter(&mut self, text: &RawValue) -> serde_json::Result<Value> {
+        let mut fields: Map<String, Value> = serde_json::from_str(text.get())?;
+        let mut number = |field| fields.remove(field).and_then(|value| value.as_u64()).unwrap_or_default();
+        let count = (number("packets"), number("bytes"));
+        let name = fields.get("name").and_then(Value::as_str).unwrap_or_default();
+        self.counts.insert(name.to_owned(), count);
+        Ok(Value::Object(fields))
     }
 }
 
@@ -134,7 +164,7 @@ pub(super) mod tests {
 
     #[test]
     fn what_is_rendered_reads_like_what_nft_prints() {
-        let found = Found::read(objects(PRINTED), &rules());
+        let found = Found::read(PRINTED, &rules()).unwrap();
         assert_eq!(found.objects, canonical(&printed("twill-guard-x", &rules())));
         let from = |addr: &str| Element::From(addr.parse().unwrap());
         let elements = [
@@ -162,7 +192,7 @@ pub(super) mod tests {
             (format!("{}, {last}", number("10.5.64.0")), format!("{subnet}, {}", number("10.5.7.255"))),
         ] {
             assert!(PRINTED.contains(&is), "{is}");
-            assert!(Found::read(objects(&PRINTED.replace(&is, &becomes)), &rules()).strays, "{becomes}");
+            assert!(Found::read(&PRINTED.replace(&is, &becomes), &rules()).unwrap().strays, "{becomes}");
         }
     }
 

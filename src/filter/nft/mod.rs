@@ -162,10 +162,15 @@ impl Nft {
         answer.await.copied()
     }
 
+    /// What `nft -j` prints.
+    pub(super) async fn print(&self, args: &[&str]) -> Result<String, FilterError> {
+        self.tools.run("nft", &[&["-j"], args].concat(), None).await
+    }
+
     /// The objects `nft -j` prints, without its own version line.
     pub(super) async fn list(&self, args: &[&str]) -> Result<Vec<Value>, FilterError> {
         let unreadable = |detail| FilterError::Unreadable { command: args.join(" "), detail };
-        let printed = self.tools.run("nft", &[&["-j"], args].concat(), None).await?;
+        let printed = self.print(args).await?;
         let mut value: Value = serde_json::from_str(&printed).map_err(|e| unreadable(e.to_string()))?;
         let Some(Value::Array(objects)) = value.get_mut("nftables").map(Value::take) else {
             return Err(unreadable("no list `nftables`".to_owned()));

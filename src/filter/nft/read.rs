@@ -17,7 +17,7 @@ pub(in crate::filter) fn canonical(objects: &[Value]) -> Vec<Value> {
             }
         }
     }
-    objects.sort_by_key(place);
+    objects.sort_by(|a, b| place(a).cmp(&place(b)));
     objects
 }
 
@@ -32,16 +32,17 @@ fn list_flags(expression: &mut Value) {
     }
 }
 
-/// Tables, then chains by name, then rules by chain: a stable sort keeps the order of the rules.
-fn place(object: &Value) -> (u8, String) {
-    if object.get("table").is_some() {
-        (0, String::new())
-    } else if let Some(chain) = object.get("chain") {
-        (1, text(chain, "name").to_owned())
-    } else if let Some(rule) = object.get("rule") {
-        (3, text(rule, "chain").to_owned())
-    } else {
-        (2, object.to_string())
+/// Tables, then chains, counters and sets by name, then rules by chain: a stable sort keeps the order of the rules.
+fn place(object: &Value) -> (u8, &str) {
+    let Some((kind, fields)) = object.as_object().and_then(|object| object.iter().next()) else {
+        return (u8::MAX, "");
+    };
+    match kind.as_str() {
+        "table" => (0, ""),
+        "chain" => (1, text(fields, "name")),
+        "rule" => (4, text(fields, "chain")),
+        "counter" => (2, text(fields, "name")),
+        _ => (3, text(fields, "name")),
     }
 }
 
