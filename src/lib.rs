@@ -18,6 +18,7 @@
 //! ```
 
 pub mod agent;
+mod buffers;
 pub mod bundle;
 pub mod catalogue;
 pub mod cli;

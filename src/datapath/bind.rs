@@ -9,6 +9,8 @@ use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, Type};
 
+use crate::buffers::widen;
+
 /// Both buffers of the kernel, in bytes.
 const BUFFER: usize = 8 << 20;
 /// `IP_PMTUDISC_DO` and `IPV6_PMTUDISC_DO`: never fragment.
@@ -35,8 +37,7 @@ pub(super) fn receiver(addr: SocketAddr, company: bool) -> io::Result<socket2::S
         // needed for, the addresses, is checked by the forwarding table (RFC 6936, section 4).
         set(&socket, libc::SOL_UDP, libc::UDP_NO_CHECK6_RX, 1)?;
     }
-    setsockopt(&socket, sockopt::RcvBufForce, &BUFFER)
-        .or_else(|_| setsockopt(&socket, sockopt::RcvBuf, &BUFFER))?;
+    widen(&socket, BUFFER)?;
     if let Err(error) = set(&socket, libc::SOL_UDP, libc::UDP_GRO, 1) {
         tracing::debug!(%error, "datagrams are received one by one");
     }

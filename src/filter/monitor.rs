@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::Heard;
 use super::guard::GuardTable;
 use super::news::{Watch, concerns};
+use crate::buffers::widen;
 
 /// `NETLINK_NETFILTER` and `NFNLGRP_NFTABLES` of linux/netlink.h and linux/netfilter/nfnetlink.h.
 const PROTOCOL: isize = 12;
@@ -22,6 +23,8 @@ const NO_BUFFERS: i32 = 105;
 pub(super) const BACKSTOP: Duration = Duration::from_secs(60);
 /// How long a burst is waited out.
 const BURST: Duration = Duration::from_millis(10);
+/// Room for what the kernel announces while the agent is busy: all elements of 10,000 peers.
+const RECEIVE_BUFFER: usize = 16 << 20;
 /// Larger than any batch of notifications the kernel builds.
 const DATAGRAM: usize = 64 * 1024;
 
@@ -104,7 +107,7 @@ impl State {
         };
         self.buffer.clear();
         match socket.recv(&mut self.buffer).await {
-            Ok(()) => concerns(&self.buffer, watches, &|element| guard.knows(element)),
+            Ok(()) => concerns(&self.buffer, watches, guard),
             Err(e) if e.raw_os_error() == Some(NO_BUFFERS) => Heard::ALL,
             Err(error) => {
                 tracing::warn!(%error, "lost the nftables announcements: polling");
@@ -117,6 +120,7 @@ impl State {
 
 fn listen() -> io::Result<TokioSocket> {
     let mut socket = TokioSocket::new(PROTOCOL)?;
+    widen(socket.socket_ref(), RECEIVE_BUFFER)?;
     socket.socket_mut().bind(&SocketAddr::new(0, 0))?;
     socket.socket_mut().add_membership(GROUP)?;
     Ok(socket)

@@ -36,27 +36,33 @@ pub(super) struct Announced<'m> {
     pub(super) end: Option<&'m [u8]>,
 }
 
-/// What of ours any message of a datagram is about. What cannot be read might be about anything. Elements of the guard
-/// are only told of unless they are known.
-pub(super) fn concerns(
-    mut datagram: &[u8],
-    watches: &[Watch],
-    known: &dyn Fn(Announced<'_>) -> bool,
-) -> Heard {
+/// What is no news of the guard.
+pub(super) trait Knows {
+    /// Whether the one who has this number made a change on our behalf.
+    fn wrote(&self, writer: u32) -> bool;
+
+    /// Whether an element is as it is believed to be: come and gone again, or the reverse.
+    fn knows(&self, news: Announced<'_>) -> bool;
+}
+
+/// What of ours any message of a datagram is about. What cannot be read might be about anything. Of the guard nothing
+/// is told that is known.
+pub(super) fn concerns(mut datagram: &[u8], watches: &[Watch], guard: &impl Knows) -> Heard {
     let mut heard = Heard::default();
     while !datagram.is_empty() {
         let Some(length) = word(datagram).filter(|&length| (16..=datagram.len()).contains(&length)) else {
             return Heard::ALL;
         };
         let (message, rest) = (&datagram[..length], &datagram[aligned(length).min(datagram.len())..]);
-        heard |= about(message, watches, known);
+        heard |= about(message, watches, guard);
         datagram = rest;
     }
     heard
 }
 
-/// One netlink message: header (16 bytes), nfgenmsg (4 bytes: family, version, resource), attributes.
-fn about(message: &[u8], watches: &[Watch], known: &dyn Fn(Announced<'_>) -> bool) -> Heard {
+/// One netlink message: header (16 bytes, the last four of which number who made the change), nfgenmsg (4 bytes: family,
+/// version, resource), attributes.
+fn about(message: &[u8], watches: &[Watch], guard: &impl Knows) -> Heard {
     let kind = u16::from_ne_bytes([message[4], message[5]]);
     /// `NLMSG_OVERRUN`.
     const OVERRUN: u16 = 4;
@@ -78,14 +84,16 @@ fn about(message: &[u8], watches: &[Watch], known: &dyn Fn(Announced<'_>) -> boo
         return Heard::default();
     };
     let chain = chain_attribute.and_then(|number| text(attributes, number));
+    let writer = u32::from_ne_bytes([message[12], message[13], message[14], message[15]]);
     let mut heard = Heard::default();
     for watch in watches.iter().filter(|watch| watch.family == *family && watch.table.as_bytes() == table) {
         let meant = watch.chains.is_empty()
             || chain.is_none_or(|chain| watch.chains.iter().any(|name| name.as_bytes() == chain));
         if !watch.guard {
             heard.rules |= meant;
-        } else if meant {
-            heard.guard |= !elements(kind & 0xff, attributes).is_some_and(|mut all| all.all(known));
+        } else if meant && !guard.wrote(writer) {
+            let mut elements = elements(kind & 0xff, attributes);
+            heard.guard |= !elements.as_mut().is_some_and(|all| all.all(|element| guard.knows(element)));
         }
     }
     heard
@@ -171,6 +179,19 @@ mod tests {
         bytes
     }
 
+    /// Knows the elements that this says, and what the process 7 did.
+    struct Guard<F>(F);
+
+    impl<F: Fn(Announced<'_>) -> bool> Knows for Guard<F> {
+        fn wrote(&self, writer: u32) -> bool {
+            writer == 7
+        }
+
+        fn knows(&self, news: Announced<'_>) -> bool {
+            self.0(news)
+        }
+    }
+
     fn watches() -> Vec<Watch> {
         vec![
             Watch { family: INET, table: "twill-x".into(), chains: &[], guard: false },
@@ -187,7 +208,7 @@ mod tests {
     #[test]
     fn only_what_is_watched_is_heard() {
         let heard = |kind, family, attrs: &[Vec<u8>]| {
-            concerns(&message(kind, family, attrs), &watches(), &|_| true).rules
+            concerns(&message(kind, family, attrs), &watches(), &Guard(|_: Announced<'_>| true)).rules
         };
         assert!(heard(2, INET, &[attr(1, b"twill-x\0")]));
         assert!(heard(8, INET, &[attr(1, b"twill-x\0"), attr(2, b"forward\0")]));
@@ -204,9 +225,12 @@ mod tests {
     #[test]
     fn a_later_message_of_a_batch_counts() {
         let mut batch = message(6, IPV4, &[attr(1, b"nat\0"), attr(2, b"KUBE\0")]);
-        assert_eq!(concerns(&batch, &watches(), &|_| true), Heard::default());
+        assert_eq!(concerns(&batch, &watches(), &Guard(|_: Announced<'_>| true)), Heard::default());
         batch.extend(message(0, INET, &[attr(1, b"twill-x\0")]));
-        assert_eq!(concerns(&batch, &watches(), &|_| true), Heard { rules: true, guard: false });
+        assert_eq!(
+            concerns(&batch, &watches(), &Guard(|_: Announced<'_>| true)),
+            Heard { rules: true, guard: false }
+        );
     }
 
     #[test]
@@ -214,15 +238,19 @@ mod tests {
         let chain = message(5, IPV4, &[attr(1, b"nat\0"), attr(2, &[0; 8]), attr(3, b"POSTROUTING\0")]);
         let good = [elements(NEW_ELEMENT), chain].concat();
         for cut in 0..good.len() {
-            concerns(&good[..cut], &watches(), &|_| true);
+            concerns(&good[..cut], &watches(), &Guard(|_: Announced<'_>| true));
             for byte in 0..=u8::MAX {
                 let mut bad = good.clone();
                 bad[cut] = byte;
-                concerns(&bad, &watches(), &|_| true);
+                concerns(&bad, &watches(), &Guard(|_: Announced<'_>| true));
             }
         }
-        assert_eq!(concerns(&good[..10], &watches(), &|_| true), Heard::ALL, "unreadable means look");
-        assert_eq!(concerns(&[], &watches(), &|_| true), Heard::default());
+        assert_eq!(
+            concerns(&good[..10], &watches(), &Guard(|_: Announced<'_>| true)),
+            Heard::ALL,
+            "unreadable means look"
+        );
+        assert_eq!(concerns(&[], &watches(), &Guard(|_: Announced<'_>| true)), Heard::default());
     }
 
     /// Two elements: an address, and a range behind one.
@@ -240,7 +268,7 @@ mod tests {
     fn elements_are_told_of_unless_all_are_known() {
         for (kind, added) in [(NEW_ELEMENT, true), (DELETED_ELEMENT, false)] {
             let seen = std::cell::RefCell::new(Vec::new());
-            let heard = concerns(&elements(kind), &watches(), &|element| {
+            let guard = Guard(|element: Announced<'_>| {
                 seen.borrow_mut().push((
                     element.added,
                     element.key.to_vec(),
@@ -249,13 +277,25 @@ mod tests {
                 assert_eq!(element.set, b"from4");
                 true
             });
-            assert_eq!(heard, Heard::default());
+            assert_eq!(concerns(&elements(kind), &watches(), &guard), Heard::default());
             let range = (vec![10, 0, 0, 1, 10, 5, 7, 0], Some(vec![10, 0, 0, 1, 10, 5, 7, 255]));
             assert_eq!(seen.into_inner(), [(added, vec![192, 0, 2, 0], None), (added, range.0, range.1)]);
-            let second = |element: Announced<'_>| element.end.is_none();
+            let second = Guard(|element: Announced<'_>| element.end.is_none());
             assert_eq!(concerns(&elements(kind), &watches(), &second), Heard { rules: false, guard: true });
         }
-        let rule = message(6, INET, &[attr(1, b"guard\0"), attr(2, b"input\0")]);
-        assert!(concerns(&rule, &watches(), &|_| true).guard);
+    }
+
+    #[test]
+    fn what_this_program_did_to_the_guard_is_no_news() {
+        let stranger = Guard(|_: Announced<'_>| false);
+        let rule = |table: &[u8]| message(6, INET, &[attr(1, table), attr(2, b"input\0")]);
+        for mut message in [rule(b"guard\0"), elements(NEW_ELEMENT)] {
+            assert_eq!(concerns(&message, &watches(), &stranger), Heard { rules: false, guard: true });
+            message[12..16].copy_from_slice(&7_u32.to_ne_bytes());
+            assert_eq!(concerns(&message, &watches(), &stranger), Heard::default());
+        }
+        let mut other = rule(b"twill-x\0");
+        other[12..16].copy_from_slice(&7_u32.to_ne_bytes());
+        assert_eq!(concerns(&other, &watches(), &stranger), Heard { rules: true, guard: false });
     }
 }

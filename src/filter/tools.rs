@@ -44,8 +44,19 @@ impl Tools {
         args: &[&str],
         input: Option<&str>,
     ) -> Result<String, FilterError> {
+        self.run_as(program, args, input, &|_| ()).await
+    }
+
+    /// The same; `begun` is told the number of the process before it is fed anything.
+    pub(super) async fn run_as(
+        &self,
+        program: &str,
+        args: &[&str],
+        input: Option<&str>,
+        begun: &(dyn Fn(u32) + Sync),
+    ) -> Result<String, FilterError> {
         let command = || format!("{program} {}", args.join(" "));
-        let output = match tokio::time::timeout(LIMIT, self.spawn(program, args, input)).await {
+        let output = match tokio::time::timeout(LIMIT, self.spawn(program, args, input, begun)).await {
             Ok(Ok(output)) => output,
             Ok(Err(e)) if e.kind() == io::ErrorKind::NotFound => return Err(missing(program)),
             Ok(Err(source)) => return Err(FilterError::Run { command: command(), source }),
@@ -65,7 +76,13 @@ impl Tools {
         })
     }
 
-    async fn spawn(&self, program: &str, args: &[&str], input: Option<&str>) -> io::Result<Output> {
+    async fn spawn(
+        &self,
+        program: &str,
+        args: &[&str],
+        input: Option<&str>,
+        begun: &(dyn Fn(u32) + Sync),
+    ) -> io::Result<Output> {
         let mut command = Command::new(program);
         command.args(args).env("LC_ALL", "C").kill_on_drop(true);
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -74,6 +91,7 @@ impl Tools {
             command.env("PATH", path);
         }
         let mut child = command.spawn()?;
+        child.id().into_iter().for_each(begun);
         if let (Some(mut stdin), Some(input)) = (child.stdin.take(), input) {
             // A program that ends before it has read everything says why through its status.
             if let Err(e) = stdin.write_all(input.as_bytes()).await

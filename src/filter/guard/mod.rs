@@ -17,7 +17,9 @@
 //! Neither iptables nor ipset can look up a pair of outer and inner address. Where nft is missing this is said.
 
 mod counting;
+mod echoes;
 mod elements;
+mod memory;
 mod read;
 mod render;
 mod rules;
@@ -28,14 +30,13 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use serde_json::Value;
 use twill_backends::guard::{Element, Guard, GuardRules};
 
 use self::elements::{Elements, change};
-use self::read::{Found, from_keys};
+use self::memory::{Belief, Memory};
+use self::read::Found;
 use self::render::{load, printed};
-use self::sets::Set;
-use super::news::Announced;
+use super::news::{Announced, Knows};
 use super::nft::{Nft, canonical, difference};
 use super::{Applied, Counters, FilterError, GUARD_TABLE};
 
@@ -45,28 +46,6 @@ pub(super) struct GuardTable {
     nft: Nft,
     table: String,
     memory: Mutex<Memory>,
-}
-
-/// What earlier passes of this process found out.
-#[derive(Debug, Default)]
-struct Memory {
-    belief: Belief,
-    /// How these rules read back, if not as expected: another nft than those known may spell them otherwise.
-    odd: Option<(GuardRules, Vec<Value>)>,
-    /// Why inner sources cannot be looked up here.
-    blind: Option<String>,
-}
-
-/// What the table is like.
-#[derive(Debug, Clone, PartialEq, Default)]
-enum Belief {
-    /// It has to be read.
-    #[default]
-    Doubt,
-    /// It is not there.
-    Absent,
-    /// These rules with these elements.
-    Loaded(GuardRules, Elements),
 }
 
 impl GuardTable {
@@ -81,16 +60,6 @@ impl GuardTable {
     /// Somebody may have changed the table.
     pub(super) fn doubt(&self) {
         self.memory().belief = Belief::Doubt;
-    }
-
-    /// Whether what was announced is as it is believed to be: an echo of our own, or undone.
-    pub(super) fn knows(&self, news: Announced<'_>) -> bool {
-        match (&self.memory().belief, from_keys(news.set, news.key, news.end)) {
-            (Belief::Loaded(rules, have), Some((set, element))) => {
-                have.all().contains(&element) == news.added && Set::of(&element, rules) == set
-            }
-            _ => false,
-        }
     }
 
     /// Makes the table what `want` says, which differs at most at the addresses `touched` from what it said before.
@@ -185,7 +154,7 @@ impl GuardTable {
         let lines = change(&self.table, "delete", &gone, &want.rules)
             + &change(&self.table, "add", &new, &want.rules);
         if !lines.is_empty() {
-            self.nft.tools().run("nft", &["-f", "-"], Some(&lines)).await?;
+            self.write(&lines).await?;
             tracing::debug!(%lines, "guard");
         }
         self.memory().belief = Belief::Loaded(want.rules.clone(), have);
@@ -203,7 +172,7 @@ impl GuardTable {
         let mut elements = Elements::found(had);
         elements.become_wanted(want, None, removals);
         for input in load(&self.table, &want.rules, elements.all(), &counts) {
-            self.nft.tools().run("nft", &["-f", "-"], Some(&input)).await?;
+            self.write(&input).await?;
         }
         let back = self.print(&["-t"], &want.rules).await?;
         if back.objects != canonical(&printed(&self.table, &want.rules)) {
@@ -212,6 +181,12 @@ impl GuardTable {
         }
         self.memory().belief = Belief::Loaded(want.rules.clone(), elements);
         Ok(Applied { loaded: vec![self.loading(&want.rules, why)], ..Applied::default() })
+    }
+
+    /// Has a transaction made, whose echo is no news.
+    async fn write(&self, lines: &str) -> Result<(), FilterError> {
+        let begun = |writer| self.memory().echoes.expect(writer);
+        self.nft.tools().run_as("nft", &["-f", "-"], Some(lines), &begun).await.map(drop)
     }
 
     async fn remove(&self) -> Result<Applied, FilterError> {
@@ -288,6 +263,16 @@ impl GuardTable {
 
     fn memory(&self) -> MutexGuard<'_, Memory> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Knows for GuardTable {
+    fn wrote(&self, writer: u32) -> bool {
+        self.memory().echoes.is_of(writer)
+    }
+
+    fn knows(&self, news: Announced<'_>) -> bool {
+        self.memory().knows(news)
     }
 }
 

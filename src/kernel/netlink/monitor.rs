@@ -15,7 +15,7 @@ use twill_backends::diff::Op;
 
 use super::hear::{Heard, News, hear};
 use super::known::Known;
-use super::request::widen;
+use crate::buffers::widen;
 use crate::kernel::{Change, Scope};
 
 /// What is heard within this time of the first message is one change.

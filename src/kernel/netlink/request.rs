@@ -12,14 +12,14 @@ use netlink_packet_core::{
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
-use netlink_sys::{AsyncSocket, Socket};
+use netlink_sys::AsyncSocket;
 use nix::errno::Errno;
-use nix::sys::socket::{setsockopt, sockopt};
 use rtnetlink::Handle;
 use tokio::time::timeout;
 use twill_backends::state::LinkName;
 
 use super::parse::{self, SeenLink};
+use crate::buffers::widen;
 use crate::kernel::KernelError;
 
 /// How often an interrupted dump is asked for again before what came is taken.
@@ -150,13 +150,6 @@ fn connect() -> io::Result<Handle> {
     socket.set_cap_ack(true)?;
     tokio::spawn(connection);
     Ok(handle)
-}
-
-/// Makes room for messages: beyond the host's limit where we may, up to it where we may not.
-pub(super) fn widen(socket: &Socket, bytes: usize) -> io::Result<()> {
-    setsockopt(socket, sockopt::RcvBufForce, &bytes)
-        .or_else(|_| setsockopt(socket, sockopt::RcvBuf, &bytes))?;
-    Ok(())
 }
 
 pub(super) fn links(answers: &[RouteNetlinkMessage]) -> impl Iterator<Item = SeenLink> {

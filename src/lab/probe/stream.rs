@@ -10,8 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use nix::sys::socket::{setsockopt, sockopt};
-
+use crate::buffers::widen;
 use crate::lab::{LabError, Netns};
 
 /// How long [`Stream::stop`] waits for the answers to the last packets.
@@ -150,9 +149,7 @@ fn join<T>(thread: Option<JoinHandle<Result<T, LabError>>>) -> Result<Option<T>,
 pub(super) fn open(address: IpAddr) -> io::Result<UdpSocket> {
     let socket = UdpSocket::bind(SocketAddr::new(address, 0))?;
     socket.set_read_timeout(Some(LOOK))?;
-    if setsockopt(&socket, sockopt::RcvBufForce, &ROOM).is_err() {
-        setsockopt(&socket, sockopt::RcvBuf, &ROOM)?;
-    }
+    widen(&socket, ROOM)?;
     Ok(socket)
 }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::lab::*;
 use twill::config::FirewallMode;
-use twill::filter::{Counted, Firewall, Heard, HostFirewall, Options};
+use twill::filter::{Counted, Firewall, HostFirewall, Options};
 use twill_backends::guard::{Guard, GuardNetwork, GuardRules, Sender};
 
 const GUARD: &str = "twill-guard-test";
@@ -229,8 +229,9 @@ fn ten_thousand_peers_cost_one_load_and_come_and_go_as_elements() {
         let start = Instant::now();
         firewall.guard(Some(&many), None, true).await.unwrap();
         let loaded = start.elapsed();
-        let heard = tokio::time::timeout(Duration::from_secs(5), firewall.changed()).await.unwrap();
-        assert_eq!(heard, Heard { rules: heard.rules, guard: true });
+        // What came of that is no news.
+        nothing_heard(&firewall).await;
+        let firewall = open(FirewallMode::Nftables).await;
         let start = Instant::now();
         assert!(firewall.guard(Some(&many), None, true).await.unwrap().is_unchanged());
         let read = start.elapsed();
