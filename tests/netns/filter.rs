@@ -11,3 +11,4 @@ mod lab;
 mod repair;
 mod switch;
 mod truth;
+mod upgrade;

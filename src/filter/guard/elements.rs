@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use twill_backends::guard::{Element, Guard, GuardRules};
 
-use super::sets::Set;
+use super::sets::{Kin, Set};
 
 /// What is in the sets.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -44,8 +44,7 @@ impl Elements {
                 addrs.iter().flat_map(|addr| self.of(*addr)).copied().collect(),
             ),
         };
-        let target =
-            if removals { wanted.clone() } else { with_leftovers(&wanted, &there, want.rules.inner) };
+        let target = if removals { wanted.clone() } else { with_leftovers(&wanted, &there, &want.rules) };
         let (gone, new) = (&there - &target, &target - &there);
         for element in &gone {
             self.all.remove(element);
@@ -97,19 +96,27 @@ pub(super) fn change<'e>(
     })
 }
 
-/// What is wanted and what else is there, as far as neither is inside the other: intervals of one set never are.
-fn with_leftovers(wanted: &BTreeSet<Element>, have: &BTreeSet<Element>, inner: bool) -> BTreeSet<Element> {
+/// What is wanted and what else is there, as far as there is a set for it and neither is inside the other: intervals of
+/// one set never are.
+fn with_leftovers(
+    wanted: &BTreeSet<Element>,
+    have: &BTreeSet<Element>,
+    rules: &GuardRules,
+) -> BTreeSet<Element> {
     let mut carried: BTreeMap<IpAddr, Vec<IpNet>> = BTreeMap::new();
     for element in wanted {
         if let Element::Carries(addr, net) = element {
             carried.entry(*addr).or_default().push(*net);
         }
     }
+    let kins: Vec<&Kin> = Kin::all(rules).map(|(kin, _)| kin).collect();
     let fits = |one: &&Element| match one {
+        // Frames of a family without a network are not looked at.
+        other if !kins.contains(&Kin::of(&other.addr())) => false,
         Element::From(_) => true,
         Element::Carries(addr, net) => {
             let beside = carried.get(addr).into_iter().flatten();
-            inner && beside.into_iter().all(|other| !other.contains(net) && !net.contains(other))
+            rules.inner && beside.into_iter().all(|other| !other.contains(net) && !net.contains(other))
         }
     };
     wanted.iter().chain(have.difference(wanted).filter(fits)).copied().collect()

@@ -7,14 +7,14 @@ use twill::config::FirewallMode;
 use twill::filter::{Counted, Firewall, HostFirewall, Options};
 use twill_backends::guard::{Guard, GuardNetwork, GuardRules, Sender};
 
-const GUARD: &str = "twill-guard-test";
+pub(super) const GUARD: &str = "twill-guard-test";
 
-fn sender(addr: &str, subnet: &str) -> Sender {
+pub(super) fn sender(addr: &str, subnet: &str) -> Sender {
     Sender { addr: addr.parse().unwrap(), subnet: subnet.parse().unwrap() }
 }
 
 /// Two peers of both families.
-fn guard() -> Guard {
+pub(super) fn guard() -> Guard {
     let network = |net: &str, subnet_len| GuardNetwork { net: net.parse().unwrap(), subnet_len };
     let networks = vec![network("10.5.0.0/16", 24), network("fc00::/48", 64)];
     let senders = [
@@ -29,13 +29,13 @@ fn guard() -> Guard {
     }
 }
 
-fn with(more: &[Sender]) -> Guard {
+pub(super) fn with(more: &[Sender]) -> Guard {
     let mut guard = guard();
     guard.senders.extend(more);
     guard
 }
 
-fn elements(set: &str) -> String {
+pub(super) fn elements(set: &str) -> String {
     sh(&format!("nft list set inet {GUARD} {set}"))
 }
 
