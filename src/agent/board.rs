@@ -94,14 +94,6 @@ pub struct Stuck {
     pub seconds: u64,
 }
 
-impl Glance {
-    /// Whether nothing was written up in between.
-    #[must_use]
-    pub fn is_of(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.status, &other.status) && Arc::ptr_eq(&self.peers, &other.peers)
-    }
-}
-
 impl Board {
     pub(super) fn new(now: Instant) -> Self {
         let notice = Notice {
@@ -203,6 +195,12 @@ impl View {
         self.look_at(&self.written().await?)
     }
 
+    /// Waits until something is written up that was not yet when this last returned. Returns whether it was, or the agent
+    /// ended.
+    pub async fn changed(&mut self) -> bool {
+        self.notice.changed().await.is_ok()
+    }
+
     /// What is written up, from the first turn on.
     async fn written(&self) -> Option<Notice> {
         let mut notices = self.notice.clone();
@@ -284,5 +282,25 @@ impl<W: World> Agent<W> {
         self.board.moved = false;
         self.board.last = now;
         self.board.rest = SOON.max(began.elapsed() * SHARE);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_is_woken_by_what_is_written_up_and_not_by_turns() {
+        let board = Board::new(crate::now());
+        let mut view = board.view();
+        board.begins("a test");
+        assert!(timeout(ANYWAY, view.changed()).await.is_err());
+        board.notice.send_modify(|notice| notice.written = crate::now());
+        assert_eq!(timeout(ANYWAY, view.changed()).await, Ok(true));
+        assert!(timeout(ANYWAY, view.changed()).await.is_err());
+        drop(board);
+        assert_eq!(timeout(ANYWAY, view.changed()).await, Ok(false));
     }
 }

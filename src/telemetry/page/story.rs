@@ -7,15 +7,14 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::watch;
-use tokio::time::MissedTickBehavior;
 
 use super::unix_ms;
 use crate::agent::board::{Glance, View};
 use crate::agent::status::{PeerStatus, Status};
 use crate::views::watch::{Kind, changes};
 
-/// How often it is looked whether something happened.
-const EVERY: Duration = Duration::from_millis(500);
+/// How long nobody looks after a look, whatever happens.
+const REST: Duration = Duration::from_millis(500);
 /// How many entries are kept.
 const KEPT: usize = 200;
 
@@ -38,18 +37,15 @@ pub(super) struct Entry {
 }
 
 /// Follows what the agent says of itself, for as long as it says something.
-pub(super) async fn follow(view: View, story: watch::Sender<Story>) {
-    let mut ticks = tokio::time::interval(EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+pub(super) async fn follow(mut view: View, story: watch::Sender<Story>) {
     let mut before: Option<Glance> = None;
-    loop {
-        ticks.tick().await;
-        let Some(after) = view.glance().await else { return };
-        if before.as_ref().is_some_and(|before| after.is_of(before)) {
-            continue;
-        }
+    while let Some(after) = view.glance().await {
         story.send_if_modified(|story| story.goes_on(before.as_ref(), &after, unix_ms()));
         before = Some(after);
+        tokio::time::sleep(REST).await;
+        if !view.changed().await {
+            return;
+        }
     }
 }
 
@@ -143,6 +139,13 @@ mod tests {
         assert_eq!(kinds, [Kind::Repair, Kind::Trouble]);
         assert!(story.goes_on(Some(&cut), &calm, 4));
         assert_eq!(story.entries.back().unwrap().kind, Kind::Better);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_begins_with_what_is_so_and_ends_with_the_agent() {
+        let (tell, story) = watch::channel(Story::default());
+        follow(View::of(status()), tell).await;
+        assert!(texts(&story.borrow())[0].starts_with("state degraded"), "{:?}", texts(&story.borrow()));
     }
 
     #[test]
