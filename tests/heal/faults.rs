@@ -206,7 +206,12 @@ fn guard(fabric: &Fabric, at: usize, table: &str) -> Vec<Fault> {
         Fault::sh("guard-dormant", format!("nft add table {table} '{{ flags dormant; }}'")),
         Fault::sh("guard-shut", format!("nft insert rule {table} senders drop")),
         Fault::sh("guard-open", format!("nft insert rule {table} input accept")),
-        Fault::sh("guard-emptied", format!("nft flush set {table} {from}; nft flush set {table} {carries}")),
+        Fault::sh(
+            "guard-emptied",
+            format!(
+                "nft -t list table {table} | awk '/set ({from}|{carries})/{{print \"flush set {table}\", $2}}' | nft -f -"
+            ),
+        ),
         Fault::sh("guard-peer-out", format!("nft delete element {table} {from} '{{ {public} }}'")),
         Fault::sh("guard-stranger-in", format!("nft add element {table} {from} '{{ {stranger} }}'")),
     ]
