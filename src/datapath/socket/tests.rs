@@ -57,6 +57,17 @@ fn datagrams_arrive_one_by_one_whether_the_kernel_cuts_or_not() {
     }
 }
 
+/// How many datagrams of each message the last send refused. They are told in the order of the messages.
+fn refused_of(socket: &Socket, batch: &Batch) -> Vec<u64> {
+    let refused = socket.refused();
+    assert!(refused.is_sorted_by_key(|(part, _)| part.first), "{refused:?}");
+    let of = |message: &Message| {
+        let within = |part: &Message| (message.first..message.last).contains(&part.first);
+        refused.iter().filter(|(part, _)| within(part)).map(|(_, why)| why.total()).sum()
+    };
+    batch.messages.iter().map(of).collect()
+}
+
 #[test]
 fn where_the_kernel_does_not_cut_datagrams_are_sent_one_by_one_from_then_on() {
     let (reader, mut socket) = (reader(LOCAL[0]), Socket::open(LOCAL[0].parse().unwrap(), false).unwrap());
@@ -71,6 +82,7 @@ fn where_the_kernel_does_not_cut_datagrams_are_sent_one_by_one_from_then_on() {
     assert!(!socket.gso);
     assert_eq!(socket.send(&batch), Refused::default());
     assert_eq!(came(&reader, TOO_MANY + 6), want);
+    assert_eq!(refused_of(&socket, &batch), [0; 3]);
 }
 
 #[test]
@@ -93,6 +105,7 @@ fn what_is_too_big_is_counted_and_the_others_arrive() {
             add(&mut batch, to, 4, 700);
             // What is too big is no reason to give up that the kernel cuts.
             assert_eq!(socket.send(&batch), Refused { too_big: 6, ..Refused::default() });
+            assert_eq!(refused_of(&socket, &batch), [0, 1, 5, 0]);
             assert!(socket.gso);
             assert_eq!(came(&reader, 5), [numbered(1, 1500 - header), numbered(4, 700)].concat());
         }
@@ -117,6 +130,7 @@ fn who_cannot_be_reached_costs_the_others_nothing() {
         add(&mut batch, reader.local_addr().unwrap(), 3, 10);
         add(&mut batch, nowhere, 1, 10);
         assert_eq!(socket.send(&batch), Refused { other: 4, ..Refused::default() });
+        assert_eq!(refused_of(&socket, &batch), [3, 0, 1]);
         assert!(socket.gso);
         assert_eq!(came(&reader, 3), numbered(3, 10));
     })
