@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::sets::Set;
 use crate::filter::nft::{Nft, text};
-use crate::filter::{Counted, Counters, Traffic};
+use crate::filter::{Counted, Counters, FilterError, Traffic};
 
 /// How to learn what is counted by the table of this name.
 pub(super) fn counters(nft: Nft, table: String) -> Counters {
@@ -16,14 +16,22 @@ pub(super) fn counters(nft: Nft, table: String) -> Counters {
     Counters::new(move || {
         let (nft, table) = (Arc::clone(&nft), Arc::clone(&table));
         async move {
-            let list = async |what: &[&str]| nft.list(&[&["list"], what].concat()).await.unwrap_or_default();
-            let counters = async { list(&["counters", "table", "inet", &table]).await };
-            // A family without a network has no set.
+            let counters =
+                async { nft.list(&["list", "counters", "table", "inet", &table]).await.unwrap_or_default() };
             let senders = Set::SENDERS.map(|set| {
-                let (list, table, set) = (&list, &table, set.to_string());
-                async move { received(&list(&["set", "inet", table, &set]).await).collect::<Vec<_>>() }
+                let (nft, table) = (&nft, &table);
+                async move {
+                    match nft.list(&["list", "set", "inet", table, &set.to_string()]).await {
+                        Ok(objects) => Some(received(&objects).collect::<Vec<_>>()),
+                        // A family without a network has no set.
+                        Err(FilterError::Failed { .. }) => Some(Vec::new()),
+                        Err(_) => None,
+                    }
+                }
             });
             let (counters, senders) = join(counters, join_all(senders)).await;
+            // Of a peer with both families, one alone would be less than was told before.
+            let senders = senders.into_iter().collect::<Option<Vec<_>>>().unwrap_or_default();
             Counted {
                 dropped: dropped(&counters).collect(),
                 received: senders.into_iter().flatten().collect(),

@@ -204,6 +204,19 @@ fn an_old_nft_checks_what_it_can_and_says_what_not() {
 }
 
 #[test]
+fn what_one_family_was_counted_is_not_told_alone() {
+    in_netns(|| async {
+        open(FirewallMode::Nftables).await.guard(Some(&guard()), None, true).await.unwrap();
+        let dir = only(&["sh"]);
+        let refuse = "case \"$*\" in *from6) echo 'Operation not permitted' >&2; exit 1;; esac";
+        script(&dir, "nft", &format!("{refuse}\nPATH=/usr/sbin:/sbin exec nft \"$@\""));
+        let options = Options { path: path(&dir), ..options(FirewallMode::Nftables) };
+        let counted = HostFirewall::open(options).await.counters().read().await;
+        assert_eq!((counted.dropped.len(), counted.received.len()), (3, 0), "{counted:?}");
+    });
+}
+
+#[test]
 fn without_nft_this_is_an_error_and_to_want_nothing_is_none() {
     in_netns(|| async {
         let dir = only(&["sh"]);
