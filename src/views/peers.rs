@@ -182,7 +182,7 @@ pub fn text(peers: &[(PeerStatus, Value)], width: Option<usize>) -> String {
     let rows = peers.iter().map(|(peer, _)| row(peer)).collect();
     let table = table(&COLUMNS, rows, width);
     let causes: String = peers.iter().filter_map(|(peer, _)| cause(peer)).take(CAUSES).collect();
-    format!("{table}{causes}{}\n", summary(peers))
+    format!("{table}{causes}{}\n", summary(peers.iter().map(|(peer, _)| peer)))
 }
 
 /// Of how many peers the cause is told.
@@ -196,9 +196,9 @@ fn cause(peer: &PeerStatus) -> Option<String> {
 
 /// How many there are of each kind.
 #[must_use]
-pub fn summary(peers: &[(PeerStatus, Value)]) -> String {
-    let count = |health| peers.iter().filter(|(peer, _)| peer.health() == health).count();
-    let held = peers.iter().filter(|(peer, _)| peer.held).count();
+pub fn summary<'p>(peers: impl Iterator<Item = &'p PeerStatus> + Clone) -> String {
+    let count = |health| peers.clone().filter(|peer| peer.health() == health).count();
+    let held = peers.clone().filter(|peer| peer.held).count();
     let parts = [
         (count(Health::Good), "reached", GOOD),
         (count(Health::Cut), "cut off", BAD),
@@ -210,7 +210,7 @@ pub fn summary(peers: &[(PeerStatus, Value)]) -> String {
     let told: Vec<String> =
         told.map(|(count, words, style)| paint(*style, format!("{count} {words}")).to_string()).collect();
     let of = if told.is_empty() { String::new() } else { format!(": {}", told.join(", ")) };
-    format!("{} peers{of}", peers.len())
+    format!("{} peers{of}", peers.count())
 }
 
 pub(super) fn row(peer: &PeerStatus) -> Vec<Cell> {

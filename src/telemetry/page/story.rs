@@ -11,12 +11,15 @@ use tokio::sync::watch;
 use super::unix_ms;
 use crate::agent::board::{Glance, View};
 use crate::agent::status::{PeerStatus, Status};
-use crate::views::watch::{Kind, changes};
+use crate::views::watch::{Kind, begins, changes};
 
 /// How long nobody looks after a look, whatever happens.
 const REST: Duration = Duration::from_millis(500);
 /// How many entries are kept.
 const KEPT: usize = 200;
+/// Of how many peers each is told to which something happened at once: what is told of thousands is more than all that is
+/// known of them, and would leave no room for what happened before.
+const PEERS: usize = 50;
 
 /// What happened, the last of it.
 #[derive(Debug, Clone, Default)]
@@ -53,11 +56,15 @@ impl Story {
     /// Takes down what happened between two looks. Returns whether anything did.
     pub(super) fn goes_on(&mut self, before: Option<&Glance>, after: &Glance, at_ms: u64) -> bool {
         let happened = match before {
-            None => changes(None, &told(after, |_| true)),
+            None => begins(&told(after, |_| false), after.peers.iter()),
             Some(before) => {
-                let moved = moved(&before.peers, &after.peers);
-                let told = |glance| told(glance, |key| moved.contains(key));
-                changes(Some(&told(before)), &told(after))
+                let mut moved = moved(&before.peers, &after.peers);
+                let others = moved.len().saturating_sub(PEERS);
+                moved.truncate(PEERS);
+                let told = |glance| told(glance, |key| moved.binary_search(&key).is_ok());
+                let mut all = changes(Some(&told(before)), &told(after));
+                all.extend((others > 0).then(|| Kind::News.of(format!("as well as {others} other peers"))));
+                all
             }
         };
         let before = self.told;
@@ -71,10 +78,10 @@ impl Story {
     }
 }
 
-/// The peers of which something else is told than before. Round trips change all the time, and are no news.
-fn moved<'a>(before: &'a Arc<Vec<PeerStatus>>, after: &'a Arc<Vec<PeerStatus>>) -> BTreeSet<&'a str> {
+/// The peers of which something else is told than before, in order. Round trips change all the time, and are no news.
+fn moved<'a>(before: &'a Arc<Vec<PeerStatus>>, after: &'a Arc<Vec<PeerStatus>>) -> Vec<&'a str> {
     if Arc::ptr_eq(before, after) {
-        return BTreeSet::new();
+        return Vec::new();
     }
     let gist = |peer: &'a PeerStatus| {
         let verdict = peer.probe.as_ref().map(|probe| probe.verdict);
@@ -83,7 +90,8 @@ fn moved<'a>(before: &'a Arc<Vec<PeerStatus>>, after: &'a Arc<Vec<PeerStatus>>) 
     let had: BTreeMap<_, _> = before.iter().map(gist).collect();
     let has: BTreeMap<_, _> = after.iter().map(gist).collect();
     let differs = |key: &&str| had.get(*key) != has.get(*key);
-    had.keys().chain(has.keys()).copied().filter(differs).collect()
+    let moved: BTreeSet<&str> = had.keys().chain(has.keys()).copied().filter(differs).collect();
+    moved.into_iter().collect()
 }
 
 /// A status with some of its peers, as others are told it.
@@ -139,6 +147,22 @@ mod tests {
         assert_eq!(kinds, [Kind::Repair, Kind::Trouble]);
         assert!(story.goes_on(Some(&cut), &calm, 4));
         assert_eq!(story.entries.back().unwrap().kind, Kind::Better);
+    }
+
+    #[test]
+    fn of_very_many_peers_that_come_at_once_some_are_told_and_the_others_counted() {
+        let mut story = Story::default();
+        let nobody = glance(|status| status.peers.clear());
+        let all = glance(|status| {
+            let one = status.peers[0].clone();
+            let peer = |n| PeerStatus { key: format!("10.5.{n:03}.0-24"), ..one.clone() };
+            status.peers = (0..PEERS + 7).map(peer).collect();
+        });
+        assert!(story.goes_on(Some(&nobody), &all, 1));
+        let told = texts(&story);
+        assert_eq!(told.len(), PEERS + 1);
+        assert!(told[PEERS - 1].starts_with("peer 10.5.049.0-24 came, at "), "{told:?}");
+        assert_eq!(told[PEERS], "as well as 7 other peers");
     }
 
     #[tokio::test(start_paused = true)]

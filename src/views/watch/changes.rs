@@ -34,7 +34,10 @@ pub enum Kind {
 /// What happened. Without an earlier status: how it is.
 #[must_use]
 pub fn changes(before: Option<&Value>, after: &Value) -> Vec<Change> {
-    let Some(before) = before else { return first(after) };
+    let Some(before) = before else {
+        let peers = read(after);
+        return begins(after, peers.iter().map(|(peer, _)| peer));
+    };
     let mut events = Vec::new();
     if before["pid"] != after["pid"] {
         events.push(Kind::News.of(format!("another agent runs, pid {}", after["pid"])));
@@ -60,7 +63,9 @@ pub fn changes(before: Option<&Value>, after: &Value) -> Vec<Change> {
 }
 
 impl Kind {
-    fn of(self, text: String) -> Change {
+    /// Something of this kind.
+    #[must_use]
+    pub fn of(self, text: String) -> Change {
         Change { kind: self, text }
     }
 }
@@ -69,8 +74,9 @@ const fn good_if(good: bool) -> Kind {
     if good { Kind::Better } else { Kind::Trouble }
 }
 
-fn first(status: &Value) -> Vec<Change> {
-    let peers = anstream::adapter::strip_str(&summary(&read(status))).to_string();
+/// How it is, with these peers.
+pub fn begins<'p>(status: &Value, peers: impl Iterator<Item = &'p PeerStatus> + Clone) -> Vec<Change> {
+    let peers = anstream::adapter::strip_str(&summary(peers)).to_string();
     let mut events = vec![Kind::News.of(format!("state {}, {peers}", word(&status["state"])))];
     events.extend(faults(status).into_values().map(|text| Kind::Trouble.of(format!("fault {text}"))));
     events

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use serde_json::Value;
 
-pub use changes::{Change, Kind, changes};
+pub use changes::{Change, Kind, begins, changes};
 
 use super::peers::{self, Order};
 use crate::agent::status::PeerStatus;
