@@ -13,8 +13,7 @@ use ipnet::IpNet;
 
 use super::census::Peer;
 use super::status::{PeerStatus, TrafficStatus};
-use crate::datapath::peers::{Peers, Traffic};
-use crate::filter;
+use crate::datapath::peers::{Amount, Peers, Traffic};
 
 /// Where what is carried to and from peers is counted: the peers of each tunnel device that this program serves.
 #[derive(Debug, Clone, Default)]
@@ -37,7 +36,7 @@ impl Carried {
 
 /// Tells of each peer what the guard took from its addresses. Peers behind one address cannot be told apart, so nothing is
 /// told of them. `known` are the same peers.
-pub(super) fn take(peers: &mut [PeerStatus], known: &[Peer], received: &BTreeMap<IpAddr, filter::Traffic>) {
+pub(super) fn take(peers: &mut [PeerStatus], known: &[Peer], received: &BTreeMap<IpAddr, Amount>) {
     let mut owners: BTreeMap<IpAddr, usize> = BTreeMap::new();
     known.iter().flat_map(|peer| &peer.public).for_each(|addr| *owners.entry(*addr).or_default() += 1);
     for (peer, known) in peers.iter_mut().zip(known) {
@@ -45,12 +44,10 @@ pub(super) fn take(peers: &mut [PeerStatus], known: &[Peer], received: &BTreeMap
         if from().next().is_none() || from().any(|addr| owners[addr] > 1) {
             continue;
         }
-        let mut traffic = TrafficStatus::default();
-        for amount in from().filter_map(|addr| received.get(addr)) {
-            traffic.received_packets += amount.packets;
-            traffic.received_bytes += amount.bytes;
-        }
-        peer.traffic = Some(traffic);
+        let mut sum = Amount::default();
+        from().filter_map(|addr| received.get(addr)).for_each(|amount| sum += *amount);
+        let Amount { packets: received_packets, bytes: received_bytes } = sum;
+        peer.traffic = Some(TrafficStatus { received_packets, received_bytes, ..TrafficStatus::default() });
     }
 }
 
@@ -104,7 +101,7 @@ mod tests {
             &["192.0.2.3"],
             &["192.0.2.4"],
         ]);
-        let amount = |packets| filter::Traffic { packets, bytes: packets * 100 };
+        let amount = |packets| Amount { packets, bytes: packets * 100 };
         let received = ["192.0.2.1", "2001:db8::1", "192.0.2.2", "2001:db8::2", "192.0.2.4", "192.0.2.9"];
         let received = received.iter().map(|addr| addr.parse().unwrap()).zip((0..).map(amount));
         take(&mut peers, &known, &received.collect());

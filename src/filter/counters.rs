@@ -7,22 +7,15 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 
+use crate::datapath::peers::Amount;
+
 /// What the guard counted; empty where it is not loaded.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Counted {
     /// Packets dropped, by reason.
     pub dropped: BTreeMap<String, u64>,
-    /// Frames taken from each address, since it may send.
-    pub received: BTreeMap<IpAddr, Traffic>,
-}
-
-/// An amount of frames.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Traffic {
-    /// How many. Those that the kernel put together count as one.
-    pub packets: u64,
-    /// Their bytes, with the outer IP headers.
-    pub bytes: u64,
+    /// What was taken from each address, since it may send. Packets that the kernel put together count as one.
+    pub received: BTreeMap<IpAddr, Amount>,
 }
 
 /// Asks what the guard counted, on whatever thread, while the firewall is looked after on another.

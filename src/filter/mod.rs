@@ -37,7 +37,7 @@ use twill_backends::guard::{Element, Guard};
 
 use crate::config::FirewallMode;
 
-pub use counters::{Counted, Counters, Traffic};
+pub use counters::{Counted, Counters};
 pub use host::HostFirewall;
 
 /// How the name of the guard's table begins.

@@ -7,8 +7,9 @@ use futures::future::{join, join_all};
 use serde_json::Value;
 
 use super::sets::Set;
+use crate::datapath::peers::Amount;
 use crate::filter::nft::{Nft, text};
-use crate::filter::{Counted, Counters, FilterError, Traffic};
+use crate::filter::{Counted, Counters, FilterError};
 
 /// How to learn what is counted by the table of this name.
 pub(super) fn counters(nft: Nft, table: String) -> Counters {
@@ -49,12 +50,12 @@ fn dropped(objects: &[Value]) -> impl Iterator<Item = (String, u64)> {
 }
 
 /// How much each sender sent, from what `nft -j list set` prints.
-fn received(objects: &[Value]) -> impl Iterator<Item = (IpAddr, Traffic)> {
+fn received(objects: &[Value]) -> impl Iterator<Item = (IpAddr, Amount)> {
     let elements = objects.iter().filter_map(|object| object.get("set")?.get("elem")?.as_array()).flatten();
     elements.filter_map(|one| {
         let number = |field| one["elem"]["counter"][field].as_u64();
-        let traffic = Traffic { packets: number("packets")?, bytes: number("bytes")? };
-        Some((one["elem"]["val"].as_str()?.parse().ok()?, traffic))
+        let amount = Amount { packets: number("packets")?, bytes: number("bytes")? };
+        Some((one["elem"]["val"].as_str()?.parse().ok()?, amount))
     })
 }
 
@@ -66,7 +67,7 @@ mod tests {
     #[test]
     fn what_was_taken_is_read_by_its_sender() {
         let received: Vec<_> = received(&objects(PRINTED)).collect();
-        let traffic = |packets, bytes| Traffic { packets, bytes };
+        let traffic = |packets, bytes| Amount { packets, bytes };
         let [v4, v6] = ["192.0.2.7", "2001:db8::7"].map(|addr| addr.parse().unwrap());
         assert_eq!(received, [(v4, traffic(5, 420)), (v6, traffic(0, 0))]);
     }

@@ -11,7 +11,7 @@
 //! # Why a table of its own
 //! It only drops, so it goes with any rules, ours in iptables' chains and the operator's: what passes here meets theirs
 //! next, and what they drop stays dropped. Its rules come after its sets are filled, so at no moment a live peer is shut
-//! out, and a change of the other table leaves its counters alone. A peer that comes or goes costs one element or two.
+//! out, and a change of the other table leaves its counters alone. A peer that comes or goes costs a few elements.
 //!
 //! # Why nft alone
 //! Neither iptables nor ipset can look up a pair of outer and inner address. Where nft is missing this is said.

@@ -58,8 +58,11 @@ fn senders(rules: &GuardRules, kin: &'static Kin) -> impl Iterator<Item = Rule> 
         true => Part(format!("goto {}", kin.inner), json!({"goto": {"target": kin.inner}})),
         false => back(),
     };
-    let known =
-        Rule::new("senders", "a live lease has this address", [within("saddr", Set::From(kin)), then]);
+    let known = Rule::new(
+        "senders",
+        "a live lease has this address",
+        [is_in(outer(kin, "saddr"), Set::From(kin), true), then],
+    );
     let family = json!({"meta": {"key": "nfproto"}});
     let family = Part(format!("meta nfproto {}", kin.nfproto), compare("==", family, kin.nfproto));
     // Where the outer source is not checked, strangers have no lease that their packets could be outside of.
@@ -74,11 +77,9 @@ fn inner(kin: &'static Kin, network: &GuardNetwork) -> impl Iterator<Item = Rule
     let Kin { inner: chain, ethertype, .. } = *kin;
     let other =
         Part(format!("@th,{ETHERTYPE},16 != {ethertype:#x}"), compare("!=", raw(ETHERTYPE, 16), ethertype));
-    let own = kin.carries(network).into_iter().map(move |set| {
-        let Part(text, pair) = pair(set);
-        let within = Part(format!("{text} @{set}"), compare("==", pair, format!("@{set}")));
-        Rule::new(chain, "a source of its own", [within, back()])
-    });
+    let own = kin.carries(network).into_iter();
+    let own =
+        own.map(move |set| Rule::new(chain, "a source of its own", [is_in(pair(set), set, true), back()]));
     [Rule::new(chain, "no packet of this family", [other].into_iter().chain(drop("forged")))]
         .into_iter()
         .chain(own)
@@ -93,11 +94,7 @@ fn pods(rules: &GuardRules, kin: &'static Kin, net: &IpNet) -> [Rule; 2] {
         let source = Part(text.clone(), compare("==", field(kin, "saddr"), prefix.clone()));
         frame(rules).into_iter().chain([source])
     };
-    let to = Set::From(kin);
-    let elsewhere = Part(
-        format!("{} daddr != @{to}", kin.protocol),
-        compare("!=", field(kin, "daddr"), format!("@{to}")),
-    );
+    let elsewhere = is_in(outer(kin, "daddr"), Set::From(kin), false);
     [
         Rule::new("forward", "not to a host", from_pods().chain([elsewhere, back()])),
         Rule::new("forward", "pods send no frames", from_pods().chain(drop("pods"))),
@@ -125,11 +122,15 @@ pub(super) fn key(kin: &Kin) -> String {
     format!("{} saddr . @th,{},{}", kin.protocol, kin.source, kin.bits)
 }
 
-/// An address of the outer packet is in a set.
-fn within(which: &str, set: Set) -> Part {
-    let kin = set.kin();
-    let (text, value) = (format!("{} {which} @{set}", kin.protocol), format!("@{set}"));
-    Part(text, compare("==", field(kin, which), value))
+/// An address of the outer packet.
+fn outer(kin: &Kin, which: &str) -> Part {
+    Part(format!("{} {which}", kin.protocol), field(kin, which))
+}
+
+/// Something is in a set, or is not.
+fn is_in(Part(text, value): Part, set: Set, is: bool) -> Part {
+    let (spelled, op) = if is { ("", "==") } else { ("!= ", "!=") };
+    Part(format!("{text} {spelled}@{set}"), compare(op, value, format!("@{set}")))
 }
 
 /// Frames of our network, to any tunnel port of this number.

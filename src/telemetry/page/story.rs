@@ -58,10 +58,10 @@ impl Story {
         let happened = match before {
             None => begins(&told(after, |_| false), after.peers.iter()),
             Some(before) => {
-                let mut moved = moved(&before.peers, &after.peers);
+                let moved = moved(&before.peers, &after.peers);
                 let others = moved.len().saturating_sub(PEERS);
-                moved.truncate(PEERS);
-                let told = |glance| told(glance, |key| moved.binary_search(&key).is_ok());
+                let some: BTreeSet<&str> = moved.into_iter().take(PEERS).collect();
+                let told = |glance| told(glance, |key| some.contains(key));
                 let mut all = changes(Some(&told(before)), &told(after));
                 all.extend((others > 0).then(|| Kind::News.of(format!("as well as {others} other peers"))));
                 all
@@ -78,10 +78,10 @@ impl Story {
     }
 }
 
-/// The peers of which something else is told than before, in order. Round trips change all the time, and are no news.
-fn moved<'a>(before: &'a Arc<Vec<PeerStatus>>, after: &'a Arc<Vec<PeerStatus>>) -> Vec<&'a str> {
+/// The peers of which something else is told than before. Round trips change all the time, and are no news.
+fn moved<'a>(before: &'a Arc<Vec<PeerStatus>>, after: &'a Arc<Vec<PeerStatus>>) -> BTreeSet<&'a str> {
     if Arc::ptr_eq(before, after) {
-        return Vec::new();
+        return BTreeSet::new();
     }
     let gist = |peer: &'a PeerStatus| {
         let verdict = peer.probe.as_ref().map(|probe| probe.verdict);
@@ -90,8 +90,7 @@ fn moved<'a>(before: &'a Arc<Vec<PeerStatus>>, after: &'a Arc<Vec<PeerStatus>>) 
     let had: BTreeMap<_, _> = before.iter().map(gist).collect();
     let has: BTreeMap<_, _> = after.iter().map(gist).collect();
     let differs = |key: &&str| had.get(*key) != has.get(*key);
-    let moved: BTreeSet<&str> = had.keys().chain(has.keys()).copied().filter(differs).collect();
-    moved.into_iter().collect()
+    had.keys().chain(has.keys()).copied().filter(differs).collect()
 }
 
 /// A status with some of its peers, as others are told it.
