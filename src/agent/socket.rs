@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
+use serde_json::value::{RawValue, to_raw_value};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::SocketAddr;
 use tokio::net::{UnixListener, UnixStream};
@@ -66,6 +67,16 @@ pub struct Request {
 struct Line {
     version: u32,
     request: Ask,
+}
+
+/// What is answered: of 10,000 peers some megabytes, which are written once, and not built up as values before.
+#[derive(Debug, Serialize)]
+struct Answer<'a> {
+    version: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ok: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
 }
 
 /// Binds the socket, for its owner only, at no moment for others. A file left by an agent that died is replaced: whoever
@@ -135,16 +146,21 @@ async fn answer(mut stream: UnixStream, hall: Hall) {
     }
     // Dropped when all is written.
     let (_delivery, delivered) = oneshot::channel();
-    let answer = match ask_loop(&line, &hall, delivered).await {
-        Ok(value) => json!({ "version": VERSION, "ok": value }),
-        Err(error) => json!({ "version": VERSION, "error": error }),
-    };
-    if let Err(error) = stream.write_all(format!("{answer}\n").as_bytes()).await {
+    let said = ask_loop(&line, &hall, delivered).await;
+    let (ok, error) = (said.as_deref().ok(), said.as_ref().err().map(String::as_str));
+    // Nothing in it has no JSON.
+    let mut answer = serde_json::to_vec(&Answer { version: VERSION, ok, error }).unwrap_or_default();
+    answer.push(b'\n');
+    if let Err(error) = stream.write_all(&answer).await {
         tracing::debug!(%error, "the caller did not wait for its answer");
     }
 }
 
-async fn ask_loop(line: &[u8], hall: &Hall, delivered: oneshot::Receiver<()>) -> Result<Value, String> {
+async fn ask_loop(
+    line: &[u8],
+    hall: &Hall,
+    delivered: oneshot::Receiver<()>,
+) -> Result<Box<RawValue>, String> {
     let line: Line = serde_json::from_slice(line).map_err(|error| format!("not a request: {error}"))?;
     if line.version != VERSION {
         return Err(format!("this agent speaks version {VERSION}, not {}", line.version));
@@ -157,13 +173,16 @@ async fn ask_loop(line: &[u8], hall: &Hall, delivered: oneshot::Receiver<()>) ->
         answer.await.map_err(|_| gone())?
     };
     if line.request != Ask::Status {
-        return asked.await;
+        return raw(&asked.await?);
     }
     if let Ok(Err(error)) = tokio::time::timeout(LOOP, asked).await {
         return Err(error);
     }
-    let status = hall.view.status().await.ok_or_else(gone)?;
-    serde_json::to_value(status).map_err(|error| error.to_string())
+    raw(&hall.view.status().await.ok_or_else(gone)?)
+}
+
+fn raw(value: &impl Serialize) -> Result<Box<RawValue>, String> {
+    to_raw_value(value).map_err(|error| error.to_string())
 }
 
 /// Asks the agent behind `path`. An agent that ends for another one to take over leaves the question to that.
@@ -230,6 +249,8 @@ pub enum AskError {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::agent::status::Status;
     use crate::agent::status::tests::status;
