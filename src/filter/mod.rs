@@ -15,6 +15,7 @@
 
 mod counters;
 pub mod fake;
+mod generation;
 mod guard;
 mod host;
 mod iptables;

@@ -10,17 +10,19 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::Heard;
+use super::generation::{Generations, PROTOCOL};
 use super::guard::GuardTable;
 use super::news::{Watch, concerns};
 use crate::buffers::widen;
 
-/// `NETLINK_NETFILTER` and `NFNLGRP_NFTABLES` of linux/netlink.h and linux/netfilter/nfnetlink.h.
-const PROTOCOL: isize = 12;
+/// `NFNLGRP_NFTABLES` of linux/netfilter/nfnetlink.h.
 const GROUP: u32 = 7;
 /// `ENOBUFS`: messages were lost.
 const NO_BUFFERS: i32 = 105;
 /// How often to look where every change is announced.
 pub(super) const BACKSTOP: Duration = Duration::from_secs(60);
+/// How often the guard is looked at though each change was heard of: to read it with 10,000 peers takes half a second.
+const RARELY: Duration = Duration::from_secs(3600);
 /// How long a burst is waited out.
 const BURST: Duration = Duration::from_millis(10);
 /// Room for what the kernel announces while the agent is busy: all elements of 10,000 peers.
@@ -44,8 +46,10 @@ struct State {
     heard: Heard,
     pending: Option<Instant>,
     due: Instant,
-    /// When the guard is looked at without having been heard of: its changes are announced everywhere.
-    guard_due: Instant,
+    generations: Generations,
+    /// When the guard is looked at without having been heard of, in case a change was missed, and in any case: its changes
+    /// are announced everywhere.
+    guard_due: [Instant; 2],
 }
 
 impl std::fmt::Debug for State {
@@ -63,10 +67,16 @@ impl Monitor {
         let socket = listen()
             .inspect_err(|error| tracing::warn!(%error, "nftables changes are not announced here: polling"))
             .ok();
-        let due = Instant::now() + period;
-        let buffer = Vec::with_capacity(DATAGRAM);
-        let guard_due = Instant::now() + BACKSTOP;
-        let state = State { socket, buffer, heard: Heard::default(), pending: None, due, guard_due };
+        let now = Instant::now();
+        let state = State {
+            socket,
+            buffer: Vec::with_capacity(DATAGRAM),
+            heard: Heard::default(),
+            pending: None,
+            due: now + period,
+            generations: Generations::begin(),
+            guard_due: [now + BACKSTOP, now + RARELY],
+        };
         Self { watches, period, state: Mutex::new(state) }
     }
 
@@ -89,10 +99,7 @@ impl Monitor {
         }
         let now = Instant::now();
         state.heard.rules |= state.due <= now;
-        if state.guard_due <= now {
-            state.heard.guard = true;
-            state.guard_due = now + BACKSTOP;
-        }
+        state.heard.guard |= state.guard_is_due(now);
         state.pending = None;
         state.due = now + self.period;
         std::mem::take(&mut state.heard)
@@ -100,6 +107,19 @@ impl Monitor {
 }
 
 impl State {
+    /// Whether the guard is to be looked at though nothing was heard of it.
+    fn guard_is_due(&mut self, now: Instant) -> bool {
+        let [missed, anyway] = self.guard_due.map(|at| at <= now);
+        if missed {
+            self.guard_due[0] = now + BACKSTOP;
+        }
+        let look = anyway || (missed && !(self.socket.is_some() && self.generations.are_all()));
+        if look {
+            self.guard_due[1] = now + RARELY;
+        }
+        look
+    }
+
     /// One datagram: what of ours it concerns. Losing messages concerns everything.
     async fn hear(&mut self, watches: &[Watch], guard: &GuardTable) -> Heard {
         let Some(socket) = &mut self.socket else {
@@ -107,8 +127,12 @@ impl State {
         };
         self.buffer.clear();
         match socket.recv(&mut self.buffer).await {
+            Ok(()) if self.generations.hear(&self.buffer) => Heard::ALL,
             Ok(()) => concerns(&self.buffer, watches, guard),
-            Err(e) if e.raw_os_error() == Some(NO_BUFFERS) => Heard::ALL,
+            Err(e) if e.raw_os_error() == Some(NO_BUFFERS) => {
+                self.generations = Generations::begin();
+                Heard::ALL
+            }
             Err(error) => {
                 tracing::warn!(%error, "lost the nftables announcements: polling");
                 self.socket = None;
@@ -135,8 +159,16 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn without_a_socket_the_clock_remains() {
-        let (heard, due) = (Heard::default(), Instant::now());
-        let state = State { socket: None, buffer: Vec::new(), heard, pending: None, due, guard_due: due };
+        let now = Instant::now();
+        let state = State {
+            socket: None,
+            buffer: Vec::new(),
+            heard: Heard::default(),
+            pending: None,
+            due: now,
+            generations: Generations::default(),
+            guard_due: [now; 2],
+        };
         let guard = GuardTable::new(Nft::new(Tools::new(None), "x"), "x");
         let monitor =
             Monitor { watches: Vec::new(), period: Duration::from_secs(5), state: Mutex::new(state) };

@@ -3,7 +3,7 @@
 use super::Heard;
 
 /// `NFNL_SUBSYS_NFTABLES` of linux/netfilter/nfnetlink.h.
-const SUBSYSTEM: u16 = 10;
+pub(super) const SUBSYSTEM: u16 = 10;
 /// `NFT_MSG_NEWSETELEM` and `NFT_MSG_DELSETELEM` of linux/netfilter/nf_tables.h.
 const NEW_ELEMENT: u16 = 12;
 const DELETED_ELEMENT: u16 = 14;
@@ -36,6 +36,10 @@ pub(super) struct Announced<'m> {
     pub(super) end: Option<&'m [u8]>,
 }
 
+/// Nobody can say where a message ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Unreadable;
+
 /// What is no news of the guard.
 pub(super) trait Knows {
     /// Whether the one who has this number made a change on our behalf.
@@ -47,23 +51,43 @@ pub(super) trait Knows {
 
 /// What of ours any message of a datagram is about. What cannot be read might be about anything. Of the guard nothing
 /// is told that is known.
-pub(super) fn concerns(mut datagram: &[u8], watches: &[Watch], guard: &impl Knows) -> Heard {
+pub(super) fn concerns(datagram: &[u8], watches: &[Watch], guard: &impl Knows) -> Heard {
     let mut heard = Heard::default();
-    while !datagram.is_empty() {
-        let Some(length) = word(datagram).filter(|&length| (16..=datagram.len()).contains(&length)) else {
-            return Heard::ALL;
-        };
-        let (message, rest) = (&datagram[..length], &datagram[aligned(length).min(datagram.len())..]);
-        heard |= about(message, watches, guard);
-        datagram = rest;
+    for message in messages(datagram) {
+        match message {
+            Ok(message) => heard |= about(message, watches, guard),
+            Err(Unreadable) => return Heard::ALL,
+        }
     }
     heard
+}
+
+/// The messages of a datagram, each with its header, as far as they can be read.
+pub(super) fn messages(mut datagram: &[u8]) -> impl Iterator<Item = Result<&[u8], Unreadable>> {
+    std::iter::from_fn(move || {
+        if datagram.is_empty() {
+            return None;
+        }
+        let fits = |length: &usize| (16..=datagram.len()).contains(length);
+        let Some(length) = word(datagram).filter(fits) else {
+            datagram = &[];
+            return Some(Err(Unreadable));
+        };
+        let message = &datagram[..length];
+        datagram = &datagram[aligned(length).min(datagram.len())..];
+        Some(Ok(message))
+    })
+}
+
+/// What a message is: its subsystem, and what happened there.
+pub(super) fn kind(message: &[u8]) -> u16 {
+    u16::from_ne_bytes([message[4], message[5]])
 }
 
 /// One netlink message: header (16 bytes, the last four of which number who made the change), nfgenmsg (4 bytes: family,
 /// version, resource), attributes.
 fn about(message: &[u8], watches: &[Watch], guard: &impl Knows) -> Heard {
-    let kind = u16::from_ne_bytes([message[4], message[5]]);
+    let kind = kind(message);
     /// `NLMSG_OVERRUN`.
     const OVERRUN: u16 = 4;
     if kind >> 8 != SUBSYSTEM {
@@ -129,7 +153,7 @@ fn text(bytes: &[u8], number: u16) -> Option<&[u8]> {
     attribute(bytes, number).map(|value| value.strip_suffix(&[0]).unwrap_or(value))
 }
 
-fn attribute(bytes: &[u8], number: u16) -> Option<&[u8]> {
+pub(super) fn attribute(bytes: &[u8], number: u16) -> Option<&[u8]> {
     all(bytes).find(|(found, _)| *found == number).map(|(_, value)| value)
 }
 
@@ -156,10 +180,10 @@ fn aligned(length: usize) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn attr(number: u16, value: &[u8]) -> Vec<u8> {
+    pub(in crate::filter) fn attr(number: u16, value: &[u8]) -> Vec<u8> {
         let mut bytes = Vec::new();
         bytes.extend(u16::try_from(value.len() + 4).unwrap().to_ne_bytes());
         bytes.extend(number.to_ne_bytes());
@@ -168,7 +192,7 @@ mod tests {
         bytes
     }
 
-    fn message(kind: u16, family: u8, attrs: &[Vec<u8>]) -> Vec<u8> {
+    pub(in crate::filter) fn message(kind: u16, family: u8, attrs: &[Vec<u8>]) -> Vec<u8> {
         let body: Vec<u8> = attrs.concat();
         let mut bytes = Vec::new();
         bytes.extend(u32::try_from(20 + body.len()).unwrap().to_ne_bytes());

@@ -112,6 +112,22 @@ fn a_peer_that_comes_or_goes_is_an_element_and_its_echo_is_no_news() {
 }
 
 #[test]
+fn it_is_read_again_once_an_hour_while_every_change_is_heard_of() {
+    in_netns(|| async {
+        let firewall = open(FirewallMode::Nftables).await;
+        firewall.guard(Some(&guard()), None, true).await.unwrap();
+        settle(&firewall, &guard()).await;
+        sh("nft add table inet others");
+        nothing_heard(&firewall).await;
+        tokio::time::pause();
+        let began = tokio::time::Instant::now();
+        while !firewall.changed().await.guard {}
+        let minutes = began.elapsed().as_secs() / 60;
+        assert!((59..=61).contains(&minutes), "{minutes} minutes");
+    });
+}
+
+#[test]
 fn nobody_goes_before_it_is_known_who_is_gone() {
     in_netns(|| async {
         let (old, new) = (sender("192.0.2.9", "10.5.9.0/24"), sender("192.0.2.10", "10.5.10.0/24"));
