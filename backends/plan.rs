@@ -45,6 +45,8 @@ pub struct Plan {
     /// See [`Plan::replanned`].
     replanned: Replanned,
     peers: BTreeMap<LeaseKey, Peer>,
+    /// How many of them are in `want`.
+    wanted: usize,
     /// What the peers claim.
     index: Index,
     faults: BTreeMap<LeaseKey, Vec<Fault>>,
@@ -77,19 +79,12 @@ impl Plan {
             guard,
             replanned: Replanned::default(),
             peers: BTreeMap::new(),
+            wanted: 0,
             index: Index::new(),
             faults: BTreeMap::new(),
             facts: BTreeMap::new(),
             node: None,
         }
-    }
-
-    /// This was measured, and nothing else is. Returns the leases of which it changes something; they are to be planned
-    /// again.
-    pub fn measured(&mut self, facts: BTreeMap<LeaseKey, PerFamily<Fact>>) -> BTreeSet<LeaseKey> {
-        let before = std::mem::replace(&mut self.facts, facts);
-        let keys = before.keys().chain(self.facts.keys());
-        keys.filter(|key| before.get(*key) != self.facts.get(*key)).cloned().collect()
     }
 
     /// Plans everything again, from these leases. Nobody is asked then what changed.
@@ -106,6 +101,7 @@ impl Plan {
         }
         self.replanned.peers.extend(std::mem::take(&mut self.peers).into_keys());
         self.faults.clear();
+        self.wanted = 0;
         self.index = Index::new();
         self.node = self.node_of(leases);
         for lease in leases.iter() {
@@ -170,10 +166,6 @@ impl Plan {
         &self.own
     }
 
-    fn programmed(&self) -> impl Iterator<Item = &PeerState> {
-        self.peers.values().flat_map(|peer| peer.programmed.iter().map(|(_, state)| state))
-    }
-
     fn node_of(&self, leases: &Leases) -> Option<String> {
         leases.get(&self.own.key).and_then(|lease| lease.attrs.node_id.clone())
     }
@@ -221,6 +213,8 @@ impl Plan {
                     new.extend(after);
                 }
             }
+            self.wanted += usize::from(!programmed.is_empty());
+            self.wanted -= usize::from(!peer.programmed.is_empty());
             peer.programmed = programmed;
             if peer.claim.ends.is_empty() {
                 self.peers.remove(key);
@@ -582,6 +576,8 @@ mod tests {
             prop_assert_eq!(plan.guard(), fresh.guard());
             prop_assert!(plan.faults().eq(fresh.faults()));
             prop_assert_eq!(plan.peers(), fresh.peers());
+            let reached = |plan: &Plan| plan.keys().filter(|key| plan.ways_to(key).next().is_some()).count();
+            prop_assert_eq!(plan.peers(), reached(&plan));
             let mut expected = fresh.base.net.clone();
             accepted(&fresh, &leases).iter().for_each(|state| expected.add_peer(state));
             prop_assert_eq!(fresh.want(), &expected);

@@ -1,12 +1,13 @@
 //! What a plan says of peers, for those who carry their packets and those who look how they fare.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::Plan;
-use crate::family::Family;
+use crate::family::{Family, PerFamily};
 use crate::fault::Fault;
 use crate::frame::table::{self, Table};
+use crate::host::Fact;
 use crate::lease::LeaseKey;
 use crate::state::{NetState, PeerState, Tunnel};
 
@@ -34,6 +35,14 @@ impl Plan {
         })
     }
 
+    /// This was measured, and nothing else is. Returns the leases of which it changes something; they are to be planned
+    /// again.
+    pub fn measured(&mut self, facts: BTreeMap<LeaseKey, PerFamily<Fact>>) -> BTreeSet<LeaseKey> {
+        let before = std::mem::replace(&mut self.facts, facts);
+        let keys = before.keys().chain(self.facts.keys());
+        keys.filter(|key| before.get(*key) != self.facts.get(*key)).cloned().collect()
+    }
+
     /// The peers there are.
     pub fn keys(&self) -> impl Iterator<Item = &LeaseKey> {
         self.peers.keys()
@@ -42,6 +51,10 @@ impl Plan {
     /// The way to one peer in the state wanted, of each family.
     pub fn ways_to(&self, peer: &LeaseKey) -> impl Iterator<Item = (Family, &PeerState)> {
         self.peers.get(peer).into_iter().flat_map(|peer| peer.programmed.iter())
+    }
+
+    pub(super) fn programmed(&self) -> impl Iterator<Item = &PeerState> {
+        self.peers.values().flat_map(|peer| peer.programmed.iter().map(|(_, state)| state))
     }
 
     /// Of whom something else may be planned than when this was last asked for.
@@ -56,8 +69,8 @@ impl Plan {
 
     /// How many peers are in the state wanted, in at least one family.
     #[must_use]
-    pub fn peers(&self) -> usize {
-        self.peers.values().filter(|peer| !peer.programmed.is_empty()).count()
+    pub const fn peers(&self) -> usize {
+        self.wanted
     }
 
     /// How many peers `have` leads to, in every family in which they are wanted.
