@@ -211,10 +211,13 @@ impl Trying {
 }
 
 impl<W: World> Agent<W> {
-    /// Takes what a trial showed.
+    /// Takes what a trial showed. One that nobody answered showed nothing.
     pub(super) fn hear_trial(&mut self) {
+        let before = self.trying.choices.clone();
         self.replan |= self.trying.hear(crate::now());
-        self.papers.touch();
+        if self.trying.choices != before {
+            self.papers.touch();
+        }
     }
 }
 

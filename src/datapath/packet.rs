@@ -7,7 +7,7 @@ use std::io::{self, Read};
 use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, SockFilter, Socket, Type};
-
+use tokio::net::UdpSocket;
 use twill_backends::frame::virtio::LEN;
 
 use super::bind::set;
@@ -86,6 +86,14 @@ impl Listener {
     /// [`io::ErrorKind::WouldBlock`] if there is none.
     pub fn next(&self, room: &mut [u8]) -> io::Result<usize> {
         (&self.0).read(room)
+    }
+
+    /// The same socket for who waits until a frame comes: to wait it makes no difference that it is none of UDP.
+    ///
+    /// # Errors
+    /// As the kernel answers.
+    pub fn awaited(&self) -> io::Result<UdpSocket> {
+        UdpSocket::from_std(self.0.try_clone()?.into())
     }
 }
 

@@ -9,12 +9,13 @@
 mod round;
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::neighbour::NeighbourAttribute;
+use tokio::net::UdpSocket;
 use twill_backends::checksums::{Count, Trial};
 use twill_backends::frame::syn::{self, Ends};
 use twill_backends::mac::Mac;
@@ -32,8 +33,6 @@ use crate::kernel::trial::{Bench, Place, stand_in};
 const ROUNDS: u32 = 3;
 /// How long answers may take.
 const PATIENCE: Duration = Duration::from_millis(400);
-/// How long to wait before looking for answers again.
-const PAUSE: Duration = Duration::from_millis(2);
 /// What a small and a large packet carry, in bytes, and the pieces of the large one: they pass any underlay.
 const SMALL: u16 = 64;
 const LARGE: u16 = 4000;
@@ -71,9 +70,10 @@ impl Tools {
         let seen = seen.ok_or_else(|| format!("{} is gone", bench.dev))?;
         let port = fastrand::u16(49_152..);
         let listening = self.listener.listen(seen.index, bench.source.is_ipv6(), port);
-        listening.map_err(|error| format!("cannot hear answers: {error}"))?;
+        let answers = listening.and_then(|()| self.listener.awaited());
+        let answers = answers.map_err(|error| format!("cannot hear answers: {error}"))?;
         let name = stand_in(seen.index).ok_or("there is no name for a stand-in")?;
-        let stand_in = StandIn { tools: self, bench, vxlan, name, port };
+        let stand_in = StandIn { tools: self, bench, vxlan, name, port, answers };
         let have = vxlan.checksums.udp;
         let mut trials = stand_in.with_udp(have).await?;
         // Over IPv6 a checksum outside is the rule (RFC 8200), and packets without are refused by most.
@@ -95,8 +95,9 @@ struct StandIn<'a> {
     bench: &'a Bench,
     vxlan: &'a Vxlan,
     name: LinkName,
-    /// Where answers come to.
+    /// Where answers come to, and are overheard.
     port: u16,
+    answers: UdpSocket,
 }
 
 impl StandIn<'_> {
@@ -121,8 +122,9 @@ impl StandIn<'_> {
             IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
             IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
         };
-        let free =
-            UdpSocket::bind((any, 0)).and_then(|socket| socket.local_addr()).map_err(|e| e.to_string())?;
+        let free = std::net::UdpSocket::bind((any, 0))
+            .and_then(|socket| socket.local_addr())
+            .map_err(|e| e.to_string())?;
         let vxlan = Vxlan {
             vni: fastrand::u32(1..NOWHERE),
             port: free.port(),
@@ -231,13 +233,15 @@ impl StandIn<'_> {
 
     /// Counts what arrived, once there is no more to come.
     async fn hear(&self, mut round: Round, trials: &mut [Trial]) {
-        let (until, mut room) = (Instant::now() + PATIENCE, [0; 128]);
-        while Instant::now() < until && !round.is_over() {
-            match self.tools.listener.next(&mut room) {
-                Ok(len) => round.answered(syn::answered(&room[..len], self.port)),
-                Err(_) => tokio::time::sleep(PAUSE).await,
+        let mut room = [0; 128];
+        let listen = async {
+            while !round.is_over() {
+                // One that hears no more has lost its device.
+                let Ok(len) = self.answers.recv(&mut room).await else { return };
+                round.answered(syn::answered(&room[..len], self.port));
             }
-        }
+        };
+        tokio::time::timeout(PATIENCE, listen).await.ok();
         round.count(trials);
     }
 

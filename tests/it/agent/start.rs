@@ -247,6 +247,23 @@ async fn a_restart_writes_nothing_that_is_right_already() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn at_rest_nothing_is_written_although_nobody_answers_trials() {
+    let mut host = Host::alone();
+    host.config.probe_port = Some(8475);
+    put_peers(&host.table, 4);
+    let agent = host.started().await;
+    agent.is_well().await;
+    pause(3_000).await;
+    let written = || {
+        let memory = std::fs::metadata(host.memory()).unwrap().modified().unwrap();
+        (memory, host.kernel.applied().len(), host.firewall.writes())
+    };
+    let before = written();
+    pause(120_000).await;
+    assert_eq!(written(), before);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_end_leaves_the_data_plane_in_place() {
     let host = Host::alone();
     put_peers(&host.table, 4);
