@@ -1,5 +1,6 @@
 //! What is told and counted of all leases: once when they change, not whenever the loop writes up what is so.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -26,9 +27,13 @@ pub(super) struct Census {
     pub(super) on_link: PerFamily<usize>,
 }
 
-/// What was measured of peers; nothing if nobody is probed.
+/// The other hosts, and beside them what was measured: to put that together takes long where they are many.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Probed(pub(super) Option<Findings>);
+pub struct Roll {
+    pub(super) known: Arc<Vec<Peer>>,
+    /// Nothing if nobody is probed.
+    pub(super) probed: Option<Findings>,
+}
 
 /// Another host.
 #[derive(Debug)]
@@ -47,56 +52,84 @@ pub(super) struct Peer {
     known: PeerStatus,
 }
 
-/// The peers with what was measured of them: put together once, however many look.
+/// What is told of the peers: put together once, however many look.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Joined(Arc<Mutex<Last>>);
 
 /// What was put together last, and of what.
 #[derive(Debug, Default)]
 struct Last {
-    known: Arc<Vec<Peer>>,
-    probed: Probed,
+    roll: Roll,
     peers: Arc<Vec<PeerStatus>>,
 }
 
 impl Joined {
-    pub(super) fn peers(&self, known: &Arc<Vec<Peer>>, probed: &Probed) -> Arc<Vec<PeerStatus>> {
+    pub(super) fn peers(&self, roll: &Roll) -> Arc<Vec<PeerStatus>> {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if !Arc::ptr_eq(&last.known, known) || !last.probed.is(probed) {
-            let peers = Arc::new(known.iter().map(|peer| peer.status(probed)).collect());
-            *last = Last { known: Arc::clone(known), probed: probed.clone(), peers };
+        if !last.roll.is(roll) {
+            *last = Last { roll: roll.clone(), peers: Arc::new(roll.told(|_| true)) };
         }
         Arc::clone(&last.peers)
     }
 }
 
-impl Peer {
-    fn status(&self, probed: &Probed) -> PeerStatus {
-        let (measured, known) = (probed.status(self), self.known.clone());
-        PeerStatus { probe: measured.or(known.probe), ..known }
-    }
-}
-
-impl Probed {
-    /// Whether this is the same account.
-    fn is(&self, other: &Self) -> bool {
-        match (&self.0, &other.0) {
+impl Roll {
+    /// Whether nothing is told of the peers but what this tells.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        let measured = match (&self.probed, &other.probed) {
             (Some(ours), Some(theirs)) => Arc::ptr_eq(ours, theirs),
             (None, None) => true,
             (Some(_), None) | (None, Some(_)) => false,
+        };
+        measured && Arc::ptr_eq(&self.known, &other.known)
+    }
+
+    /// What is told of some of the peers, chosen by their keys.
+    pub fn told(&self, which: impl Fn(&str) -> bool) -> Vec<PeerStatus> {
+        self.known.iter().filter(|peer| which(&peer.known.key)).map(|peer| self.status(peer)).collect()
+    }
+
+    /// The keys of the peers of which something else is told than `before`. Round trips change all the time, and are no
+    /// news.
+    #[must_use]
+    pub fn moved<'r>(&'r self, before: &'r Self) -> BTreeSet<&'r str> {
+        if self.is(before) {
+            return BTreeSet::new();
+        }
+        let (had, has): (BTreeMap<_, _>, BTreeMap<_, _>) = (before.gists().collect(), self.gists().collect());
+        let differs = |key: &&str| had.get(*key) != has.get(*key);
+        had.keys().chain(has.keys()).copied().filter(differs).collect()
+    }
+
+    /// Of each peer, what changes only when something happens.
+    fn gists(&self) -> impl Iterator<Item = (&str, (Option<Verdict>, bool, &[String]))> {
+        self.known.iter().map(|peer| {
+            let PeerStatus { key, held, public, .. } = &peer.known;
+            (key.as_str(), (self.verdict(peer), *held, public.as_slice()))
+        })
+    }
+
+    fn verdict(&self, peer: &Peer) -> Option<Verdict> {
+        match &self.probed {
+            Some(_) if !peer.answers => Some(Verdict::Unknown),
+            Some(findings) => peer.lines(findings).map(|(_, finding)| finding.verdict).max(),
+            None => peer.known.probe.as_ref().map(|probe| probe.verdict),
         }
     }
 
+    fn status(&self, peer: &Peer) -> PeerStatus {
+        let (measured, known) = (self.measured(peer), peer.known.clone());
+        PeerStatus { probe: measured.or(known.probe), ..known }
+    }
+
     /// What was measured of a peer, for `status`.
-    fn status(&self, peer: &Peer) -> Option<ProbeStatus> {
-        let findings = self.0.as_ref()?;
+    fn measured(&self, peer: &Peer) -> Option<ProbeStatus> {
+        let findings = self.probed.as_ref()?;
         if !peer.answers {
             return Some(silent());
         }
-        let lines: Vec<(Family, &Finding)> = Family::ALL
-            .into_iter()
-            .filter_map(|family| Some((family, findings.get(&(peer.lease.clone(), family))?)))
-            .collect();
+        let lines: Vec<(Family, &Finding)> = peer.lines(findings).collect();
         let (_, worst) = lines.iter().max_by_key(|(_, finding)| finding.verdict)?;
         Some(ProbeStatus {
             verdict: worst.verdict,
@@ -111,6 +144,21 @@ impl Probed {
                 .collect(),
             families: lines.iter().map(|(family, finding)| FamilyStatus::of(*family, finding)).collect(),
         })
+    }
+}
+
+impl Peer {
+    /// What was found out of it, over each family.
+    fn lines<'f>(&self, findings: &'f Findings) -> impl Iterator<Item = (Family, &'f Finding)> {
+        let of = |family| Some((family, findings.get(&(self.lease.clone(), family))?));
+        Family::ALL.into_iter().filter_map(of)
+    }
+}
+
+impl From<Vec<PeerStatus>> for Roll {
+    /// What another agent says of its peers.
+    fn from(peers: Vec<PeerStatus>) -> Self {
+        Self { known: Arc::new(peers.into_iter().map(Peer::from).collect()), probed: None }
     }
 }
 

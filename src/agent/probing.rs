@@ -11,7 +11,7 @@ use twill_backends::host::Fact;
 use twill_backends::lease::{Lease, LeaseKey, Listener};
 use twill_backends::leases::Leases;
 use twill_backends::plan::Plan;
-use twill_backends::probe::{Course, Finding, LineId, Verdict};
+use twill_backends::probe::{ALIKE, Course, Finding, LineId, Verdict};
 use twill_backends::state::{Datapath, LinkName, PeerState};
 use twill_backends::vxlan;
 
@@ -158,6 +158,11 @@ impl Probing {
     /// What was found out of peers; nothing if nobody is probed.
     pub(super) fn findings(&self) -> Option<Findings> {
         self.probes.as_ref().map(Probes::findings)
+    }
+
+    /// Whether so many peers are probed that they have to take turns.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.paths.len() > ALIKE
     }
 
     /// Where to look at what all hosts found out; `None` if nobody is probed.

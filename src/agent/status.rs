@@ -158,6 +158,18 @@ pub struct ReconcileStatus {
     pub durations: Durations,
 }
 
+impl Status {
+    /// Whether something happened since `before` but that time passed.
+    #[must_use]
+    pub fn is_news_after(&self, before: &Self) -> bool {
+        let timeless = |status: &Self| {
+            let lease = status.lease.clone().map(|lease| LeaseStatus { expires_in_s: None, ..lease });
+            Self { uptime_s: 0, age_ms: 0, lease, ..status.clone() }
+        };
+        timeless(self) != timeless(before)
+    }
+}
+
 impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
@@ -414,6 +426,16 @@ peers     0
         };
         let text = reserved.to_string();
         assert!(text.contains("held for ever\n") && text.contains(":2379: refused\n"), "{text}");
+    }
+
+    #[test]
+    fn that_time_passed_is_no_news() {
+        let (before, mut after) = (status(), status());
+        (after.uptime_s, after.age_ms) = (8_000, 12);
+        after.lease.as_mut().unwrap().expires_in_s = Some(7);
+        assert!(!after.is_news_after(&before));
+        after.reconcile.repairs += 1;
+        assert!(after.is_news_after(&before));
     }
 
     #[test]

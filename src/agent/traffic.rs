@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use twill_backends::plan::Plan;
-use twill_backends::probe::{ALIKE, LineId};
+use twill_backends::probe::LineId;
 use twill_backends::state::Datapath;
 
 use super::{Agent, World};
@@ -21,8 +21,7 @@ const EVERY: Duration = Duration::from_secs(10);
 impl<W: World> Agent<W> {
     /// When to look again.
     pub(super) fn traffic_due(&self) -> Option<Instant> {
-        let many = self.plan.as_ref().is_some_and(|plan| plan.keys().nth(ALIKE).is_some());
-        (many && self.probing.findings().is_some()).then_some(self.traffic_at)
+        self.probing.is_crowded().then_some(self.traffic_at)
     }
 
     /// Tells the probes which peers carry packets, if it is time to.

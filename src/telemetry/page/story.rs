@@ -1,6 +1,6 @@
 //! What happened while nobody looked, so that who looks afterwards sees it.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use super::unix_ms;
-use crate::agent::board::{Glance, View};
+use crate::agent::board::{Sketch, View};
 use crate::agent::status::{PeerStatus, Status};
 use crate::views::watch::{Kind, begins, changes};
 
@@ -41,8 +41,8 @@ pub(super) struct Entry {
 
 /// Follows what the agent says of itself, for as long as it says something.
 pub(super) async fn follow(mut view: View, story: watch::Sender<Story>) {
-    let mut before: Option<Glance> = None;
-    while let Some(after) = view.glance().await {
+    let mut before: Option<Sketch> = None;
+    while let Some(after) = view.sketch().await {
         story.send_if_modified(|story| story.goes_on(before.as_ref(), &after, unix_ms()));
         before = Some(after);
         tokio::time::sleep(REST).await;
@@ -54,14 +54,14 @@ pub(super) async fn follow(mut view: View, story: watch::Sender<Story>) {
 
 impl Story {
     /// Takes down what happened between two looks. Returns whether anything did.
-    pub(super) fn goes_on(&mut self, before: Option<&Glance>, after: &Glance, at_ms: u64) -> bool {
+    pub(super) fn goes_on(&mut self, before: Option<&Sketch>, after: &Sketch, at_ms: u64) -> bool {
         let happened = match before {
-            None => begins(&told(after, |_| false), after.peers.iter()),
+            None => begins(&told(after, Vec::new()), after.roll.told(|_| true).iter()),
             Some(before) => {
-                let moved = moved(&before.peers, &after.peers);
+                let moved = after.roll.moved(&before.roll);
                 let others = moved.len().saturating_sub(PEERS);
                 let some: BTreeSet<&str> = moved.into_iter().take(PEERS).collect();
-                let told = |glance| told(glance, |key| some.contains(key));
+                let told = |sketch: &Sketch| told(sketch, sketch.roll.told(|key| some.contains(key)));
                 let mut all = changes(Some(&told(before)), &told(after));
                 all.extend((others > 0).then(|| Kind::News.of(format!("as well as {others} other peers"))));
                 all
@@ -78,26 +78,10 @@ impl Story {
     }
 }
 
-/// The peers of which something else is told than before. Round trips change all the time, and are no news.
-fn moved<'a>(before: &'a Arc<Vec<PeerStatus>>, after: &'a Arc<Vec<PeerStatus>>) -> BTreeSet<&'a str> {
-    if Arc::ptr_eq(before, after) {
-        return BTreeSet::new();
-    }
-    let gist = |peer: &'a PeerStatus| {
-        let verdict = peer.probe.as_ref().map(|probe| probe.verdict);
-        (peer.key.as_str(), (verdict, peer.held, peer.public.as_slice()))
-    };
-    let had: BTreeMap<_, _> = before.iter().map(gist).collect();
-    let has: BTreeMap<_, _> = after.iter().map(gist).collect();
-    let differs = |key: &&str| had.get(*key) != has.get(*key);
-    had.keys().chain(has.keys()).copied().filter(differs).collect()
-}
-
 /// A status with some of its peers, as others are told it.
-fn told(glance: &Glance, which: impl Fn(&str) -> bool) -> Value {
-    let peers = glance.peers.iter().filter(|peer| which(&peer.key)).cloned().collect();
+fn told(sketch: &Sketch, peers: Vec<PeerStatus>) -> Value {
     // Nothing in it has no JSON.
-    serde_json::to_value(Status { peers, ..Status::clone(&glance.status) }).unwrap_or_default()
+    serde_json::to_value(Status { peers, ..Status::clone(&sketch.status) }).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -107,11 +91,10 @@ mod tests {
     use super::*;
     use crate::agent::status::tests::status;
 
-    fn glance(change: impl Fn(&mut Status)) -> Glance {
+    fn sketch(change: impl Fn(&mut Status)) -> Sketch {
         let mut status = status();
         change(&mut status);
-        let peers = Arc::new(std::mem::take(&mut status.peers));
-        Glance { status: Arc::new(status), peers, age: Duration::ZERO }
+        status.into()
     }
 
     fn texts(story: &Story) -> Vec<&str> {
@@ -121,16 +104,16 @@ mod tests {
     #[test]
     fn what_happens_is_told_with_the_peers_that_it_happened_to() {
         let mut story = Story::default();
-        let calm = glance(|_| ());
+        let calm = sketch(|_| ());
         assert!(story.goes_on(None, &calm, 1));
         assert!(texts(&story)[0].starts_with("state degraded, 2 peers: 2 in need"), "{:?}", texts(&story));
         let begun = story.entries.len();
-        let slower = glance(|status| {
+        let slower = sketch(|status| {
             status.peers[0].probe.as_mut().unwrap().ways[0].rtt_p50_us = Some(77);
             status.uptime_s += 1;
         });
         assert!(!story.goes_on(Some(&calm), &slower, 2), "{:?}", texts(&story));
-        let cut = glance(|status| {
+        let cut = sketch(|status| {
             let probe = status.peers[0].probe.as_mut().unwrap();
             (probe.verdict, probe.cause) = (Verdict::OneWay, "nothing sent there arrives".to_owned());
             status.reconcile.repairs += 1;
@@ -151,8 +134,8 @@ mod tests {
     #[test]
     fn of_very_many_peers_that_come_at_once_some_are_told_and_the_others_counted() {
         let mut story = Story::default();
-        let nobody = glance(|status| status.peers.clear());
-        let all = glance(|status| {
+        let nobody = sketch(|status| status.peers.clear());
+        let all = sketch(|status| {
             let one = status.peers[0].clone();
             let peer = |n| PeerStatus { key: format!("10.5.{n:03}.0-24"), ..one.clone() };
             status.peers = (0..PEERS + 7).map(peer).collect();
@@ -174,7 +157,7 @@ mod tests {
     #[test]
     fn the_last_of_it_is_kept_and_numbers_go_on() {
         let mut story = Story::default();
-        let states = [glance(|_| ()), glance(|status| status.store.connected = false)];
+        let states = [sketch(|_| ()), sketch(|status| status.store.connected = false)];
         for turn in 0..KEPT + 10 {
             assert!(story.goes_on(Some(&states[turn % 2]), &states[(turn + 1) % 2], 1));
         }
