@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
@@ -67,6 +68,10 @@ impl Tools {
         if output.status.success() {
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }
+        if let Some(signal) = output.status.signal() {
+            let source = io::Error::other(format!("it was ended by signal {signal}"));
+            return Err(FilterError::Run { command: command(), source });
+        }
         let detail = String::from_utf8_lossy(&output.stderr).split_whitespace().collect::<Vec<_>>().join(" ");
         Err(match ["Operation not permitted", "Permission denied", "must be root"] {
             denied if denied.iter().any(|text| detail.contains(text)) => {
@@ -125,6 +130,8 @@ mod tests {
         assert!(matches!(error, Err(FilterError::Denied { .. })), "{error:?}");
         let error = tools.run("sh", &["-c", "echo nonsense >&2; exit 1"], None).await;
         assert!(matches!(error, Err(FilterError::Failed { detail, .. }) if detail == "nonsense"));
+        let error = tools.run("sh", &["-c", "kill -9 $$"], None).await.unwrap_err();
+        assert!(crate::chain(&error).contains("ended by signal 9"), "{error:?}");
     }
 
     #[tokio::test]

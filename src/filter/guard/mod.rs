@@ -212,9 +212,9 @@ impl GuardTable {
         }
         match self.print(&[], rules).await {
             Ok(found) => Ok(Some(found)),
-            Err(error @ FilterError::Denied { .. }) => Err(error),
             // Whatever makes it unreadable goes with it.
-            Err(_) => Ok(Some(Found::default())),
+            Err(FilterError::Failed { .. } | FilterError::Unreadable { .. }) => Ok(Some(Found::default())),
+            Err(error) => Err(error),
         }
     }
 

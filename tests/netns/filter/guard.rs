@@ -39,6 +39,11 @@ pub(super) fn elements(set: &str) -> String {
     sh(&format!("nft list set inet {GUARD} {set}"))
 }
 
+/// One who is no peer any more.
+fn leftover() -> Sender {
+    sender("192.0.2.9", "10.5.9.0/24")
+}
+
 async fn nothing_heard(firewall: &HostFirewall) {
     let heard = tokio::time::timeout(Duration::from_millis(200), firewall.changed()).await;
     assert_eq!(heard.map_err(drop), Err(()));
@@ -130,7 +135,7 @@ fn it_is_read_again_once_an_hour_while_every_change_is_heard_of() {
 #[test]
 fn nobody_goes_before_it_is_known_who_is_gone() {
     in_netns(|| async {
-        let (old, new) = (sender("192.0.2.9", "10.5.9.0/24"), sender("192.0.2.10", "10.5.10.0/24"));
+        let (old, new) = (leftover(), sender("192.0.2.10", "10.5.10.0/24"));
         open(FirewallMode::Nftables).await.guard(Some(&with(&[old])), None, true).await.unwrap();
         // After a restart, as long as nothing was heard of the store: whether the table is as left, or has to be loaded.
         for damage in ["true", "nft insert rule inet twill-guard-test senders drop"] {
@@ -216,6 +221,21 @@ fn an_old_nft_checks_what_it_can_and_says_what_not() {
             assert!(applied.warnings[0].contains("--inner-source-check off"), "{applied:?}");
         }
         assert!(elements("from4").contains("192.0.2.7") && !rules().contains("carries"));
+    });
+}
+
+#[test]
+fn a_table_that_could_not_be_read_is_not_taken_for_a_damaged_one() {
+    in_netns(|| async {
+        open(FirewallMode::Nftables).await.guard(Some(&with(&[leftover()])), None, true).await.unwrap();
+        let loaded = rules();
+        let dir = only(&["sh"]);
+        let ended = format!("case \"$*\" in *'list table inet {GUARD}'*) kill -9 $$;; esac");
+        script(&dir, "nft", &format!("{ended}\nPATH=/usr/sbin:/sbin exec nft \"$@\""));
+        let options = Options { path: path(&dir), ..options(FirewallMode::Nftables) };
+        let error = HostFirewall::open(options).await.guard(Some(&guard()), None, false).await;
+        assert!(error.is_err(), "{error:?}");
+        assert_eq!(rules(), loaded);
     });
 }
 
