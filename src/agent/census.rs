@@ -97,6 +97,10 @@ impl Roll {
         if self.is(before) {
             return BTreeSet::new();
         }
+        if Arc::ptr_eq(&self.known, &before.known) {
+            let both = before.gists().zip(self.gists());
+            return both.filter(|(had, has)| had != has).map(|(_, (key, _))| key).collect();
+        }
         let (had, has): (BTreeMap<_, _>, BTreeMap<_, _>) = (before.gists().collect(), self.gists().collect());
         let differs = |key: &&str| had.get(*key) != has.get(*key);
         had.keys().chain(has.keys()).copied().filter(differs).collect()
@@ -234,5 +238,37 @@ fn silent() -> ProbeStatus {
         mtu_wanted: 0,
         ways: Vec::new(),
         families: Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::status::tests::status;
+
+    /// These peers, with what was found out of the first.
+    fn roll(known: &Arc<Vec<Peer>>, verdict: Verdict, limit: Option<u32>) -> Roll {
+        let finding = Finding { verdict, limit, ..Finding::default() };
+        let findings = BTreeMap::from([((known[0].lease.clone(), Family::V4), finding)]);
+        Roll { known: Arc::clone(known), probed: Some(Arc::new(findings)) }
+    }
+
+    #[test]
+    fn a_peer_moved_when_it_has_another_verdict() {
+        let mut peers: Vec<Peer> = status().peers.into_iter().map(Peer::from).collect();
+        peers[0].answers = true;
+        let known = Arc::new(peers);
+        let well = roll(&known, Verdict::Ok, None);
+        assert!(well.is(&well.clone()) && well.moved(&well.clone()).is_empty());
+        let narrow = roll(&known, Verdict::Ok, Some(1_400));
+        assert!(!narrow.is(&well) && narrow.moved(&well).is_empty());
+        let cut = roll(&known, Verdict::OneWay, None);
+        assert_eq!(cut.moved(&well), BTreeSet::from(["10.5.2.0-24"]));
+        let told = cut.told(|key| key == "10.5.2.0-24");
+        assert_eq!(told[0].probe.as_ref().unwrap().verdict, Verdict::OneWay);
+        // Who is no peer any more moved as well.
+        let (alone, none) = (Roll::from(vec![status().peers.remove(1)]), Roll::default());
+        assert_eq!(alone.moved(&well), BTreeSet::from(["10.5.2.0-24", "10.5.3.0-24"]));
+        assert_eq!(none.moved(&alone), BTreeSet::from(["10.5.3.0-24"]));
     }
 }
