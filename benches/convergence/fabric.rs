@@ -164,6 +164,11 @@ pub(crate) fn cpu(agent: &AgentProcess) -> f64 {
     agent.cpu().unwrap().as_secs_f64()
 }
 
+/// The processor time of the programs that it ran, in seconds.
+pub(crate) fn programs(agent: &AgentProcess) -> f64 {
+    agent.programs_cpu().unwrap().as_secs_f64()
+}
+
 /// The middle one, and the least and the most, in `unit`s of a second.
 pub(crate) fn spread(mut times: Vec<Duration>, unit: f64) -> (f64, f64, f64) {
     times.sort();

@@ -9,8 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use nix::time::ClockId;
-use nix::unistd::Pid;
 
 use super::pod::PodSubnet;
 use super::process::Process;
@@ -132,17 +130,6 @@ impl AgentProcess {
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.process.pid()
-    }
-
-    /// The time on processors that all its threads have had, to the nanosecond; `/proc/<pid>/stat` has the same in
-    /// hundredths of a second.
-    ///
-    /// # Errors
-    /// It has ended.
-    pub fn cpu(&self) -> Result<Duration, LabError> {
-        let attempt = || format!("read the clock of process {}", self.pid());
-        let read = || ClockId::pid_cpu_clock_id(Pid::from_raw(self.pid().cast_signed()))?.now();
-        read().map(Duration::from).map_err(|errno| LabError::io(attempt)(errno.into()))
     }
 
     /// Where it answers `/healthz`, `/readyz` and the like, in the host's namespace.

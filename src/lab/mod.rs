@@ -19,6 +19,7 @@ mod agent;
 mod ask;
 pub mod bench;
 mod command;
+mod cost;
 pub mod demo;
 mod error;
 mod etcd;
