@@ -23,7 +23,16 @@ const LAYERS: &[(&str, &[&str])] = &[
         "netlink_packet_core",
         &["src/kernel/netlink/", "src/lab/", "src/filter/monitor.rs", "src/cni/netlink.rs"],
     ),
-    ("netlink_sys", &["src/kernel/netlink/", "src/lab/", "src/filter/monitor.rs", "src/cni/netlink.rs"]),
+    (
+        "netlink_sys",
+        &[
+            "src/kernel/netlink/",
+            "src/lab/",
+            "src/filter/generation.rs",
+            "src/filter/monitor.rs",
+            "src/cni/netlink.rs",
+        ],
+    ),
     ("etcd_client", &["src/store/etcd/"]),
     ("tonic", &["src/store/etcd/"]),
     ("inotify", &["src/store/file/"]),
