@@ -129,11 +129,10 @@ impl<W: World> Agent<W> {
         let roll = Roll { known: Arc::clone(&self.census().peers), probed: self.probing.findings() };
         let (carried, outlook) = (self.carrying.carried(), self.probing.outlook());
         self.board.notice.send_if_modified(|notice| {
-            let before = notice.status.replace(status);
             let news = !roll.is(&notice.roll)
-                || before
-                    .is_none_or(|before| notice.status.iter().any(|status| status.is_news_after(&before)));
-            (notice.roll, notice.counters) = (roll, counters);
+                || notice.status.as_ref().is_none_or(|before| status.is_news_after(before));
+            (notice.status, notice.counters) = (Some(status), counters);
+            notice.roll = roll;
             (notice.carried, notice.outlook) = (carried, outlook);
             (notice.written, notice.turned) = (now, now);
             news

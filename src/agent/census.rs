@@ -97,10 +97,6 @@ impl Roll {
         if self.is(before) {
             return BTreeSet::new();
         }
-        if Arc::ptr_eq(&self.known, &before.known) {
-            let both = before.gists().zip(self.gists());
-            return both.filter(|(had, has)| had != has).map(|(_, (key, _))| key).collect();
-        }
         let (had, has): (BTreeMap<_, _>, BTreeMap<_, _>) = (before.gists().collect(), self.gists().collect());
         let differs = |key: &&str| had.get(*key) != has.get(*key);
         had.keys().chain(has.keys()).copied().filter(differs).collect()
