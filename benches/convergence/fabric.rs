@@ -164,9 +164,19 @@ pub(crate) fn cpu(agent: &AgentProcess) -> f64 {
     agent.cpu().unwrap().as_secs_f64()
 }
 
-/// The processor time of the programs that it ran, in seconds.
-pub(crate) fn programs(agent: &AgentProcess) -> f64 {
-    agent.programs_cpu().unwrap().as_secs_f64()
+/// The processor time of an agent, and of the programs that it ran, in seconds.
+pub(crate) struct Spent(f64, f64);
+
+impl Spent {
+    pub(crate) fn of(agent: &AgentProcess) -> Self {
+        Self(cpu(agent), agent.programs_cpu().unwrap().as_secs_f64())
+    }
+
+    /// What was spent since.
+    pub(crate) fn since(&self, agent: &AgentProcess) -> [f64; 2] {
+        let Self(own, programs) = Self::of(agent);
+        [own - self.0, programs - self.1]
+    }
 }
 
 /// The middle one, and the least and the most, in `unit`s of a second.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use twill::lab::{AgentProcess, Lab, LabOptions};
 
-use crate::fabric::{PATIENCE, agent, answers, cpu, fill, programs, routes, spread, until_routes};
+use crate::fabric::{PATIENCE, Spent, agent, answers, cpu, fill, routes, spread, until_routes};
 use crate::steady::settle;
 
 /// How often everything is lost, and how often it is asked.
@@ -17,14 +17,12 @@ pub(crate) fn run(leases: u32, puts: u32) {
     let mut agent = agent(&lab.hosts[0], &etcd, &[]);
     agent.wait_ready(PATIENCE).unwrap();
     settle(&lab, &etcd, &agent);
-    let (own, others) = (cpu(&agent), programs(&agent));
+    let before = Spent::of(&agent);
     let one = |n| until_routes(&lab.hosts, |routes| routes + 1, || fill(&lab, &etcd, n..n + 1));
     let (median, least, most) = spread((leases..leases + puts).map(one).collect(), 1e-3);
-    let each = |time: f64| time * 1e3 / f64::from(puts);
+    let [own, nft] = before.since(&agent).map(|time| time * 1e3 / f64::from(puts));
     println!(
-        "one lease among {leases}: median {median:.1} ms to the kernel (least {least:.1}, most {most:.1}), {:.2} ms CPU each and {:.2} ms of nft, {puts} puts",
-        each(cpu(&agent) - own),
-        each(programs(&agent) - others),
+        "one lease among {leases}: median {median:.1} ms to the kernel (least {least:.1}, most {most:.1}), {own:.2} ms CPU each and {nft:.2} ms of nft, {puts} puts",
     );
     lose_everything(&lab, &agent);
     settle(&lab, &etcd, &agent);

@@ -6,7 +6,7 @@ use serde_json::Value;
 use twill::lab::{AgentProcess, EtcdProcess, Host, Lab, LabOptions, UPLINK};
 
 use crate::answering::{self, Answering};
-use crate::fabric::{PATIENCE, agent, answers, cpu, lease, options, peak, programs};
+use crate::fabric::{PATIENCE, Spent, agent, answers, lease, options, peak};
 use crate::steady::settle;
 
 /// How long it may take until all is measured of a thousand peers, six packets each.
@@ -48,16 +48,15 @@ fn well(agent: &AgentProcess) -> usize {
 
 /// What the agent does while nothing happens but probing.
 fn rest(host: &Host, agent: &AgentProcess, window: Duration, what: &str) {
-    let (own, others, [received, sent]) = (cpu(agent), programs(agent), packets(host));
+    let (before, [received, sent]) = (Spent::of(agent), packets(host));
     std::thread::sleep(window);
     let share = |more: f64| more / window.as_secs_f64();
+    let [own, programs] = before.since(agent).map(|time| share(time) * 100.0);
     let [received, sent] =
         [packets(host)[0] - received, packets(host)[1] - sent].map(|more| share(more as f64));
     println!(
-        "{what} for {} s: {:.3} % of a core and {:.3} % in programs it runs, {received:.0} packets a second in and {sent:.0} out on the underlay; {:.1} MiB at most",
+        "{what} for {} s: {own:.3} % of a core and {programs:.3} % in programs it runs, {received:.0} packets a second in and {sent:.0} out on the underlay; {:.1} MiB at most",
         window.as_secs(),
-        share(cpu(agent) - own) * 100.0,
-        share(programs(agent) - others) * 100.0,
         peak(agent),
     );
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use twill::lab::{AgentProcess, EtcdProcess, Lab, LabOptions};
 
-use crate::fabric::{PATIENCE, Requests, agent, cpu, fill, peak, programs};
+use crate::fabric::{PATIENCE, Requests, Spent, agent, fill, peak};
 
 pub(crate) fn run(leases: u32, window: Duration) {
     let lab = Lab::new(&LabOptions { hosts: 1, ..LabOptions::default() }).unwrap();
@@ -13,15 +13,13 @@ pub(crate) fn run(leases: u32, window: Duration) {
     let mut agent = agent(&lab.hosts[0], &etcd, &[]);
     agent.wait_ready(PATIENCE).unwrap();
     settle(&lab, &etcd, &agent);
-    let (written, requests) = (operations(&agent), Requests::of(&lab, &etcd));
-    let (own, others) = (cpu(&agent), programs(&agent));
+    let (before, written, requests) = (Spent::of(&agent), operations(&agent), Requests::of(&lab, &etcd));
     std::thread::sleep(window);
-    let share = |time: f64| time / window.as_secs_f64() * 100.0;
-    let (own, others) = (share(cpu(&agent) - own), share(programs(&agent) - others));
+    let [own, programs] = before.since(&agent).map(|time| time / window.as_secs_f64() * 100.0);
     let writes = operations(&agent) - written;
     let asked = Requests::of(&lab, &etcd).since(&requests);
     println!(
-        "{leases} leases, nothing changing for {} s: {own:.3} % of a core and {others:.3} % in programs it runs, {writes} writes to the kernel, etcd: {asked}; {:.1} MiB at most",
+        "{leases} leases, nothing changing for {} s: {own:.3} % of a core and {programs:.3} % in programs it runs, {writes} writes to the kernel, etcd: {asked}; {:.1} MiB at most",
         window.as_secs(),
         peak(&agent),
     );
