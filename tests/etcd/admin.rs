@@ -47,7 +47,7 @@ async fn reservations<T: Table>(store: &Guarded<T>) {
     assert!(again.contains("has the reservation 10.5.40.0-24 already"), "{again}");
     assert!(refused(store, "10.5.40.0/24", &node("node-8")).await.contains("overlaps the reservation"));
     assert!(refused(store, "10.5.40.0/25", &node("node-8")).await.contains("take a /24"));
-    assert!(refused(store, "10.6.0.0/24", &node("node-8")).await.contains("10.5.1.0"));
+    assert!(refused(store, "10.6.0.0/24", &node("node-8")).await.contains("10.5.10.0"));
     let v6 = Subnets { v4: None, v6: Some("fd00::/64".parse().unwrap()) };
     assert!(matches!(store.reserve(&v6, &node("node-8")).await, Err(StoreError::Refused { .. })));
     assert!(matches!(store.reserve(&Subnets::NONE, &node("node-8")).await, Err(StoreError::Refused { .. })));

@@ -16,7 +16,10 @@ use twill_backends::allocate::Claim;
 use twill_backends::lease::{Attrs, LeaseKey};
 
 pub(crate) const PREFIX: &str = "/coreos.com/network";
-pub(crate) const CONFIG: &str = r#"{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}"#;
+/// The subnets below 10.5.10.0 and above 10.5.70.0 are none that a claim draws: tests have them for hosts that are but
+/// data.
+pub(crate) const CONFIG: &str =
+    r#"{"Network":"10.5.0.0/16","SubnetMin":"10.5.10.0","SubnetMax":"10.5.70.0","Backend":{"Type":"vxlan"}}"#;
 
 /// Starts an etcd, or ends the test with a reason.
 macro_rules! etcd {

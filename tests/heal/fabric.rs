@@ -62,9 +62,14 @@ impl Families {
         self != Self::V4
     }
 
-    /// The network configuration for `backend`, an object's text.
+    /// The network configuration for `backend`, an object's text. The subnets from 10.244.200.0 on are none that an
+    /// agent draws: tests have them for what nobody is.
     pub(crate) fn config(self, backend: &str) -> String {
-        let v4 = if self.ipv4() { r#""Network":"10.244.0.0/16","# } else { r#""EnableIPv4":false,"# };
+        let v4 = if self.ipv4() {
+            r#""Network":"10.244.0.0/16","SubnetMax":"10.244.199.0","#
+        } else {
+            r#""EnableIPv4":false,"#
+        };
         let v6 = if self.ipv6() { r#""EnableIPv6":true,"IPv6Network":"fd00:244::/48","# } else { "" };
         format!(r#"{{{v4}{v6}"Backend":{backend}}}"#)
     }

@@ -180,10 +180,16 @@ fn restarted(site: &Site, pods: &[Pod]) {
 
 /// What the agents' role allows suffices for all they do with leases, and a member less is no matter.
 fn leases(site: &Site) {
-    site.twill("twill", &["lease", "reserve", "10.244.200.0/24", "--public-ip", "192.168.77.200"]).unwrap();
     let listed = || site.twill("twill", &["lease", "list"]).unwrap();
-    assert!(listed().contains("10.244.200.0-24"), "{}", listed());
-    site.twill("twill", &["lease", "release", "10.244.200.0-24"]).unwrap();
+    let drawn = listed();
+    let free = (200..=203)
+        .map(|third| format!("10.244.{third}.0"))
+        .find(|net| !drawn.contains(&format!("{net}-24")))
+        .unwrap();
+    let (subnet, reserved) = (format!("{free}/24"), format!("{free}-24"));
+    site.twill("twill", &["lease", "reserve", &subnet, "--public-ip", "192.168.77.200"]).unwrap();
+    assert!(listed().contains(&reserved), "{}", listed());
+    site.twill("twill", &["lease", "release", &reserved]).unwrap();
     let key =
         site.ctl(Some("root"), &["get", &format!("{PREFIX}/subnets/"), "--prefix", "--keys-only"]).unwrap();
     let key = key.split_whitespace().next().unwrap().to_owned();
