@@ -9,11 +9,11 @@ export PATH := $(PATH):/usr/sbin:/sbin
 # What each command needs: a file or program, and the Debian package that has it.
 BUILD_NEEDS := cc:gcc protoc:protobuf-compiler /usr/include/google/protobuf/empty.proto:libprotobuf-dev
 DEMO_NEEDS  := $(BUILD_NEEDS) nft:nftables
-TEST_NEEDS  := $(DEMO_NEEDS) iptables:iptables ip:iproute2 etcd:etcd-server etcdctl:etcd-client setpriv:util-linux \
-               ethtool:ethtool /usr/lib/cni/bridge:containernetworking-plugins containerd:containerd runc:runc \
-               /usr/share/doc/busybox-static:busybox-static systemd-analyze:systemd udevadm:udev openssl:openssl \
-               kubectl:kubernetes-client faketime:faketime zsh:zsh fish:fish groff:groff-base promtool:prometheus \
-               chromium:chromium chromedriver:chromium-driver
+TEST_NEEDS  := $(DEMO_NEEDS) iptables:iptables ip:iproute2 ping:iputils-ping etcd:etcd-server etcdctl:etcd-client \
+               setpriv:util-linux ethtool:ethtool /usr/lib/cni/bridge:containernetworking-plugins \
+               containerd:containerd runc:runc /usr/share/doc/busybox-static:busybox-static systemd-analyze:systemd \
+               udevadm:udev openssl:openssl kubectl:kubernetes-client faketime:faketime zsh:zsh fish:fish \
+               groff:groff-base promtool:prometheus chromium:chromium chromedriver:chromium-driver
 
 # Static programs: of musl where this toolchain has its library, else of glibc, whose name services are then only the
 # built-in ones (files and dns, in /etc/nsswitch.conf).

@@ -159,7 +159,7 @@ fn each_host_that_would_break_is_told_so_by_the_exit_code() {
         (config.replace("vxlan", "udp"), "network", "bare packets"),
         (r#"{"Network":"10.244.0.0/16"}"#.to_owned(), "network", "no `Backend`"),
         (config.replace(r#""vxlan""#, r#""vxlan","Port":4789"#), "device", "flannel.1 would be made anew"),
-        (config.replace("10.244.0.0", "10.96.0.0"), "subnet.env", "10.96.0.0/16"),
+        (config.replace("10.244.", "10.96."), "subnet.env", "10.96.0.0/16"),
         ("{".to_owned(), "store", "config"),
     ] {
         check.config(&json);
