@@ -63,6 +63,8 @@ pub struct Lease {
     pub subnets: Subnets,
     /// What the host publishes.
     pub attrs: Attrs,
+    /// Whether it is a reservation that no host has taken: it never expires, and names no backend yet.
+    pub vacant: bool,
 }
 
 /// A lease as one address family sees it.
@@ -136,7 +138,7 @@ impl Lease {
         let subnets = key.subnets()?;
         let attrs = Attrs::decode(value)
             .map_err(|error| Fault::new(Code::BadLeaseValue, brief(key.as_str()), error.to_string()))?;
-        Ok(Self { key, subnets, attrs })
+        Ok(Self { key, subnets, attrs, vacant: false })
     }
 
     /// The lease as each address family sees it, IPv4 first, if it has both a subnet and a public address of that

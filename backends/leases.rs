@@ -156,6 +156,11 @@ impl Leases {
         self.leases.values()
     }
 
+    /// The leases that hosts have, in the order of their keys.
+    pub fn of_hosts(&self) -> impl Iterator<Item = &Lease> {
+        self.iter().filter(|lease| !lease.vacant)
+    }
+
     /// How many leases there are.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -138,7 +138,9 @@ impl Record {
     /// # Errors
     /// The key names no subnet, or the value does not decode.
     pub fn lease(&self) -> Result<Lease, Fault> {
-        Lease::decode(self.key.as_str(), &self.value)
+        let lease = Lease::decode(self.key.as_str(), &self.value)?;
+        let vacant = self.grant.is_none() && lease.attrs.backend_type.is_none();
+        Ok(Lease { vacant, ..lease })
     }
 
     /// What it takes, whether or not its value decodes; `None` if its key names no subnet.

@@ -82,5 +82,6 @@ pub(crate) fn lease(families: Families, n: u8) -> Lease {
             backend_v6_data: families.v6.map(|()| json!({"VNI": 1, "VtepMAC": Mac([2, 0, 0, 0, 6, n])})),
             ..Attrs::default()
         },
+        vacant: false,
     }
 }

@@ -37,7 +37,7 @@ fn attrs(address: &str, node: Option<&str>) -> Attrs {
 
 fn taken(key: &str, address: &str, node: Option<&str>) -> Taken {
     let (key, subnets) = (LeaseKey::new(key), subnets(key));
-    let lease = Lease { key: key.clone(), subnets, attrs: attrs(address, node) };
+    let lease = Lease { key: key.clone(), subnets, attrs: attrs(address, node), vacant: false };
     Taken { key, subnets, lease: Some(lease), permanent: false, created: 0 }
 }
 

@@ -84,7 +84,7 @@ impl Acquire {
         };
         let Ok(subnets) = key.subnets() else { return self.again() };
         let target = Target {
-            lease: Lease { key, subnets, attrs: self.claim.attrs.clone() },
+            lease: Lease { key, subnets, attrs: self.claim.attrs.clone(), vacant: false },
             guard: record.map_or(Guard::Absent, |record| Guard::Unchanged(record.revision)),
             // flanneld's etcd leases are left alone.
             before: record

@@ -39,6 +39,9 @@ impl Claim {
         own: &Own,
     ) -> Self {
         let mut claim = Self::default();
+        if lease.vacant {
+            return claim;
+        }
         let key = lease.key.as_str();
         let other = match lease.attrs.backend_type.as_deref() {
             Some(kind) if kind == backend.kind() => None,

@@ -25,7 +25,7 @@ fn clone() -> Attrs {
 
 fn lease(attrs: Attrs) -> Lease {
     let subnets = Subnets { v4: Some("10.5.1.0/24".parse().unwrap()), v6: None };
-    Lease { key: LeaseKey::of(&subnets), subnets, attrs }
+    Lease { key: LeaseKey::of(&subnets), subnets, attrs, vacant: false }
 }
 
 fn own() -> Lease {
@@ -38,7 +38,7 @@ fn held(revision: u64) -> Held {
 
 fn another() -> Lease {
     let subnets = Subnets { v4: Some("10.5.9.0/24".parse().unwrap()), v6: None };
-    Lease { key: LeaseKey::of(&subnets), subnets, attrs: attrs("them", "theirs") }
+    Lease { key: LeaseKey::of(&subnets), subnets, attrs: attrs("them", "theirs"), vacant: false }
 }
 
 fn lost(holder: Option<Attrs>) -> Setback {

@@ -175,7 +175,7 @@ impl<W: World> Agent<W> {
     pub(super) fn census(&self) -> &Census {
         self.census.get_or_init(|| {
             let own = self.tenure.lease().map(|lease| &lease.key);
-            let peers = self.leases.iter().filter(|lease| Some(&lease.key) != own);
+            let peers = self.leases.of_hosts().filter(|lease| Some(&lease.key) != own);
             Census {
                 peers: Arc::new(peers.map(|lease| self.peer(lease)).collect()),
                 pools: self.plan.as_ref().map_or(PerFamily::NONE, |plan| self.pools(plan)),
@@ -216,7 +216,7 @@ impl<W: World> Agent<W> {
     }
 
     fn on_link(&self, plan: &Plan) -> PerFamily<usize> {
-        let public = |family| self.leases.iter().filter_map(move |lease| lease.attrs.public(family));
+        let public = |family| self.leases.of_hosts().filter_map(move |lease| lease.attrs.public(family));
         let near = |addr: &_| plan.host().on_link.iter().any(|net| net.contains(addr));
         let count = |family| Some(public(family).filter(near).count());
         PerFamily { v4: count(Family::V4), v6: count(Family::V6) }

@@ -123,8 +123,12 @@ mod tests {
     #[test]
     fn a_lease_that_was_lost_is_mended_once_it_is_held_again() {
         let mut history = History::default();
-        let lease =
-            || Lease { key: LeaseKey::new("10.5.1.0-24"), subnets: Subnets::NONE, attrs: Attrs::default() };
+        let lease = || Lease {
+            key: LeaseKey::new("10.5.1.0-24"),
+            subnets: Subnets::NONE,
+            attrs: Attrs::default(),
+            vacant: false,
+        };
         let held = Standing::Held(Held { lease: lease(), revision: 7, term: Term::Permanent });
         let mended =
             |history: &History| history.repairs([("file", 0), ("firewall", 0), ("guard", 0)])["lease"];

@@ -80,7 +80,12 @@ mod tests {
     }
 
     fn lease(text: &str) -> Lease {
-        Lease { key: key(text), subnets: key(text).subnets().unwrap(), attrs: Attrs::default() }
+        Lease {
+            key: key(text),
+            subnets: key(text).subnets().unwrap(),
+            attrs: Attrs::default(),
+            vacant: false,
+        }
     }
 
     #[test]

@@ -159,7 +159,7 @@ impl<W: World> Agent<W> {
             config: self.network.clone()?,
             own: self.tenure.lease().cloned(),
             expires: left.map(|left| SystemTime::now() + left),
-            leases: self.leases.iter().cloned().collect(),
+            leases: self.leases.of_hosts().cloned().collect(),
             limits: self.probing.limits().clone(),
             choices: self.trying.choices().clone(),
             revision: self.store.revision,

@@ -50,7 +50,7 @@ impl<W: World> Agent<W> {
         let plans = Plans {
             networks: network.pools.iter().map(|(_, pool)| pool.network).collect(),
             underlay: host.addrs.iter().map(|(_, addr)| addr.local).collect(),
-            peers: self.leases.iter().flat_map(public).flatten().filter(|addr| !here(addr)).collect(),
+            peers: self.leases.of_hosts().flat_map(public).flatten().filter(|addr| !here(addr)).collect(),
         };
         let own = match self.lease_of_this_node() {
             None => self.lease_of_this_device(backend, host).await,

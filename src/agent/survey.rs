@@ -95,7 +95,7 @@ impl<W: World> Agent<W> {
                 shut_out = firewall.shut_out(guard).await.unwrap_or_default();
             }
         }
-        let leases = self.leases.iter().cloned().collect();
+        let leases = self.leases.of_hosts().cloned().collect();
         Ok(Survey { lease, claim, leases, remembered, plan, observed, rules, shut_out, drops, faults })
     }
 
@@ -152,7 +152,7 @@ impl<W: World> Agent<W> {
             Choice::Rewrite(key) | Choice::Yield(key) => key,
             Choice::Create(subnets) => LeaseKey::of(&subnets),
         };
-        Ok(Lease { subnets: key.subnets().map_err(|fault| fault.to_string())?, key, attrs })
+        Ok(Lease { subnets: key.subnets().map_err(|fault| fault.to_string())?, key, attrs, vacant: false })
     }
 }
 

@@ -66,7 +66,7 @@ pub(super) async fn all(site: &Site, port: Option<u16>, json: bool) -> Result<Ex
     }
     let hosts: Vec<Host> = entries
         .iter()
-        .filter(|entry| !entry.permanent || entry.lease.as_ref().is_ok_and(has_agent))
+        .filter(|entry| entry.lease.as_ref().map_or(!entry.permanent, |lease| !lease.vacant))
         .map(|entry| host(entry, here, said.remove(entry.key.as_str()), &known))
         .collect();
     let code = hosts::code(&hosts);
@@ -78,9 +78,10 @@ pub(super) async fn all(site: &Site, port: Option<u16>, json: bool) -> Result<Ex
     Ok(Exit { text, stream: Stream::Stdout, code })
 }
 
-/// Whether an agent of ours wrote the lease: a reservation that nobody has taken says no address.
+/// Whether an agent of ours has the lease, which can be asked.
 fn has_agent(lease: &Lease) -> bool {
-    lease.attrs.node_id.is_some() && Family::ALL.iter().any(|family| lease.attrs.public(*family).is_some())
+    let named = lease.attrs.node_id.is_some() && !lease.vacant;
+    named && Family::ALL.iter().any(|family| lease.attrs.public(*family).is_some())
 }
 
 fn host(entry: &Entry, here: &str, said: Option<Said>, known: &BTreeMap<String, PeerStatus>) -> Host {

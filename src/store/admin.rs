@@ -100,7 +100,8 @@ impl<T: Table> LeaseAdmin for Guarded<T> {
             }
             None => (Guard::Absent, owner.attrs()),
         };
-        let lease = Lease { key: key.clone(), subnets: *subnets, attrs };
+        let vacant = attrs.backend_type.is_none();
+        let lease = Lease { key: key.clone(), subnets: *subnets, attrs, vacant };
         if self.put(lease, guard, Term::Permanent).await? {
             Ok(key)
         } else {

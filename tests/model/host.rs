@@ -72,7 +72,7 @@ impl Host {
 
     /// It had these subnets before.
     pub(crate) fn with(mut self, subnets: Subnets) -> Self {
-        self.disk = Some(Lease { key: LeaseKey::of(&subnets), subnets, attrs: self.attrs() });
+        self.disk = Some(Lease { key: LeaseKey::of(&subnets), subnets, attrs: self.attrs(), vacant: false });
         self
     }
 

@@ -38,7 +38,12 @@ fn entry(key: &str, node: &str, addr: &str) -> Entry {
     let key = LeaseKey::new(key);
     let attrs = Attrs { public_ip: addr.parse().ok(), node_id: Some(node.to_owned()), ..Attrs::default() };
     let subnets = key.subnets().unwrap();
-    Entry { key: key.clone(), lease: Ok(Lease { key, subnets, attrs }), permanent: false, expires_in: None }
+    Entry {
+        key: key.clone(),
+        lease: Ok(Lease { key, subnets, attrs, vacant: false }),
+        permanent: false,
+        expires_in: None,
+    }
 }
 
 fn status(faults: serde_json::Value, converged: bool) -> Agent {

@@ -27,6 +27,25 @@ async fn peers_come_go_and_move() {
     assert_eq!(host.kernel.net(), fresh_net(&host).await);
 }
 
+/// A lease that ends is some host's, whatever it says.
+#[tokio::test(start_paused = true)]
+async fn a_reservation_that_nobody_took_is_no_peer() {
+    let (host, agent) = fabric(3).await;
+    let vacant = br#"{"PublicIP":"192.168.77.9","PublicIPv6":null}"#;
+    host.table.put_raw(&key(9), vacant, true);
+    put_peer_with(&host.table, 4, 4);
+    host.leads_to(&[2, 3, 4]).await;
+    agent.is_well().await;
+    assert_eq!(agent.status().await.peers.len(), 3);
+    put_peer_with(&host.table, 9, 9);
+    host.leads_to(&[2, 3, 4, 9]).await;
+    host.table.put_raw(&key(9), vacant, true);
+    host.leads_to(&[2, 3, 4]).await;
+    agent.is_well().await;
+    host.table.put_raw(&key(9), vacant, false);
+    agent.shows(&["other-backend"]).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_store_that_goes_and_comes_back_costs_nothing() {
     let (host, agent) = fabric(4).await;
