@@ -198,18 +198,22 @@ impl<W: World> Agent<W> {
                 LeaseEvent::Bad(key, fault)
             }
         };
-        let changed = self.leases.apply(event, now);
-        self.changed.extend(changed);
-        self.papers.touch();
+        self.take_in(event, now);
     }
 
     /// These leases are gone from the store, and their hosts did not claim them again.
     pub(super) fn forget(&mut self, keys: impl IntoIterator<Item = LeaseKey>, now: Instant) {
         for key in keys {
-            let changed = self.leases.apply(LeaseEvent::Delete(key), now);
-            self.changed.extend(changed);
-            self.papers.touch();
+            self.take_in(LeaseEvent::Delete(key), now);
         }
+    }
+
+    /// Which deletions are held may be news even if no lease came, went or changed.
+    fn take_in(&mut self, event: LeaseEvent, now: Instant) {
+        let changed = self.leases.apply(event, now);
+        self.changed.extend(changed);
+        self.census.take();
+        self.papers.touch();
     }
 
     fn hear_config(&mut self, read: &NetworkConfig) {

@@ -28,11 +28,11 @@ impl<W: World> Agent<W> {
             self.changed.extend(let_go);
             self.papers.touch();
         }
+        self.board.begins("the underlay");
+        self.find_underlay(now).await;
         if self.replan || !self.changed.is_empty() {
             self.census.take();
         }
-        self.board.begins("the underlay");
-        self.find_underlay(now).await;
         if std::mem::take(&mut self.replan)
             && let Err(error) = self.prepare().await
         {

@@ -69,6 +69,9 @@ async fn many_that_go_at_once_are_held() {
     host.leads_to(&[2, 3, 4, 5, 6, 7, 8, 9]).await;
     assert!(agent.status().await.peers.iter().all(|peer| peer.held));
     put_peer_with(&host.table, 2, 2);
+    pause(1_000).await;
+    let held = agent.status().await.peers.into_iter().filter(|peer| peer.held);
+    assert!(held.map(|peer| peer.key).eq((3..=9).map(key)));
     pause(305_000).await;
     host.leads_to(&[2]).await;
     agent.is_well().await;
@@ -84,8 +87,10 @@ async fn a_wiped_store_costs_no_route_and_not_the_subnet() {
     until("the lease is claimed again", || host.lease().is_some()).await;
     agent.shows(&["deletions-held"]).await;
     assert_eq!(name(&host.lease().unwrap()), name(&lease));
+    assert!(agent.status().await.peers.iter().all(|peer| peer.held));
     put_peers(&host.table, 9);
     agent.is_well().await;
+    assert!(!agent.status().await.peers.iter().any(|peer| peer.held));
     assert_eq!((host.env(), host.kernel.net()), (env, net));
     assert_eq!(removals(&host.kernel, before), []);
 }
