@@ -89,6 +89,7 @@ impl Papers {
         let text = want.to_string();
         if std::fs::read_to_string(&self.env).is_ok_and(|found| found == text) {
             (self.written, self.said) = (true, Some(text));
+            note(&mut self.env_fault, None);
             return false;
         }
         let failed = want.write(&self.env).err();
@@ -225,6 +226,19 @@ mod tests {
 
     fn codes(papers: &Papers) -> Vec<Code> {
         papers.faults().map(|fault| fault.code).collect()
+    }
+
+    #[test]
+    fn a_file_that_is_right_is_no_complaint_whoever_wrote_it() {
+        let (mut papers, dir) = papers();
+        fs::write(dir.path().join("run"), "no directory").unwrap();
+        assert!(!papers.keep_env(&env(1450)));
+        assert_eq!((papers.written(), papers.faults().count()), (false, 1));
+        fs::remove_file(dir.path().join("run")).unwrap();
+        fs::create_dir(dir.path().join("run")).unwrap();
+        fs::write(&papers.env, env(1450).to_string()).unwrap();
+        assert!(!papers.keep_env(&env(1450)));
+        assert_eq!((papers.written(), papers.faults().count()), (true, 0));
     }
 
     #[test]
