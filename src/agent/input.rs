@@ -91,7 +91,7 @@ impl<W: World> Agent<W> {
             self.plan.as_ref().and_then(|_| self.reconciler.due(now)),
             self.firewall.as_ref().and_then(|_| self.filtering.due(now)),
             self.firewall.as_ref().and_then(|_| self.guarding.due(now)),
-            self.plan.as_ref().and_then(|_| self.carrying.due()),
+            self.plan.as_ref().filter(|_| self.reconciler.established()).and_then(|_| self.carrying.due()),
             self.leases.due(),
             self.leaving.due(),
             self.tenure.due(now),
