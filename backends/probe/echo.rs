@@ -59,6 +59,10 @@ pub struct Echo {
 /// How far apart the numbers of one process can be; more is another process, which began elsewhere.
 const FAR: u32 = 1 << 16;
 
+/// How far apart two lines of one process begin, so that its numbers for one peer are another process's to that peer
+/// when it is met anew.
+pub(super) const STRIDE: u32 = FAR << 4;
+
 impl Seen {
     /// Takes note of a number. Returns whether it is a new one.
     pub fn note(&mut self, seq: u32) -> bool {

@@ -199,9 +199,10 @@ impl Lane {
         self.hurried = true;
     }
 
-    /// This host does not send packets of this size.
-    pub(super) fn too_large(&mut self, seq: u32, now: Instant) {
-        if let Some(pending) = self.pending.take(seq) {
+    /// A request was not sent, so that nothing is learnt of the peer: this host does not send packets of its size, or
+    /// none at all.
+    pub(super) fn unsent(&mut self, seq: u32, oversized: bool, now: Instant) {
+        if let Some(pending) = self.pending.take(seq).filter(|_| oversized) {
             self.search.refused(pending.size, now);
         }
     }

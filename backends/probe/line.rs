@@ -55,18 +55,20 @@ impl Line {
         }
     }
 
-    /// The peer is to be reached like this. What was measured stays as far as that is the same.
-    pub(super) fn follow(&mut self, course: Course, seq: u32, now: Instant) {
+    /// The peer is to be reached like this. What was measured stays as far as that is the same. Returns whether it begins
+    /// anew.
+    pub(super) fn follow(&mut self, course: Course, seq: u32, now: Instant) -> bool {
         let same = |a: &Course, b: &Course| {
             (a.overlay, a.underlay, a.overhead, a.port) == (b.overlay, b.underlay, b.overhead, b.port)
         };
         if !same(&self.course, &course) {
             *self = Self::new(Course { known: self.mtu.or(course.known), ..course }, seq, now);
-            return;
+            return true;
         }
         self.overlay.iter_mut().for_each(|lane| lane.search.limit(course.mtu, now));
         self.underlay.search.limit(course.mtu + course.overhead, now);
         self.course = course;
+        false
     }
 
     pub(super) fn lane(&self, way: Way) -> Option<&Lane> {

@@ -49,7 +49,7 @@ pub use measured::{Finding, Measured};
 use purse::Purse;
 pub use verdict::{Up, Verdict};
 
-use self::echo::Echo;
+use self::echo::{Echo, STRIDE};
 pub use self::pace::ALIKE;
 use self::pace::Pace;
 use crate::family::Family;
@@ -90,7 +90,7 @@ pub struct Prober {
     /// How many peers carry packets.
     busy: usize,
     settled: bool,
-    /// The number of a line's first request: none that an earlier process used.
+    /// The number of the next line's first request: none that an earlier process or line used.
     first: u32,
     purse: Purse,
 }
@@ -125,11 +125,11 @@ impl Prober {
             self.busy -= usize::from(self.lines.remove(id).is_some_and(|line| line.is_busy()));
             return None;
         };
-        let number = match known {
-            Some(number) => number,
-            None => self.lines.add(id.clone(), Line::new(course, self.first, now)),
-        };
-        self.lines.get_mut(number).into_iter().for_each(|line| line.follow(course, self.first, now));
+        let number = known.unwrap_or_else(|| self.lines.add(id.clone(), Line::new(course, self.first, now)));
+        let anew = self.lines.get_mut(number).is_some_and(|line| line.follow(course, self.first, now));
+        if anew || known.is_none() {
+            self.first = self.first.wrapping_add(STRIDE);
+        }
         self.touched.insert(number);
         self.enter(number, None);
         Some(number)
@@ -213,10 +213,11 @@ impl Prober {
         self.change(number, None, answer).flatten()
     }
 
-    /// A request was larger than what this host sends.
-    pub fn too_large(&mut self, number: Number, way: Way, seq: u32, now: Instant) {
-        self.change(number, None, |line| {
-            line.lane_mut(way).into_iter().for_each(|lane| lane.too_large(seq, now));
+    /// A request was not sent: it is `oversized` for this host, or nothing can be sent at all.
+    pub fn unsent(&mut self, out: &Outgoing, oversized: bool, now: Instant) {
+        self.change(out.line, None, |line| {
+            let lane = line.lane_mut(out.echo.way).into_iter();
+            lane.for_each(|lane| lane.unsent(out.echo.seq, oversized, now));
         });
     }
 

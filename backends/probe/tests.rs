@@ -194,6 +194,19 @@ fn the_direction_that_is_eaten_is_told_by_both() {
 }
 
 #[test]
+fn a_peer_that_is_met_anew_takes_what_came_before_for_anothers() {
+    let mut net = Net::new();
+    net.run(seconds(60));
+    net.hosts[0].follow(&id(1), None, net.now);
+    net.numbers[0] = net.hosts[0].follow(&id(1), Some(course(1)), net.now).unwrap();
+    net.run(seconds(5));
+    net.loses(|packet| packet.from == 1 && packet.way == Way::Overlay);
+    net.run(seconds(10));
+    let there = net.finding(0).ways[0].loss_there.unwrap();
+    assert!(there < 0.1, "{there}");
+}
+
+#[test]
 fn an_agent_that_ended_is_told_from_a_host_that_did() {
     let mut net = Net::new();
     net.run(seconds(5));

@@ -155,15 +155,18 @@ impl Task {
     }
 
     fn request(&mut self, out: &Outgoing, now: Instant) {
-        let (sent, ip) = (self.send(out, out.to), out.to.ip());
+        let ip = out.to.ip();
         let place = (out.echo.way, Family::of(&ip));
-        if out.ping
-            && let Some(socket) = self.sockets.get(&place)
-        {
-            self.pings.ask(place, socket.addr().ip(), ip);
+        let Some(Socket::Open(own, _)) = self.sockets.get(&place) else {
+            return self.prober.unsent(out, false, now);
+        };
+        let own = own.ip();
+        let sent = self.send(out, out.to);
+        if out.ping {
+            self.pings.ask(place, own, ip);
         }
         if sent.is_err_and(|error| error.raw_os_error() == Some(libc::EMSGSIZE)) {
-            self.prober.too_large(out.line, out.echo.way, out.echo.seq, now);
+            self.prober.unsent(out, true, now);
         }
     }
 

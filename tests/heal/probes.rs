@@ -192,6 +192,7 @@ fn a_port_that_is_taken_is_a_fault_and_no_end() {
         let codes = codes(&fabric, 0);
         if codes.iter().any(|code| code == "probe-failed") { Ok(()) } else { Err(codes) }
     });
+    assert_eq!(codes(&fabric, 0), ["probe-failed"], "no peer is blamed");
     drop(taken);
     wait_well(&fabric);
 }
