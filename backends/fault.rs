@@ -187,6 +187,9 @@ pub struct Fault {
 const NEXT: &str = "; next: ";
 
 impl Fault {
+    /// The subject of one complaint about many peers, in place of one about each.
+    pub const MANY_PEERS: &str = "peers";
+
     /// A complaint about `subject`. A cause that ends in `; next: …` brings its own next step.
     pub fn new(code: Code, subject: impl Into<String>, cause: impl Into<String>) -> Self {
         Self { code, subject: subject.into(), cause: cause.into() }

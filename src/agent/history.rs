@@ -26,7 +26,8 @@ impl History {
     /// Takes note of what is wrong.
     pub(super) fn sees(&mut self, faults: &[Fault]) {
         let present: BTreeSet<_> = faults.iter().map(|fault| (fault.code, fault.subject.clone())).collect();
-        for (code, _) in present.difference(&self.present) {
+        let summed = |code: Code| self.present.contains(&(code, Fault::MANY_PEERS.to_owned()));
+        for (code, _) in present.difference(&self.present).filter(|(code, _)| !summed(*code)) {
             *self.told.faults.entry(code.to_string()).or_default() += 1;
             let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
             self.told.last_fault_unix_s = since.ok().map(|since| since.as_secs());
@@ -106,6 +107,10 @@ mod tests {
             history.sees(&faults);
         }
         assert_eq!(history.told().faults, BTreeMap::from([("kernel-refused".to_owned(), 3)]));
+        // Fewer of many are no new ones.
+        history.sees(&[fault(Fault::MANY_PEERS)]);
+        history.sees(&[fault("a"), fault("b")]);
+        assert_eq!(history.told().faults["kernel-refused"], 4);
         assert!(history.told().last_fault_unix_s.is_some());
     }
 

@@ -22,6 +22,9 @@ use crate::probe::{Findings, News, Order, Outlook, Peer, Peers, Probes};
 /// How many complaints of one kind are made one by one.
 const TOLD: usize = 5;
 
+/// What is wrong with each peer, over each family.
+type Causes<'l> = BTreeMap<&'l LeaseKey, Vec<String>>;
+
 /// The largest packet to each peer, in bytes, where it is less than what the devices take.
 pub(super) type Limits = BTreeMap<LineId, u32>;
 
@@ -208,11 +211,14 @@ impl Probing {
 
     /// What is wrong.
     pub(super) fn faults(&self) -> Vec<Fault> {
-        let mut found: BTreeMap<Code, Vec<(&LeaseKey, String)>> = BTreeMap::new();
+        let mut found: BTreeMap<Code, Causes<'_>> = BTreeMap::new();
+        let mut note = |code, lease, cause| {
+            found.entry(code).or_default().entry(lease).or_default().push(cause);
+        };
         let findings = self.findings().unwrap_or_default();
         for ((lease, family), finding) in self.current(&findings) {
             if let Some(code) = finding.verdict.code() {
-                found.entry(code).or_default().push((lease, format!("over {family}, {}", finding.cause)));
+                note(code, lease, format!("over {family}, {}", finding.cause));
             }
             if let Some(mtu) = finding.limit {
                 let cause = format!(
@@ -220,7 +226,7 @@ impl Probing {
                      who send",
                     finding.mtu
                 );
-                found.entry(Code::PathMtu).or_default().push((lease, cause));
+                note(Code::PathMtu, lease, cause);
             }
         }
         let trouble = self.trouble.iter().map(|cause| Fault::new(Code::ProbeFailed, "probes", cause));
@@ -273,12 +279,36 @@ fn course(plan: &Plan, family: Family, state: &PeerState, public: IpAddr) -> Cou
     }
 }
 
-/// A complaint for each peer, or one about all of them where they are many.
-fn summary(code: Code, causes: &[(&LeaseKey, String)]) -> Vec<Fault> {
+/// A complaint for each peer, over whatever family; or one about all of them where they are many.
+fn summary(code: Code, causes: &Causes<'_>) -> Vec<Fault> {
+    let each = causes.iter().map(|(lease, causes)| (lease.as_str(), causes.join("; ")));
     if causes.len() <= TOLD {
-        return causes.iter().map(|(lease, cause)| Fault::new(code, lease.as_str(), cause)).collect();
+        return each.map(|(lease, cause)| Fault::new(code, lease, cause)).collect();
     }
-    let some: Vec<&str> = causes.iter().take(TOLD).map(|(lease, _)| lease.as_str()).collect();
-    let cause = format!("{}, …: {}", some.join(", "), causes[0].1);
-    vec![Fault::new(code, format!("{} peers", causes.len()), cause)]
+    let (some, first): (Vec<&str>, Vec<String>) = each.take(TOLD).unzip();
+    let cause = format!("{} peers: {}, …: {}", causes.len(), some.join(", "), first[0]);
+    vec![Fault::new(code, Fault::MANY_PEERS, cause)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_peers_are_one_complaint_and_two_families_of_one_are_one_too() {
+        let keys: Vec<LeaseKey> = (1..=6).map(|n| LeaseKey::new(format!("10.5.{n}.0-24"))).collect();
+        let causes = |peers: usize| -> Causes<'_> {
+            keys.iter().take(peers).map(|key| (key, vec!["over IPv4".into(), "over IPv6".into()])).collect()
+        };
+        let told = |peers| summary(Code::PeerUnreachable, &causes(peers));
+        let each = told(TOLD);
+        assert_eq!(each.len(), TOLD);
+        assert_eq!(
+            (each[0].subject.as_str(), each[0].cause.as_str()),
+            ("10.5.1.0-24", "over IPv4; over IPv6")
+        );
+        let all = told(TOLD + 1);
+        assert_eq!((all.len(), all[0].subject.as_str()), (1, Fault::MANY_PEERS));
+        assert!(all[0].cause.starts_with("6 peers: 10.5.1.0-24, "), "{}", all[0].cause);
+    }
 }

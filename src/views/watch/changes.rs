@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use serde_json::Value;
+use twill_backends::fault::Fault;
 
 use crate::agent::status::PeerStatus;
 use crate::views::peers::{Health, read, summary};
@@ -115,9 +116,15 @@ fn faults(status: &Value) -> BTreeMap<(String, String), String> {
 
 fn of_faults(before: &Value, after: &Value) -> Vec<Change> {
     let (had, has) = (faults(before), faults(after));
-    let come = has.iter().filter(|(key, _)| !had.contains_key(*key));
+    let many = |code: &String| (code.clone(), Fault::MANY_PEERS.to_owned());
+    // Whether this is told already, or still: one of many goes on in what is told of all, and the other way round.
+    let told = |faults: &BTreeMap<(String, String), String>, key: &(String, String)| {
+        let parts = || *key == many(&key.0) && faults.keys().any(|(code, _)| *code == key.0);
+        faults.contains_key(key) || faults.contains_key(&many(&key.0)) || parts()
+    };
+    let come = has.iter().filter(|(key, _)| !told(&had, key));
     let come = come.map(|(_, text)| Kind::Trouble.of(format!("fault {text}")));
-    let gone = had.keys().filter(|key| !has.contains_key(*key));
+    let gone = had.keys().filter(|key| !told(&has, key));
     let gone = gone.map(|(code, subject)| Kind::Better.of(format!("fault over: {code} {subject}")));
     come.chain(gone).collect()
 }

@@ -72,6 +72,27 @@ fn what_happened_is_told_once() {
     assert_eq!(watch.saw("5", Ok(another)), want);
 }
 
+/// Peers told one by one are told in one as they become many, and one by one again.
+#[test]
+fn a_fault_of_some_goes_on_in_that_of_many() {
+    let mut watch = Watch::default();
+    let mut saw = |subjects: &[&str]| {
+        let mut status = status(2);
+        let of =
+            |subject: &&str| json!({ "code": "some-code", "subject": subject, "cause": "why", "next": "do" });
+        status["faults"] = subjects.iter().map(of).collect();
+        watch.saw("1", Ok(status))
+    };
+    saw(&[]);
+    assert_eq!(saw(&["a"]), ["fault some-code a: why; next: do"]);
+    for more in [&["peers"][..], &["a", "b"]] {
+        assert_eq!(saw(more), Vec::<String>::new());
+    }
+    assert_eq!(saw(&["b"]), ["fault over: some-code a"]);
+    assert_eq!(saw(&["peers"]), Vec::<String>::new());
+    assert_eq!(saw(&[]), ["fault over: some-code peers"]);
+}
+
 #[test]
 fn it_fits_every_terminal() {
     let mut watch = Watch::default();
