@@ -136,6 +136,26 @@ fn what_an_operator_had_before_is_kept_and_comes_back() {
 }
 
 #[test]
+fn a_network_of_the_plugin_under_another_name_stays_the_only_one() {
+    let root = Root::new();
+    let folder = root.path("etc/cni/net.d");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("05-other.conflist"), r#"{"plugins":[{"type":"bridge"}]}"#).unwrap();
+    let theirs = folder.join("20-podnet.conflist");
+    fs::write(
+        &theirs,
+        "{\"name\":\"podnet\",\"plugins\":[{\"type\": \"flannel\"}]}",
+    )
+    .unwrap();
+    let said = String::from_utf8(root.make("install").stdout).unwrap();
+    assert!(said.contains(&format!("kept       {}", theirs.display())), "{said}");
+    assert!(!folder.join("10-flannel.conflist").exists());
+    fs::remove_file(&theirs).unwrap();
+    root.make("install");
+    assert!(folder.join("10-flannel.conflist").exists());
+}
+
+#[test]
 fn what_is_installed_works() {
     let root = Root::new();
     root.make("install");
