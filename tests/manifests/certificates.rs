@@ -10,8 +10,14 @@ use tempfile::TempDir;
 
 use crate::shipped;
 
+fn command(folder: &Path, members: &[&str]) -> Command {
+    let mut command = Command::new(shipped::path("etcd/make-certificates"));
+    command.arg(folder).args(members);
+    command
+}
+
 fn make(folder: &Path, members: &[&str]) -> Output {
-    Command::new(shipped::path("etcd/make-certificates")).arg(folder).args(members).output().unwrap()
+    command(folder, members).output().unwrap()
 }
 
 fn openssl(args: &[&str]) -> String {
@@ -78,7 +84,12 @@ fn a_second_run_renews_and_adds() {
     for renewed in ["a/server.crt", "a/peer.key", "twill/client.crt"] {
         assert_ne!(before[renewed], after[renewed], "{renewed}");
     }
-    assert!(after.contains_key("b/member.env"));
+    let env = |member: &str| fs::read_to_string(dir.path().join(member).join("member.env")).unwrap();
+    assert!(env("b").contains("ETCD_INITIAL_CLUSTER_STATE=new\n"), "none may run yet");
+    let made =
+        command(dir.path(), &["a=192.0.2.1", "c=192.0.2.3"]).env("STATE", "existing").output().unwrap();
+    assert!(made.status.success());
+    assert!(env("c").contains("ETCD_INITIAL_CLUSTER_STATE=existing\n"));
 }
 
 #[test]
