@@ -142,11 +142,7 @@ fn a_network_of_the_plugin_under_another_name_stays_the_only_one() {
     fs::create_dir_all(&folder).unwrap();
     fs::write(folder.join("05-other.conflist"), r#"{"plugins":[{"type":"bridge"}]}"#).unwrap();
     let theirs = folder.join("20-podnet.conflist");
-    fs::write(
-        &theirs,
-        "{\"name\":\"podnet\",\"plugins\":[{\"type\": \"flannel\"}]}",
-    )
-    .unwrap();
+    fs::write(&theirs, "{\"name\":\"podnet\",\"plugins\":[{\"type\": \"flannel\"}]}").unwrap();
     let said = String::from_utf8(root.make("install").stdout).unwrap();
     assert!(said.contains(&format!("kept       {}", theirs.display())), "{said}");
     assert!(!folder.join("10-flannel.conflist").exists());

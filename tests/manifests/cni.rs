@@ -47,6 +47,29 @@ fn plugins(list: &Value) -> Vec<Value> {
     list["plugins"].as_array().unwrap().iter().map(complete).collect()
 }
 
+/// What was there first is kept, once.
+fn installed(machine: &Machine) {
+    machine.ok(&["mkdir", "-p", BIN, "/etc/cni/net.d"]);
+    machine.ok(&["sh", "-c", &format!("echo flannel > {BIN}/flannel")]);
+    machine.ok(&["chown", "-R", "12345:12345", BIN, "/etc/cni/net.d"]);
+    // As the DaemonSet's container may.
+    let install = [
+        "setpriv",
+        "--bounding-set=-all,+dac_override",
+        "env",
+        "PLUGIN=/usr/local/bin/twill-cni",
+        "install-cni",
+        BIN,
+        CONFLIST,
+        "/etc/twill/cni-conf.json",
+    ];
+    machine.ok(&install);
+    machine.ok(&install);
+    assert_eq!(machine.ok(&["cat", &format!("{BIN}/flannel.before-twill")]), "flannel");
+    assert_eq!(machine.ok(&["ls", BIN]), "flannel\nflannel.before-twill\ntwill");
+    assert_eq!(machine.ok(&["ls", "/etc/cni/net.d"]), "10-flannel.conflist");
+}
+
 #[test]
 fn the_configuration_attaches_a_container() {
     if let Err(reason) = Lab::available() {
@@ -66,17 +89,7 @@ fn the_configuration_attaches_a_container() {
     disk.program("bin/install-cni", &shipped::path("install-cni"));
     let machine = disk.boot(&lab.hosts[0]);
 
-    // What was there first is kept, once.
-    machine.ok(&["mkdir", "-p", BIN, "/etc/cni/net.d"]);
-    machine.ok(&["sh", "-c", &format!("echo flannel > {BIN}/flannel")]);
-    let install =
-        ["env", "PLUGIN=/usr/local/bin/twill-cni", "install-cni", BIN, CONFLIST, "/etc/twill/cni-conf.json"];
-    machine.ok(&install);
-    machine.ok(&install);
-    assert_eq!(machine.ok(&["cat", &format!("{BIN}/flannel.before-twill")]), "flannel");
-    assert_eq!(machine.ok(&["ls", BIN]), "flannel\nflannel.before-twill\ntwill");
-    assert_eq!(machine.ok(&["ls", "/etc/cni/net.d"]), "10-flannel.conflist");
-
+    installed(&machine);
     let config = r#"{"Network":"10.244.0.0/16","Backend":{"Type":"vxlan"}}"#;
     machine.ok(&["mkdir", "-p", "/var/lib/twill/leases"]);
     machine.ok(&["twill", "config", "set", "--store", "file:/var/lib/twill/leases", config]);

@@ -14,6 +14,10 @@ use crate::units::FLANNELD;
 const VXLAN: &str = r#"{"Network":"10.244.0.0/16","Backend":{"Type":"vxlan"}}"#;
 const HOST_GW: &str = r#"{"Network":"10.244.0.0/16","Backend":{"Type":"host-gw"}}"#;
 const PREFIX: &str = "/coreos.com/network";
+/// The capability to read every file.
+const READ_ALL: u64 = 1 << 2;
+/// What goes beyond the owner's rights to files.
+pub(crate) const FILES: u64 = READ_ALL | 1 << 1;
 
 #[test]
 fn the_cluster_lets_in_whom_it_should() {
@@ -58,6 +62,26 @@ fn the_cluster_lets_in_whom_it_should() {
     assert!(error.contains("permission denied"), "{error}");
     site.twill("twill-config", &["config", "set", VXLAN]).unwrap();
     assert!(site.twill("twill", &["config", "get"]).unwrap().contains("vxlan"));
+    replaced(&site);
+}
+
+/// A member that lost its disk comes back as another.
+fn replaced(site: &Site) {
+    let lost = &site.machines[2];
+    let name = lost.ok(&["sh", "-c", ". /etc/twill-etcd/member.env; echo $ETCD_NAME"]);
+    let peer = lost.ok(&["sh", "-c", ". /etc/twill-etcd/member.env; echo $ETCD_INITIAL_ADVERTISE_PEER_URLS"]);
+    lost.ok(&["systemctl", "stop", "twill-etcd"]);
+    lost.ok(&["sh", "-c", "rm -r /var/lib/twill-etcd/*"]);
+    let members = site.ctl(Some("root"), &["member", "list"]).unwrap();
+    let id =
+        members.lines().find(|line| line.contains(&name)).and_then(|line| line.split(',').next()).unwrap();
+    site.ctl(Some("root"), &["member", "remove", id]).unwrap();
+    site.ctl(Some("root"), &["member", "add", &name, &format!("--peer-urls={peer}")]).unwrap();
+    // What STATE=existing has `make-certificates` write.
+    lost.ok(&["sed", "-i", "s/_STATE=new/_STATE=existing/", "/etc/twill-etcd/member.env"]);
+    lost.ok(&["systemctl", "start", "twill-etcd"]);
+    let members = site.ctl(Some("root"), &["member", "list"]).unwrap();
+    assert!(members.lines().any(|line| line.contains(&name) && line.contains("started")), "{members}");
 }
 
 #[test]
@@ -77,6 +101,9 @@ fn the_agent_lives_in_its_unit() {
     };
     site.certificates.make_users(&site.first().net);
     site.twill("twill-config", &["config", "set", VXLAN]).unwrap();
+    // As on a host whose etcd has it.
+    site.machines[1].ok(&["chmod", "600", "/etc/twill/client.key"]);
+    site.machines[1].ok(&["chown", "12345", "/etc/twill/client.key"]);
     let pods = site.start_agents();
     all_reach_each_other(&pods);
     site.wait_settled();
@@ -86,9 +113,10 @@ fn the_agent_lives_in_its_unit() {
         "Service",
         "CapabilityBoundingSet",
     ));
-    for machine in &site.machines {
+    for (machine, files) in site.machines.iter().zip([0, READ_ALL, 0]) {
         let effective = u64::from_str_radix(&machine.status_of("twill", "CapEff"), 16).unwrap();
         assert_eq!(effective & !bounded, 0, "more than the unit grants");
+        assert_eq!(effective & FILES, files);
         assert_eq!(machine.status_of("twill", "NoNewPrivs"), "1");
         assert_eq!(machine.status_of("twill", "Seccomp"), "2");
         assert_eq!(machine.ok(&["cat", "/proc/sys/net/ipv4/ip_forward"]), "1");
@@ -279,6 +307,8 @@ pub(crate) fn capabilities(names: &[String]) -> u64 {
     let words = names.iter().flat_map(|line| line.split_whitespace());
     words.fold(0, |set, name| {
         let bit = match name.strip_prefix("CAP_").unwrap_or(name) {
+            "DAC_OVERRIDE" => 1,
+            "DAC_READ_SEARCH" => 2,
             "NET_BIND_SERVICE" => 10,
             "NET_ADMIN" => 12,
             "NET_RAW" => 13,
