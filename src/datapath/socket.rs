@@ -245,6 +245,12 @@ impl FrameIo for Socket {
                     doubt = next + part.count() as usize;
                     continue;
                 }
+                // The last of several may be one that is not too large.
+                libc::EMSGSIZE if part.segment != 0 => {
+                    drop(self.parts.splice(next..=next, datagrams(&part)));
+                    doubt = 0;
+                    continue;
+                }
                 libc::EMSGSIZE => {
                     doubt = 0;
                     Refused { too_big: part.count(), ..Refused::default() }

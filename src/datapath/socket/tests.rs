@@ -103,11 +103,15 @@ fn what_is_too_big_is_counted_and_the_others_arrive() {
             add(&mut batch, to, 1, 1501 - header);
             add(&mut batch, to, 5, 1600);
             add(&mut batch, to, 4, 700);
+            // A smaller one may end a message.
+            add(&mut batch, to, 2, 1600);
+            batch.pieces.last_mut().unwrap().end -= 1000;
             // What is too big is no reason to give up that the kernel cuts.
-            assert_eq!(socket.send(&batch), Refused { too_big: 6, ..Refused::default() });
-            assert_eq!(refused_of(&socket, &batch), [0, 1, 5, 0]);
+            assert_eq!(socket.send(&batch), Refused { too_big: 7, ..Refused::default() });
+            assert_eq!(refused_of(&socket, &batch), [0, 1, 5, 0, 1]);
             assert!(socket.gso);
-            assert_eq!(came(&reader, 5), [numbered(1, 1500 - header), numbered(4, 700)].concat());
+            let want = [numbered(1, 1500 - header), numbered(4, 700), vec![(1, 600)]].concat();
+            assert_eq!(came(&reader, 6), want);
         }
     })
     .unwrap();
