@@ -116,7 +116,8 @@ impl Carrying {
         self.bury();
         let want = &self.want;
         self.running.retain(|dev, datapath| {
-            want.get(dev).is_some_and(|(tunnel, _)| tunnel.vxlan == datapath.tunnel().vxlan)
+            let same = |a: &Tunnel, b: &Tunnel| (&a.vxlan, a.pods) == (&b.vxlan, b.pods);
+            want.get(dev).is_some_and(|(tunnel, _)| same(tunnel, datapath.tunnel()))
         });
         if std::mem::take(&mut self.changed) {
             for (dev, datapath) in &self.running {
