@@ -464,6 +464,13 @@ mod tests {
         let guard = plan.guard().unwrap();
         assert_eq!(guard.senders.len(), 1);
         assert!(guard.rules.inner && !guard.rules.outer);
+
+        let userspace = Host { datapath: crate::state::Datapath::Userspace, ..samples::host() };
+        let mut plan = Plan::new(from_config(&config).unwrap(), userspace, samples::own(config));
+        plan.reset(&leases(&[v4(7)]));
+        let served: Vec<_> = plan.tunnels().flat_map(|(_, table)| table.peers().to_vec()).collect();
+        assert_eq!(served.len(), 1);
+        assert_eq!((served[0].mac, served[0].addr), (None, std::net::IpAddr::from([192, 0, 2, 7])));
     }
 
     #[test]

@@ -15,13 +15,12 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use etherparse::{IpHeaders, IpNumber, Ipv4Header, PacketBuilder, TcpHeader};
 use twill_backends::frame::checksum::Sum;
 use twill_backends::frame::coalesce::Coalescer;
-use twill_backends::frame::flow;
 use twill_backends::frame::parse::Layout;
 use twill_backends::frame::path::{Way, admit, way};
 use twill_backends::frame::segment::Segments;
 use twill_backends::frame::table::{Peer, Permit, Table};
 use twill_backends::frame::virtio::{Gso, Header, Partial};
-use twill_backends::frame::vxlan::{self, Vxlan, source_port};
+use twill_backends::frame::vxlan::{self, Vxlan};
 use twill_backends::mac::Mac;
 
 const SIZES: [usize; 5] = [64, 512, 1400, 9000, 65_549];
@@ -75,7 +74,7 @@ fn allocates_nothing<T>(what: &str, mut work: impl FnMut() -> T) {
 fn peer(n: u32) -> Peer {
     let [_, _, a, b] = n.to_be_bytes();
     Peer {
-        mac: Mac([2, 0x5f, a ^ 0x35, b, a, b ^ 0x91]),
+        mac: Some(Mac([2, 0x5f, a ^ 0x35, b, a, b ^ 0x91])),
         addr: IpAddr::V4(Ipv4Addr::from(0xac10_0000 + n)),
         subnet: format!("10.{a}.{b}.0/24").parse().unwrap(),
         mtu: 1450,
@@ -91,7 +90,7 @@ fn tcp(seq: u32, payload: &[u8]) -> Vec<u8> {
     tcp.ack = true;
     tcp.set_options_raw(&[1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2]).unwrap();
     let mut out = Vec::new();
-    PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], peer(7).mac.0)
+    PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], peer(7).mac.unwrap().0)
         .ip(IpHeaders::Ipv4(ip, Default::default()))
         .tcp_header(tcp)
         .write(&mut out, payload)
@@ -105,10 +104,9 @@ fn frame(size: usize) -> Vec<u8> {
     frame
 }
 
-/// From the TAP to what `sendmsg` is given; returns the bytes to send and the source port.
-fn send(table: &Table, virtio: &Header, frame: &mut [u8], arena: &mut [u8]) -> (usize, u16) {
+/// From the TAP to what `sendmsg` is given; returns the bytes to send.
+fn send(table: &Table, virtio: &Header, frame: &mut [u8], arena: &mut [u8]) -> usize {
     let Ok(Way::To(peer, layout)) = way(table, frame) else { panic!("no way") };
-    let port = source_port(flow::hash(frame, &layout));
     let mut segments = Segments::new(frame, &layout, virtio, NET.header()).unwrap();
     // What is too large is for the caller to say; that it is asked belongs to the cost.
     black_box(segments.packet_len(&layout) > peer.mtu as usize);
@@ -116,7 +114,7 @@ fn send(table: &Table, virtio: &Header, frame: &mut [u8], arena: &mut [u8]) -> (
     while let Some(chunk) = segments.next_chunk(frame, arena) {
         bytes += chunk.bytes();
     }
-    (bytes, port)
+    bytes
 }
 
 fn out(c: &mut Criterion) {
@@ -133,7 +131,7 @@ fn out(c: &mut Criterion) {
             let packets = virtio.gso.map_or(1, |_| (frame.len() - HEADERS).div_ceil(PAYLOAD.into()).max(1));
             let headers = if virtio.gso.is_some() { HEADERS } else { 0 };
             let want = frame.len() - headers + packets * (headers + vxlan::LEN);
-            let mut work = || send(&table, &virtio, black_box(&mut frame), &mut arena).0;
+            let mut work = || send(&table, &virtio, black_box(&mut frame), &mut arena);
             assert_eq!(work(), want);
             allocates_nothing(name, &mut work);
             group.throughput(Throughput::Bytes(size as u64));
@@ -205,7 +203,7 @@ fn lookup(c: &mut Criterion) {
         let table = Table::new(peers.clone());
         // A step that is prime to each size visits all peers in an order that no cache foresees.
         let order = || (0..peers.len()).map(|n| peers[n * 7919 % peers.len()]);
-        let macs: Vec<[u8; 6]> = order().map(|peer| peer.mac.0).collect();
+        let macs: Vec<[u8; 6]> = order().map(|peer| peer.mac.unwrap().0).collect();
         let addrs: Vec<IpAddr> = order().map(|peer| peer.addr).collect();
         let (mut macs, mut addrs) = (macs.iter().cycle(), addrs.iter().cycle());
         let mut forward = || table.at(*black_box(macs.next().unwrap())).unwrap().addr;

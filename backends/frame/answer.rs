@@ -53,9 +53,10 @@ fn arp(table: &Table, frame: &[u8], l3: usize, answer: &mut Frame<'_>) -> Result
         return Err(Dropped::BadInner);
     }
     let (source, target) = (field(14)?, field(24)?);
-    let peer = table.tunnel(IpAddr::V4(Ipv4Addr::from(target))).ok_or(Dropped::NoNeighbour)?;
-    answer.ethernet(asker, peer.mac.0, frame, l3);
-    for part in [&ARP_IPV4[..], &REPLY, &peer.mac.0, &target, &asker, &source] {
+    let peer = table.tunnel(IpAddr::V4(Ipv4Addr::from(target)));
+    let mac = peer.and_then(|peer| peer.mac).ok_or(Dropped::NoNeighbour)?;
+    answer.ethernet(asker, mac.0, frame, l3);
+    for part in [&ARP_IPV4[..], &REPLY, &mac.0, &target, &asker, &source] {
         answer.push(part);
     }
     Ok(())
@@ -77,11 +78,11 @@ fn solicitation(table: &Table, frame: &[u8], layout: &Layout, answer: &mut Frame
     }
     // Whoever asks without an address looks for another owner of the one it wants.
     let peer = table.tunnel(IpAddr::V6(Ipv6Addr::from(target))).filter(|_| asker != [0; 16]);
-    let peer = peer.ok_or(Dropped::NoNeighbour)?;
-    answer.ethernet(array(frame, 6).unwrap_or_default(), peer.mac.0, frame, l3);
+    let mac = peer.and_then(|peer| peer.mac).ok_or(Dropped::NoNeighbour)?;
+    answer.ethernet(array(frame, 6).unwrap_or_default(), mac.0, frame, l3);
     answer.ipv6(target, asker, SOLICITATION_LEN + 8);
     let icmp = answer.len();
-    for part in [&[ADVERTISEMENT, 0, 0, 0][..], &SOLICITED, &target, &TARGET_ADDRESS, &peer.mac.0] {
+    for part in [&[ADVERTISEMENT, 0, 0, 0][..], &SOLICITED, &target, &TARGET_ADDRESS, &mac.0] {
         answer.push(part);
     }
     answer.icmpv6_checksum(icmp);

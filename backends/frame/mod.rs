@@ -27,7 +27,6 @@
 //!   such frames make one `sendmsg`.
 //! - A [`coalesce::Coalescer`] looks at one batch in one buffer, and is cleared after it. Frames come out in the order
 //!   in which they came in, flow by flow.
-//! - [`flow::hash`] and [`vxlan::source_port`] give the outer source port; with several sockets, the hash chooses one.
 //! - Whatever is not carried is a [`Dropped`], to be counted by [`Dropped::index`].
 
 pub mod answer;

@@ -8,7 +8,6 @@
 //! with 10,000 peers the slots take 256 KiB, so they stay in the second-level cache. Keys come from leases, not from
 //! packets, so nobody can choose colliding ones without being a peer; a seed would not change that.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ptr;
 
@@ -16,13 +15,13 @@ use ipnet::IpNet;
 
 use super::flow::mix;
 use crate::mac::Mac;
-use crate::state::{LinkName, NeighKey, NetState};
 
 /// A peer as the packet path sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer {
-    /// The address of its tunnel device.
-    pub mac: Mac,
+    /// The address of its tunnel device; `None` if packets to it need no tunnel. Its own may come through one all the
+    /// same: it may see the network otherwise.
+    pub mac: Option<Mac>,
     /// Its public address: where datagrams for it go, and the only source from which its datagrams are taken.
     pub addr: IpAddr,
     /// Its subnet. The first address is that of its tunnel device. Inner sources are inside it, or its public address:
@@ -71,7 +70,7 @@ impl Table {
             peers.iter().zip(0..).map(|(peer, at)| (peer.subnet.network(), at)).collect();
         by_tunnel.sort_unstable();
         Self {
-            by_mac: Index::new(peers.iter().map(|peer| hash_mac(peer.mac.0))),
+            by_mac: Index::new(peers.iter().map(|peer| peer.mac.map_or(0, |mac| hash_mac(mac.0)))),
             by_addr: Index::new(sources.iter().map(|source| hash_addr(source.addr))),
             peers,
             sources,
@@ -79,28 +78,12 @@ impl Table {
         }
     }
 
-    /// The peers that the wanted state of the network gives the device `dev`: each route through it names a gateway,
-    /// the gateway's neighbour entry an Ethernet address, and the FDB entry of that the public address. `mtu` is that
-    /// of the device; a route may have a smaller one.
-    #[must_use]
-    pub fn of(net: &NetState, dev: &LinkName, mtu: u32) -> Self {
-        let fdb: BTreeMap<Mac, IpAddr> =
-            net.fdb.iter().filter(|fdb| fdb.dev == *dev).map(|fdb| (fdb.mac, fdb.dst)).collect();
-        Self::new(net.routes.iter().filter(|(_, route)| route.dev == Some(*dev)).filter_map(
-            |(key, route)| {
-                let mac = *net.neighs.get(&NeighKey { dev: *dev, ip: route.via? })?;
-                let mtu = route.mtu.map_or(mtu, |least| least.min(mtu));
-                Some(Peer { mac, addr: *fdb.get(&mac)?, subnet: key.dst, mtu })
-            },
-        ))
-    }
-
     /// The peer whose tunnel device has the Ethernet address `mac`.
     #[inline]
     #[must_use]
     pub fn at(&self, mac: [u8; 6]) -> Option<&Peer> {
         let mut candidates = self.by_mac.candidates(hash_mac(mac));
-        candidates.find_map(|at| self.peers.get(at).filter(|peer| peer.mac.0 == mac))
+        candidates.find_map(|at| self.peers.get(at).filter(|peer| peer.mac == Some(Mac(mac))))
     }
 
     /// The place among [`Table::peers`] of one that this table gave out. Of a copy of it, or of another table's peer, it

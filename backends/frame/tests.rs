@@ -128,7 +128,7 @@ fn mangled() -> impl Strategy<Value = Vec<u8>> {
 
 fn exercise(frame: &[u8], virtio: &[u8], more: &[u8]) {
     let peer = Peer {
-        mac: Mac(super::samples::PEER),
+        mac: Some(Mac(super::samples::PEER)),
         addr: [192, 0, 2, 1].into(),
         subnet: "10.5.1.0/24".parse().unwrap(),
         mtu: 1450,

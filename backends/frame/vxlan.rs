@@ -22,9 +22,6 @@ const FLAG_VNI: u32 = 0x0800_0000;
 /// The flag of the Group Based Policy extension and the 24 bits that belong to it.
 const GBP: u32 = 0x80ff_ffff;
 
-/// The ports that RFC 6335 leaves for dynamic use, recommended by RFC 7348, section 5, for the source port.
-const PORTS: std::ops::RangeInclusive<u16> = 49_152..=65_535;
-
 /// One virtual network, as the header names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Vxlan {
@@ -71,15 +68,6 @@ impl Vxlan {
     }
 }
 
-/// The outer source port of a flow (RFC 7348, section 5): so that networks and receivers spread flows over paths and
-/// cores, and never reorder one.
-#[inline]
-#[must_use]
-pub const fn source_port(flow: u32) -> u16 {
-    let count = (*PORTS.end() - *PORTS.start()) as u64 + 1;
-    *PORTS.start() + ((flow as u64 * count) >> 32) as u16
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,11 +105,5 @@ mod tests {
         assert_eq!(gbp.open(&[0x08, 0, 0, 0, 0, 0, 1, 0]), Ok(&[][..]));
         assert_eq!(gbp.open(&[0xc8, 0, 0, 0, 0, 0, 1, 0]), Err(Dropped::BadVxlan));
         assert_eq!(Vxlan::new(1, false).open(&[0x88, 0, 0, 1, 0, 0, 1, 0]), Err(Dropped::BadVxlan));
-    }
-
-    #[test]
-    fn source_ports_fill_the_dynamic_range() {
-        assert_eq!((source_port(0), source_port(u32::MAX)), (49_152, 65_535));
-        assert_eq!(source_port(1 << 31), 57_344);
     }
 }

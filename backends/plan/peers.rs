@@ -24,12 +24,17 @@ impl Plan {
     /// What the userspace datapath has to serve, each with where its frames go.
     pub fn tunnels(&self) -> impl Iterator<Item = (&Tunnel, Table)> {
         self.base.tunnels.iter().map(|tunnel| {
+            let family = Family::of(&tunnel.vxlan.local);
             let to = |state: &PeerState| {
-                let fdb = state.fdb.filter(|entry| entry.dev == tunnel.dev)?;
-                let (key, _) = &state.route;
+                let (key, route) = &state.route;
+                let (mac, addr) = match state.fdb {
+                    Some(fdb) if fdb.dev == tunnel.dev => (Some(fdb.mac), fdb.dst),
+                    None if Family::of_net(&key.dst) == family => (None, route.via?),
+                    Some(_) | None => return None,
+                };
                 // Of a path that is narrower the route tells those who send. Here it would hide that it is wide again:
                 // what finds that out has to pass.
-                Some(table::Peer { mac: fdb.mac, addr: fdb.dst, subnet: key.dst, mtu: tunnel.mtu })
+                Some(table::Peer { mac, addr, subnet: key.dst, mtu: tunnel.mtu })
             };
             (tunnel, Table::new(self.programmed().filter_map(to)))
         })

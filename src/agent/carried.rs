@@ -73,7 +73,7 @@ mod tests {
 
     fn tunnel(subnets: &[&str]) -> Arc<Peers> {
         let peer = |(n, subnet): (u8, &&str)| table::Peer {
-            mac: Mac([2, 0, 0, 0, 0, n]),
+            mac: Some(Mac([2, 0, 0, 0, 0, n])),
             addr: [192, 0, 2, n].into(),
             subnet: subnet.parse().unwrap(),
             mtu: 1450,

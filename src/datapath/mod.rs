@@ -199,7 +199,7 @@ impl Datapath {
     /// When frames last went to each peer that any went to.
     #[must_use]
     pub fn used(&self) -> Vec<(Mac, Instant)> {
-        self.peers.load().used().map(|(peer, at)| (peer.mac, moment::instant(at))).collect()
+        self.peers.load().used().filter_map(|(peer, at)| Some((peer.mac?, moment::instant(at)))).collect()
     }
 
     /// How many threads serve it, each a queue of the device.

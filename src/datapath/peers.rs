@@ -68,15 +68,16 @@ impl Peers {
         &self.table
     }
 
-    /// What was carried to and from each peer.
+    /// What was carried to and from each peer to which packets go through the tunnel.
     pub fn traffic(&self) -> impl Iterator<Item = (&Peer, Traffic)> {
-        self.each().map(|(peer, carried)| (peer, carried.read()))
+        let each = self.each().filter(|(peer, _)| peer.mac.is_some());
+        each.map(|(peer, carried)| (peer, carried.read()))
     }
 
-    /// What was carried to and from the peer of a subnet, if there is one.
+    /// The same of the peer of a subnet, if there is one.
     #[must_use]
     pub fn traffic_of(&self, subnet: &IpNet) -> Option<Traffic> {
-        self.of(subnet).map(|(_, carried)| carried.read())
+        self.of(subnet).filter(|(peer, _)| peer.mac.is_some()).map(|(_, carried)| carried.read())
     }
 
     /// The moment when a frame last went to each peer that any went to.
@@ -184,11 +185,15 @@ pub(super) mod tests {
 
     pub(in crate::datapath) fn peer(n: u8) -> Peer {
         let subnet = format!("10.5.{n}.0/24").parse().unwrap();
-        Peer { mac: Mac([2, 0, 0, 0, 0, n]), addr: [192, 0, 2, n].into(), subnet, mtu: 1450 }
+        Peer { mac: Some(Mac([2, 0, 0, 0, 0, n])), addr: [192, 0, 2, n].into(), subnet, mtu: 1450 }
+    }
+
+    fn mac(n: u8) -> Mac {
+        peer(n).mac.unwrap()
     }
 
     fn carried(peers: &Peers) -> Vec<(Mac, u64)> {
-        peers.traffic().map(|(peer, traffic)| (peer.mac, traffic.sent.bytes)).collect()
+        peers.traffic().map(|(peer, traffic)| (peer.mac.unwrap(), traffic.sent.bytes)).collect()
     }
 
     #[test]
@@ -202,19 +207,19 @@ pub(super) mod tests {
         let moved = Peer { addr: [192, 0, 2, 99].into(), ..peer(2) };
         let narrow = Peer { mtu: 1200, ..peer(4) };
         let second = Peers::after(&first, Table::new([narrow, peer(1), moved]));
-        assert_eq!(carried(&second), [(peer(4).mac, 102), (peer(1).mac, 0), (peer(2).mac, 100)]);
+        assert_eq!(carried(&second), [4, 1, 2].map(mac).into_iter().zip([102, 0, 100]).collect::<Vec<_>>());
         assert_eq!(
-            second.used().map(|(peer, at)| (peer.mac, at)).collect::<Vec<_>>(),
-            [(peer(4).mac, 7), (peer(2).mac, 7)]
+            second.used().map(|(peer, at)| (peer.mac.unwrap(), at)).collect::<Vec<_>>(),
+            [(mac(4), 7), (mac(2), 7)]
         );
         // A thread that has not seen the second one yet counts for both.
         first.add(0, Amount::of(1, 1), Amount::default(), 8);
-        assert_eq!(carried(&second)[2], (peer(2).mac, 101));
+        assert_eq!(carried(&second)[2], (mac(2), 101));
         let (_, traffic) = second.traffic().next().unwrap();
         assert_eq!(traffic.dropped, BTreeMap::from([("oversize".to_owned(), 1)]));
         // Who comes back is another one, and so is another host in the subnet of one that went.
-        let other = Peer { mac: Mac([2, 9, 9, 9, 9, 9]), ..peer(4) };
+        let other = Peer { mac: Some(Mac([2, 9, 9, 9, 9, 9])), ..peer(4) };
         let third = Peers::after(&second, Table::new([peer(3), other]));
-        assert_eq!(carried(&third), [(peer(3).mac, 0), (other.mac, 0)]);
+        assert_eq!(carried(&third), [(mac(3), 0), (other.mac.unwrap(), 0)]);
     }
 }

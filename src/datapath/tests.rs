@@ -86,8 +86,12 @@ struct Bench {
 }
 
 fn bench(offload: bool) -> Bench {
-    let peer =
-        Peer { mac: THEIRS, addr: PEER.parse().unwrap(), subnet: "10.5.2.0/24".parse().unwrap(), mtu: 1450 };
+    let peer = Peer {
+        mac: Some(THEIRS),
+        addr: PEER.parse().unwrap(),
+        subnet: "10.5.2.0/24".parse().unwrap(),
+        mtu: 1450,
+    };
     bench_with((offload, offload), true, [peer])
 }
 
@@ -199,7 +203,7 @@ fn a_frame_leaves_for_its_peer_and_one_comes_back() {
         assert_eq!(bench.on_wire(), [(SocketAddr::new(PEER.parse().unwrap(), 8472), 0, wrap(1, &out))]);
         assert_eq!(bench.in_tap(), std::slice::from_ref(&back));
         let peers = bench.peers.load();
-        assert_eq!(peers.used().map(|(peer, _)| peer.mac).collect::<Vec<_>>(), [THEIRS]);
+        assert_eq!(peers.used().map(|(peer, _)| peer.mac).collect::<Vec<_>>(), [Some(THEIRS)]);
         let counters = &bench.counters;
         assert_eq!((counters.count(Count::Sent), counters.count(Count::Received)), (1, 1));
         // With the headers of VXLAN, UDP and IPv4.

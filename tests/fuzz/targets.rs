@@ -22,7 +22,7 @@ const PEER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 fn table() -> Table {
     let peer = |subnet: &str, last| {
         let subnet = subnet.parse().ok()?;
-        Some(Peer { mac: Mac([2, 0, 0, 0, 0, last]), addr: PEER, subnet, mtu: 1450 })
+        Some(Peer { mac: Some(Mac([2, 0, 0, 0, 0, last])), addr: PEER, subnet, mtu: 1450 })
     };
     Table::new([peer("10.5.1.0/24", 2), peer("fd00:5:0:1::/64", 3)].into_iter().flatten())
 }

@@ -18,7 +18,7 @@ const TARGET6: &str = "fd00:5:0:2::";
 
 fn table() -> Table {
     let peer = |subnet: &str| Peer {
-        mac: Mac(PEER),
+        mac: Some(Mac(PEER)),
         addr: [192, 0, 2, 1].into(),
         subnet: subnet.parse().unwrap(),
         mtu: 1450,

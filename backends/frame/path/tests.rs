@@ -7,11 +7,16 @@ use crate::mac::Mac;
 const NET: Vxlan = Vxlan::new(7, false);
 
 fn peer() -> Peer {
-    Peer { mac: Mac(PEER), addr: [192, 0, 2, 1].into(), subnet: "10.5.1.0/24".parse().unwrap(), mtu: 1450 }
+    Peer {
+        mac: Some(Mac(PEER)),
+        addr: [192, 0, 2, 1].into(),
+        subnet: "10.5.1.0/24".parse().unwrap(),
+        mtu: 1450,
+    }
 }
 
 fn table() -> Table {
-    let v6 = Peer { subnet: "fd00:5:0:1::/64".parse().unwrap(), mac: Mac([2; 6]), ..peer() };
+    let v6 = Peer { subnet: "fd00:5:0:1::/64".parse().unwrap(), mac: Some(Mac([2; 6])), ..peer() };
     Table::new([peer(), v6])
 }
 

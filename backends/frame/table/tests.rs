@@ -1,15 +1,11 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::backend::from_config;
-use crate::host::Fact;
-use crate::lease::Lease;
-use crate::samples;
 
 fn peer(n: u32) -> Peer {
     let [_, _, a, b] = n.to_be_bytes();
     Peer {
-        mac: Mac([2, 0, 0, 0, a, b]),
+        mac: Some(Mac([2, 0, 0, 0, a, b])),
         addr: [172, 16, a, b].into(),
         subnet: format!("10.{a}.{b}.0/24").parse().unwrap(),
         mtu: 1450,
@@ -26,13 +22,13 @@ fn each_of_many_peers_is_found_by_each_of_its_names() {
         let peers: Vec<Peer> = (0..size).map(peer).collect();
         let table = Table::new(peers.clone());
         for (place, peer) in peers.iter().enumerate() {
-            assert_eq!(table.at(peer.mac.0), Some(peer));
-            assert_eq!(table.at(peer.mac.0).map(|found| table.place(found)), Some(place));
+            assert_eq!(table.at(peer.mac.unwrap().0), Some(peer));
+            assert_eq!(table.at(peer.mac.unwrap().0).map(|found| table.place(found)), Some(place));
             assert_eq!(table.tunnel(peer.subnet.network()), Some(peer));
             assert_eq!(table.permits(peer.addr, None), Permit::Peer(peer));
             assert_eq!(table.alone_at(peer.addr), Some(peer));
         }
-        assert_eq!(table.at(peer(size).mac.0), None);
+        assert_eq!(table.at(peer(size).mac.unwrap().0), None);
         assert_eq!(table.tunnel(peer(size).subnet.network()), None);
         assert_eq!(table.permits(peer(size).addr, None), Permit::Unknown);
         assert_eq!(table.peers(), peers);
@@ -95,28 +91,12 @@ fn subnets_of_any_length_are_compared_in_full() {
 }
 
 #[test]
-fn a_table_is_what_the_plan_gives_one_device() {
-    let config = samples::config(samples::V4, serde_json::json!({"Type": "vxlan"}));
-    let backend = from_config(&config).unwrap();
-    let (host, own) = (samples::host(), samples::own(config.clone()));
-    let mut net = backend.base(&host, &own).net;
-    let leases: Vec<Lease> = (7..=9).map(|n| samples::lease(samples::V4, n)).collect();
-    for (lease, mtu) in leases.iter().zip([None, Some(1400), Some(9000)]) {
-        let endpoint = lease.endpoints().next().unwrap();
-        let fact = Fact { mtu, direct: Some(false) };
-        net.add_peer(&backend.peer(&host, &own, endpoint, &fact).unwrap());
-    }
-    let dev = *backend.links().get(crate::family::Family::V4).unwrap();
-    let table = Table::of(&net, &dev, 1450);
-    assert_eq!(table.peers().iter().map(|peer| peer.mtu).collect::<Vec<_>>(), [1450, 1400, 1450]);
-    for lease in &leases {
-        let endpoint = lease.endpoints().next().unwrap();
-        let peer = table.tunnel(endpoint.subnet.network()).unwrap();
-        assert_eq!((peer.addr, peer.subnet), (endpoint.public, endpoint.subnet));
-        assert_eq!(table.at(peer.mac.0), Some(peer));
-    }
-    let other = "flannel.99".try_into().unwrap();
-    assert!(Table::of(&net, &other, 1450).peers().is_empty());
+fn a_peer_that_needs_no_tunnel_may_send_and_is_sent_nothing() {
+    let table = Table::new([peer(1), Peer { mac: None, ..peer(2) }]);
+    let direct = &table.peers()[1];
+    assert_eq!(table.permits(direct.addr, None), Permit::Peer(direct));
+    assert_eq!(table.tunnel(direct.subnet.network()), Some(direct));
+    assert!(table.at([0; 6]).is_none());
 }
 
 proptest! {
@@ -125,10 +105,10 @@ proptest! {
         macs in proptest::collection::btree_set(any::<[u8; 6]>(), 0..200),
         absent: [u8; 6],
     ) {
-        let peers: Vec<Peer> = macs.iter().map(|mac| Peer { mac: Mac(*mac), ..peer(1) }).collect();
+        let peers: Vec<Peer> = macs.iter().map(|mac| Peer { mac: Some(Mac(*mac)), ..peer(1) }).collect();
         let table = Table::new(peers.clone());
         for mac in macs.iter().chain([&absent]) {
-            prop_assert_eq!(table.at(*mac), peers.iter().find(|peer| peer.mac.0 == *mac));
+            prop_assert_eq!(table.at(*mac), peers.iter().find(|peer| peer.mac == Some(Mac(*mac))));
         }
     }
 }

@@ -43,7 +43,7 @@ fn any_packet(longest: usize) -> impl Strategy<Value = Packet> {
 fn peers() -> impl Iterator<Item = Peer> {
     (0..PEERS).flat_map(|n| {
         let peer = |v6: bool| Peer {
-            mac: mac(n, v6),
+            mac: Some(mac(n, v6)),
             addr: addr(n),
             subnet: if v6 { format!("fd00:{n}::/64") } else { format!("10.5.{n}.0/24") }.parse().unwrap(),
             mtu: 1450,
@@ -164,7 +164,7 @@ fn count(counted: &mut BTreeMap<Mac, Amount>, peer: Mac, datagram: &[u8]) {
 /// What the pump counted of each peer of which it counted anything.
 fn by_peer(bench: &Bench, of: fn(&Traffic) -> Amount) -> BTreeMap<Mac, Amount> {
     let peers = bench.peers.load();
-    let amounts = peers.traffic().map(|(peer, traffic)| (peer.mac, of(&traffic)));
+    let amounts = peers.traffic().map(|(peer, traffic)| (peer.mac.unwrap(), of(&traffic)));
     amounts.filter(|(_, amount)| amount.packets > 0).collect()
 }
 
