@@ -7,6 +7,7 @@
 )]
 
 mod guard;
+mod guard_failing;
 mod lab;
 mod repair;
 mod switch;
