@@ -53,7 +53,8 @@ pub trait Firewall: Send + Sync {
     /// transaction per table; what the other engine or flanneld left goes only after that.
     ///
     /// # Errors
-    /// When ours could not be read or loaded. Leftovers that resist are [`Applied::warnings`].
+    /// When some of ours could not be read or loaded; the rest is loaded. Leftovers that resist are
+    /// [`Applied::warnings`].
     fn apply(&self, want: &Filter) -> impl Future<Output = Result<Applied, FilterError>> + Send;
 
     /// Lets nobody but these send to the tunnel's port, none of whom is shut out meanwhile; `None` lets everybody. Who

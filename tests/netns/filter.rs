@@ -6,6 +6,7 @@
     reason = "a test fails loudly, and says so when it cannot run"
 )]
 
+mod failing;
 mod guard;
 mod guard_failing;
 mod lab;

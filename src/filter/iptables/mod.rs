@@ -54,19 +54,20 @@ impl Iptables {
     }
 
     /// The transactions that make flanneld's chains what `want` says. `nets` are the networks whose rules are
-    /// ours. Where nothing is wanted, absent programs and unreadable tables are no error.
-    pub(super) async fn plan(&self, want: &Filter, nets: &[IpNet]) -> Result<Plan, FilterError> {
+    /// ours. Where nothing is wanted, absent programs and unreadable tables are no failure, and elsewhere they keep no
+    /// other table or family out.
+    pub(super) async fn plan(&self, want: &Filter, nets: &[IpNet]) -> Plan {
         let mut plan = Plan::default();
         for v6 in [false, true] {
             for hook in &HOOKS {
                 match self.hook(hook, v6, want, nets).await {
                     Ok(step) => plan.steps.extend(step),
                     Err(e) if hook.rules(want, v6, false).is_empty() => plan.warnings.push(e.to_string()),
-                    Err(e) => return Err(e),
+                    Err(e) => plan.failure = plan.failure.or(Some(e)),
                 }
             }
         }
-        Ok(plan)
+        plan
     }
 
     /// Whether flanneld's chains are there.
