@@ -166,36 +166,20 @@ impl HostFirewall {
         Ok(steps)
     }
 
-    async fn run(&self, step: &Step) -> Result<(), FilterError> {
-        // Both engines' programs are found on the same path.
-        self.nft.tools().step(step).await
-    }
-
-    /// Runs every load, whatever becomes of the others; the first error counts.
-    async fn load(&self, steps: &[Step], applied: &mut Applied) -> Result<(), FilterError> {
-        let mut result = Ok(());
+    /// Runs every step, whatever becomes of the others, unless they would wait for the same. Returns what failed.
+    async fn run<'s>(&self, steps: &'s [Step], done: &mut Vec<String>) -> Vec<(&'s Step, FilterError)> {
+        let mut failed = Vec::new();
         for step in steps {
-            match self.run(step).await {
-                Ok(()) => applied.loaded.push(step.to_string()),
-                Err(e) => result = result.and(Err(e)),
+            // Both engines' programs are found on the same path.
+            match self.nft.tools().step(step).await {
+                Ok(()) => done.push(step.to_string()),
+                Err(error) => failed.push((step, error)),
+            }
+            if failed.last().is_some_and(|(_, error)| error.is_wait()) {
+                break;
             }
         }
-        result
-    }
-
-    /// Removes what the loads have made superfluous.
-    async fn clean(&self, steps: &[Step], applied: &mut Applied) -> bool {
-        let mut clean = true;
-        for step in steps {
-            match self.run(step).await {
-                Ok(()) => applied.removed.push(step.to_string()),
-                Err(e) => {
-                    clean = false;
-                    applied.warnings.push(format!("{}: {e}", step.what));
-                }
-            }
-        }
-        clean
+        failed
     }
 }
 
@@ -224,10 +208,14 @@ impl Firewall for HostFirewall {
                     return Err(error);
                 }
                 applied.warnings.extend(plan.warnings);
-                memory.clean = self.clean(&removals, &mut applied).await;
+                let failed = self.run(&removals, &mut applied.removed).await;
+                memory.clean = failed.is_empty();
+                applied.warnings.extend(failed.iter().map(|(step, error)| format!("{}: {error}", step.what)));
                 return Ok(applied);
             }
-            self.load(&loads, &mut applied).await?;
+            if let Some((_, error)) = self.run(&loads, &mut applied.loaded).await.into_iter().next() {
+                return Err(error);
+            }
             before = loads;
         }
         let (what, why) = before.pop().map(|step| (step.what, step.why)).unwrap_or_default();
