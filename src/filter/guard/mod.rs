@@ -36,6 +36,7 @@ use self::elements::{Elements, change};
 use self::memory::{Belief, Memory};
 use self::read::Found;
 use self::render::{load, printed, probe};
+use self::sets::Set;
 use super::news::{Announced, Knows};
 use super::nft::{Nft, canonical, difference};
 use super::{Applied, Counters, FilterError, GUARD_TABLE};
@@ -70,6 +71,7 @@ impl GuardTable {
         touched: Option<&BTreeSet<IpAddr>>,
         removals: bool,
     ) -> Result<Applied, FilterError> {
+        self.memory().senders = want.map(|want| Set::senders(&want.rules)).unwrap_or_default();
         let Some(want) = want else { return self.remove().await };
         let want = self.sighted(want);
         match self.try_keep(&want, touched, removals).await {
@@ -116,7 +118,7 @@ impl GuardTable {
 
     /// How to learn what is counted; nothing where the table is not loaded.
     pub(super) fn counters(&self) -> Counters {
-        counting::counters(self.nft.again(), self.table.clone())
+        counting::counters(self.nft.again(), self.table.clone(), self.memory().senders.clone())
     }
 
     /// Why inner sources cannot be looked up on this host; `None` if they can.

@@ -195,7 +195,7 @@ fn a_damaged_guard_is_heard_and_mended_and_goes_on_counting() {
         ));
         firewall.changed().await;
         firewall.guard(Some(&guard()), None, true).await.unwrap();
-        let counted = firewall.counters().read().await;
+        let counted = firewall.counters().read().await.unwrap();
         assert_eq!((counted.dropped["pods"], counted.dropped["strangers"]), (7, 0));
         let senders: Vec<String> = counted.received.keys().map(ToString::to_string).collect();
         assert_eq!(senders, ["192.0.2.7", "192.0.2.8", "2001:db8::7", "2001:db8::8"]);
