@@ -32,7 +32,7 @@ const SHARE: u32 = 50;
 #[derive(Debug)]
 pub(super) struct Board {
     notice: watch::Sender<Notice>,
-    asked: Arc<Mutex<Asked>>,
+    asked: Arc<Asked>,
     joined: Joined,
     /// Whether something happened since all was written up.
     moved: bool,
@@ -56,8 +56,14 @@ struct Notice {
     doing: &'static str,
 }
 
-/// What the firewall counted, and when.
-type Asked = Option<(Instant, Arc<Counted>)>;
+/// What the firewall counted.
+#[derive(Debug, Default)]
+struct Asked {
+    /// When it was asked last, in the hand of whoever asks it.
+    turn: Arc<Mutex<Option<Instant>>>,
+    /// What it counted when it last answered.
+    counted: watch::Sender<Arc<Counted>>,
+}
 
 impl Board {
     pub(super) fn new(now: Instant) -> Self {

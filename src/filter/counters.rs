@@ -20,19 +20,19 @@ pub struct Counted {
 
 /// Asks what the guard counted, on whatever thread, while the firewall is looked after on another.
 #[derive(Clone)]
-pub struct Counters(Arc<dyn Fn() -> BoxFuture<'static, Counted> + Send + Sync>);
+pub struct Counters(Arc<dyn Fn() -> BoxFuture<'static, Option<Counted>> + Send + Sync>);
 
 impl Counters {
     /// What `ask` answers.
     pub fn new<F>(ask: impl Fn() -> F + Send + Sync + 'static) -> Self
     where
-        F: Future<Output = Counted> + Send + 'static,
+        F: Future<Output = Option<Counted>> + Send + 'static,
     {
         Self(Arc::new(move || Box::pin(ask())))
     }
 
-    /// What was counted so far.
-    pub async fn read(&self) -> Counted {
+    /// What was counted so far; `None` if that could not be learnt.
+    pub async fn read(&self) -> Option<Counted> {
         (self.0)().await
     }
 }

@@ -71,7 +71,7 @@ impl FakeFirewall {
         self.state().guard_failures = count;
     }
 
-    /// Makes the next passes wait for ever, and announces something to be looked at.
+    /// Makes the next passes wait for ever, and whoever asks what is counted, and announces something to be looked at.
     pub fn stall(&self) {
         self.state().stalled = true;
         self.0.changes.notify_one();
@@ -81,6 +81,13 @@ impl FakeFirewall {
     pub fn obstruct(&self, drops: Vec<PolicyDrop>) {
         self.state().drops = drops;
         self.0.changes.notify_one();
+    }
+
+    /// Never comes back, if it is to be so.
+    async fn stalled(&self) {
+        if self.state().stalled {
+            std::future::pending::<()>().await;
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -102,9 +109,7 @@ impl Firewall for FakeFirewall {
     }
 
     async fn apply(&self, want: &Filter) -> Result<Applied, FilterError> {
-        if self.state().stalled {
-            std::future::pending::<()>().await;
-        }
+        self.stalled().await;
         let mut state = self.state();
         attempt(&mut state.failures)?;
         let mut applied = Applied::default();
@@ -139,8 +144,12 @@ impl Firewall for FakeFirewall {
     fn counters(&self) -> Counters {
         let this = self.clone();
         Counters::new(move || {
-            let dropped = this.state().guard.iter().map(|_| ("strangers".to_owned(), 0)).collect();
-            std::future::ready(Counted { dropped, ..Counted::default() })
+            let this = this.clone();
+            async move {
+                this.stalled().await;
+                let dropped = this.state().guard.iter().map(|_| ("strangers".to_owned(), 0)).collect();
+                Some(Counted { dropped, ..Counted::default() })
+            }
         })
     }
 

@@ -123,7 +123,7 @@ impl HostFirewall {
         drops
     }
 
-    async fn plan(&self, want: &Filter, memory: &Memory, leftovers: bool) -> Result<Plan, FilterError> {
+    async fn plan(&self, want: &Filter, memory: &Memory, leftovers: bool) -> Plan {
         let nets: Vec<IpNet> = match want.nets.as_slice() {
             [] => Vec::new(),
             some => some.iter().map(|net| net.network).chain(memory.networks.iter().copied()).collect(),
@@ -132,22 +132,23 @@ impl HostFirewall {
         let mut plan = Plan::default();
         let nftables = self.engine == Engine::Nftables;
         if !nftables {
-            plan = self.iptables.plan(want, &nets).await?;
+            plan = self.iptables.plan(want, &nets).await;
         }
         match self.plan_nft(if nftables { want } else { &nothing }, leftovers).await {
             Ok(steps) => plan.steps.extend(steps),
             Err(e) if !nftables || !want.wants_rules() => plan.warnings.push(e.to_string()),
-            Err(e) => return Err(e),
+            Err(e) => plan.failure = Some(e),
         }
-        if leftovers {
+        // What is left stays as long as not all of ours can be loaded.
+        if leftovers && plan.failure.is_none() {
             for tables in Some(&self.iptables).filter(|_| nftables).into_iter().chain(&self.other) {
-                let more = tables.plan(&nothing, &nets).await?;
+                let more = tables.plan(&nothing, &nets).await;
                 plan.steps.extend(more.steps);
                 plan.warnings.extend(more.warnings);
             }
         }
         plan.steps.sort_by_key(|step| !step.load);
-        Ok(plan)
+        plan
     }
 
     /// Our table, and flanneld's when leftovers are looked for.
@@ -165,36 +166,20 @@ impl HostFirewall {
         Ok(steps)
     }
 
-    async fn run(&self, step: &Step) -> Result<(), FilterError> {
-        // Both engines' programs are found on the same path.
-        self.nft.tools().step(step).await
-    }
-
-    /// Runs every load, whatever becomes of the others; the first error counts.
-    async fn load(&self, steps: &[Step], applied: &mut Applied) -> Result<(), FilterError> {
-        let mut result = Ok(());
+    /// Runs every step, whatever becomes of the others, unless they would wait for the same. Returns what failed.
+    async fn run<'s>(&self, steps: &'s [Step], done: &mut Vec<String>) -> Vec<(&'s Step, FilterError)> {
+        let mut failed = Vec::new();
         for step in steps {
-            match self.run(step).await {
-                Ok(()) => applied.loaded.push(step.to_string()),
-                Err(e) => result = result.and(Err(e)),
+            // Both engines' programs are found on the same path.
+            match self.nft.tools().step(step).await {
+                Ok(()) => done.push(step.to_string()),
+                Err(error) => failed.push((step, error)),
+            }
+            if failed.last().is_some_and(|(_, error)| error.is_wait()) {
+                break;
             }
         }
-        result
-    }
-
-    /// Removes what the loads have made superfluous.
-    async fn clean(&self, steps: &[Step], applied: &mut Applied) -> bool {
-        let mut clean = true;
-        for step in steps {
-            match self.run(step).await {
-                Ok(()) => applied.removed.push(step.to_string()),
-                Err(e) => {
-                    clean = false;
-                    applied.warnings.push(format!("{}: {e}", step.what));
-                }
-            }
-        }
-        clean
+        failed
     }
 }
 
@@ -209,7 +194,7 @@ impl Firewall for HostFirewall {
         let mut applied = Applied::default();
         let mut before: Vec<Step> = Vec::new();
         for _ in 0..ROUNDS {
-            let plan = self.plan(want, &memory, !memory.clean).await?;
+            let plan = self.plan(want, &memory, !memory.clean).await;
             let (mut loads, removals): (Vec<_>, Vec<_>) = plan.steps.into_iter().partition(|step| step.load);
             loads.retain(|step| !memory.settled.contains(step));
             if !loads.is_empty() && loads.iter().all(|step| step.close && before.contains(step)) {
@@ -219,11 +204,18 @@ impl Firewall for HostFirewall {
                 memory.settled = std::mem::take(&mut loads);
             }
             if loads.is_empty() {
+                if let Some(error) = plan.failure {
+                    return Err(error);
+                }
                 applied.warnings.extend(plan.warnings);
-                memory.clean = self.clean(&removals, &mut applied).await;
+                let failed = self.run(&removals, &mut applied.removed).await;
+                memory.clean = failed.is_empty();
+                applied.warnings.extend(failed.iter().map(|(step, error)| format!("{}: {error}", step.what)));
                 return Ok(applied);
             }
-            self.load(&loads, &mut applied).await?;
+            if let Some((_, error)) = self.run(&loads, &mut applied.loaded).await.into_iter().next() {
+                return Err(error);
+            }
             before = loads;
         }
         let (what, why) = before.pop().map(|step| (step.what, step.why)).unwrap_or_default();
@@ -245,7 +237,10 @@ impl Firewall for HostFirewall {
 
     async fn describe(&self, want: &Filter, guard: Option<&Guard>) -> Result<Vec<String>, FilterError> {
         let memory = self.memory.lock().await;
-        let plan = self.plan(want, &memory, true).await?;
+        let plan = self.plan(want, &memory, true).await;
+        if let Some(error) = plan.failure {
+            return Err(error);
+        }
         let steps = plan.steps.iter().filter(|step| !memory.settled.contains(step)).map(Step::to_string);
         // Without its tool an agent reports the guard as a fault.
         let guard = self.guard.describe(guard).await.unwrap_or_else(|error| vec![format!("# {error}")]);

@@ -14,6 +14,7 @@
 //! table of our own passes nothing there. And a fabric that flanneld ran in iptables mode keeps its chains.
 
 mod counters;
+mod error;
 pub mod fake;
 mod generation;
 mod guard;
@@ -39,6 +40,7 @@ use twill_backends::guard::{Element, Guard};
 use crate::config::FirewallMode;
 
 pub use counters::{Counted, Counters};
+pub use error::FilterError;
 pub use host::HostFirewall;
 
 /// How the name of the guard's table begins.
@@ -53,7 +55,8 @@ pub trait Firewall: Send + Sync {
     /// transaction per table; what the other engine or flanneld left goes only after that.
     ///
     /// # Errors
-    /// When ours could not be read or loaded. Leftovers that resist are [`Applied::warnings`].
+    /// When some of ours could not be read or loaded; the rest is loaded. Leftovers that resist are
+    /// [`Applied::warnings`].
     fn apply(&self, want: &Filter) -> impl Future<Output = Result<Applied, FilterError>> + Send;
 
     /// Lets nobody but these send to the tunnel's port, none of whom is shut out meanwhile; `None` lets everybody. Who
@@ -208,81 +211,4 @@ impl fmt::Display for PolicyDrop {
             )
         }
     }
-}
-
-/// Why the firewall could not be read or written.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum FilterError {
-    /// A program is not on the `PATH`.
-    #[error(
-        "`{program}` is not installed: install the package `{package}` (Debian: apt install {package}), or choose the other engine with --firewall"
-    )]
-    Missing {
-        /// What was to be run.
-        program: String,
-        /// The package that has it.
-        package: &'static str,
-    },
-    /// The `nft` program is older than what the rules need.
-    #[error(
-        "nft {found} is too old: 1.0.1 or later is needed; upgrade the package `nftables`, or run twill with --firewall iptables"
-    )]
-    TooOld {
-        /// The version it reports.
-        found: String,
-    },
-    /// The kernel refused for lack of privilege.
-    #[error("`{command}` was refused ({detail}): run as root, or with CAP_NET_ADMIN in the ambient set")]
-    Denied {
-        /// The command line.
-        command: String,
-        /// What it said.
-        detail: String,
-    },
-    /// A program could not be started or fed.
-    #[error("running `{command}`")]
-    Run {
-        /// The command line.
-        command: String,
-        /// What the system said.
-        #[source]
-        source: std::io::Error,
-    },
-    /// A program did not end in time: most often another holds the xtables lock.
-    #[error(
-        "`{command}` did not end within {seconds} s: see who holds /run/xtables.lock (`fuser /run/xtables.lock`)"
-    )]
-    Timeout {
-        /// The command line.
-        command: String,
-        /// The limit.
-        seconds: u64,
-    },
-    /// A program ended with an error.
-    #[error("`{command}` failed: {detail}")]
-    Failed {
-        /// The command line.
-        command: String,
-        /// What it said.
-        detail: String,
-    },
-    /// The output of `nft` is not what any known version prints.
-    #[error("cannot read the output of `nft -j {command}`: {detail}; run it by hand and see")]
-    Unreadable {
-        /// The arguments.
-        command: String,
-        /// What is wrong with it.
-        detail: String,
-    },
-    /// What was loaded without an error is not there afterwards.
-    #[error(
-        "`{what}` was loaded but does not stay ({why}): another program may be removing it; `nft monitor` shows who"
-    )]
-    NotAsWritten {
-        /// The transaction.
-        what: String,
-        /// What differs.
-        why: String,
-    },
 }

@@ -30,16 +30,19 @@ const RECEIVE_BUFFER: usize = 16 << 20;
 /// Larger than any batch of notifications the kernel builds.
 const DATAGRAM: usize = 64 * 1024;
 
+type Listen = fn() -> io::Result<TokioSocket>;
+
 /// The ear.
 #[derive(Debug)]
 pub(super) struct Monitor {
     watches: Vec<Watch>,
     period: Duration,
+    listen: Listen,
     state: Mutex<State>,
 }
 
 struct State {
-    /// `None` where the kernel has no nftables: the clock remains.
+    /// `None` where the kernel does not let this program listen: the clock remains, and it is tried again.
     socket: Option<TokioSocket>,
     buffer: Vec<u8>,
     /// What was heard, and when it is reported. It outlives the caller: one that comes back often is not kept waiting.
@@ -64,6 +67,10 @@ impl std::fmt::Debug for State {
 impl Monitor {
     /// Listens from here on; `period` is how often to look without having heard anything.
     pub(super) fn open(watches: Vec<Watch>, period: Duration) -> Self {
+        Self::with(listen, watches, period)
+    }
+
+    fn with(listen: Listen, watches: Vec<Watch>, period: Duration) -> Self {
         let socket = listen()
             .inspect_err(|error| tracing::warn!(%error, "nftables changes are not announced here: polling"))
             .ok();
@@ -77,7 +84,7 @@ impl Monitor {
             generations: Generations::begin(),
             guard_due: [now + BACKSTOP, now + RARELY],
         };
-        Self { watches, period, state: Mutex::new(state) }
+        Self { watches, period, listen, state: Mutex::new(state) }
     }
 
     /// Resolves on a change of what is watched, or when the period is over. Elements that are as `guard` believes them
@@ -98,6 +105,9 @@ impl Monitor {
             }
         }
         let now = Instant::now();
+        if state.socket.is_none() && state.guard_due[0] <= now {
+            state.listen_again(self.listen);
+        }
         state.heard.rules |= state.due <= now;
         state.heard.guard |= state.guard_is_due(now);
         state.pending = None;
@@ -107,6 +117,18 @@ impl Monitor {
 }
 
 impl State {
+    /// What happened meanwhile was not heard of.
+    fn listen_again(&mut self, listen: Listen) {
+        match listen() {
+            Ok(socket) => {
+                tracing::info!("nftables changes are announced again");
+                (self.socket, self.generations) = (Some(socket), Generations::begin());
+                self.heard = Heard::ALL;
+            }
+            Err(error) => tracing::debug!(%error, "nftables changes are still not announced"),
+        }
+    }
+
     /// Whether the guard is to be looked at though nothing was heard of it.
     fn guard_is_due(&mut self, now: Instant) -> bool {
         let [missed, anyway] = self.guard_due.map(|at| at <= now);
@@ -152,26 +174,24 @@ fn listen() -> io::Result<TokioSocket> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::super::guard::GuardTable;
     use super::super::nft::Nft;
     use super::super::tools::Tools;
     use super::*;
 
+    fn guard() -> GuardTable {
+        GuardTable::new(Nft::new(Tools::new(None), "x"), "x")
+    }
+
+    fn refused() -> io::Result<TokioSocket> {
+        Err(io::Error::other("asked to fail"))
+    }
+
     #[tokio::test(start_paused = true)]
     async fn without_a_socket_the_clock_remains() {
-        let now = Instant::now();
-        let state = State {
-            socket: None,
-            buffer: Vec::new(),
-            heard: Heard::default(),
-            pending: None,
-            due: now,
-            generations: Generations::default(),
-            guard_due: [now; 2],
-        };
-        let guard = GuardTable::new(Nft::new(Tools::new(None), "x"), "x");
-        let monitor =
-            Monitor { watches: Vec::new(), period: Duration::from_secs(5), state: Mutex::new(state) };
+        let (guard, monitor) = (guard(), Monitor::with(refused, Vec::new(), Duration::from_secs(5)));
         monitor.changed(&guard).await;
         let start = Instant::now();
         monitor.changed(&guard).await;
@@ -182,5 +202,18 @@ mod tests {
         let impatient = || tokio::time::timeout(Duration::from_millis(3), monitor.changed(&guard));
         while impatient().await.is_err() {}
         assert!(start.elapsed() < Duration::from_millis(20));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_listens_again_as_soon_as_it_may() {
+        static ALLOWED: AtomicBool = AtomicBool::new(false);
+        // A socket that needs no privilege, and hears nothing.
+        let listen = || if ALLOWED.load(Ordering::Relaxed) { TokioSocket::new(0) } else { refused() };
+        let (guard, monitor) = (guard(), Monitor::with(listen, Vec::new(), BACKSTOP));
+        for allowed in [false, true] {
+            ALLOWED.store(allowed, Ordering::Relaxed);
+            assert_eq!(monitor.changed(&guard).await, Heard::ALL);
+            assert_eq!(monitor.state.lock().await.socket.is_some(), allowed);
+        }
     }
 }

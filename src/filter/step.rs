@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::FilterError;
+
 /// One transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Step {
@@ -36,4 +38,6 @@ pub(super) struct Plan {
     pub(super) steps: Vec<Step>,
     /// What could not be looked at, and does not stop the rest.
     pub(super) warnings: Vec<String>,
+    /// Why some of ours could not be looked at, first of all. What else is to be loaded is among the steps.
+    pub(super) failure: Option<FilterError>,
 }

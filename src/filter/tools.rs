@@ -12,7 +12,7 @@ use tokio::process::Command;
 use super::FilterError;
 use super::step::Step;
 
-/// Longer than any holder of the xtables lock has a right to.
+/// Longer than any of them takes that does its work.
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// Where the programs are.
@@ -77,6 +77,7 @@ impl Tools {
             denied if denied.iter().any(|text| detail.contains(text)) => {
                 FilterError::Denied { command: command(), detail }
             }
+            _ if detail.contains("xtables lock") => FilterError::Locked { command: command() },
             _ => FilterError::Failed { command: command(), detail },
         })
     }
@@ -128,6 +129,9 @@ mod tests {
         let tools = Tools::default();
         let error = tools.run("sh", &["-c", "echo Operation not permitted >&2; exit 1"], None).await;
         assert!(matches!(error, Err(FilterError::Denied { .. })), "{error:?}");
+        let held = "Another app is currently holding the xtables lock. Stopped waiting after 4s.";
+        let error = tools.run("sh", &["-c", &format!("echo {held} >&2; exit 4")], None).await.unwrap_err();
+        assert!(error.is_wait() && error.to_string().contains("fuser /run/xtables.lock"), "{error}");
         let error = tools.run("sh", &["-c", "echo nonsense >&2; exit 1"], None).await;
         assert!(matches!(error, Err(FilterError::Failed { detail, .. }) if detail == "nonsense"));
         let error = tools.run("sh", &["-c", "kill -9 $$"], None).await.unwrap_err();

@@ -6,7 +6,9 @@
     reason = "a test fails loudly, and says so when it cannot run"
 )]
 
+mod failing;
 mod guard;
+mod guard_failing;
 mod lab;
 mod repair;
 mod switch;

@@ -1,9 +1,10 @@
 //! How those who ask read what the loop wrote up.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tokio::sync::{Mutex, watch};
+use tokio::sync::watch;
+use tokio::time::timeout;
 use twill_backends::probe::hearsay::Matrix;
 
 use super::{Asked, Board, Notice};
@@ -17,13 +18,15 @@ use crate::probe::Outlook;
 const STUCK: Duration = Duration::from_secs(30);
 /// How long what the firewall counts is good for.
 const FRESH: Duration = Duration::from_secs(2);
+/// How long it may take to tell that; then what it told before has to do.
+const BRIEF: Duration = Duration::from_secs(1);
 
 /// The side of those who ask.
 #[derive(Debug, Clone)]
 pub struct View {
     notice: watch::Receiver<Notice>,
     joined: Joined,
-    asked: Arc<Mutex<Asked>>,
+    asked: Arc<Asked>,
 }
 
 /// What was written up last, shared with all who look.
@@ -162,17 +165,24 @@ impl View {
         (since >= STUCK).then(|| Stuck { doing: self.notice.borrow().doing, seconds: since.as_secs() })
     }
 
-    /// What the firewall counted. However many ask, it is asked every few seconds.
+    /// What the firewall counted. However many ask, it is asked every few seconds, and again only once it answered; who asked
+    /// in vain finds the answer the next time.
     async fn counted(&self, counters: &Counters) -> Arc<Counted> {
-        let mut asked = self.asked.lock().await;
-        match &*asked {
-            Some((at, counted)) if crate::now().saturating_duration_since(*at) < FRESH => Arc::clone(counted),
-            _ => {
-                let counted = Arc::new(counters.read().await);
-                *asked = Some((crate::now(), Arc::clone(&counted)));
-                counted
-            }
+        let Asked { turn, counted } = &*self.asked;
+        let fresh = |at: Instant| crate::now().saturating_duration_since(at) < FRESH;
+        if let Ok(mut asked) = Arc::clone(turn).try_lock_owned()
+            && !asked.is_some_and(fresh)
+        {
+            let (counters, counted) = (counters.clone(), counted.clone());
+            tokio::spawn(async move {
+                if let Some(read) = counters.read().await {
+                    counted.send_replace(Arc::new(read));
+                }
+                *asked = Some(crate::now());
+            });
         }
+        timeout(BRIEF, turn.lock()).await.ok();
+        counted.borrow().clone()
     }
 }
 
@@ -181,5 +191,45 @@ impl From<Status> for Sketch {
     fn from(mut status: Status) -> Self {
         let roll = std::mem::take(&mut status.peers).into();
         Self { status: Arc::new(status), roll }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::agent::status::tests::status;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_counted_is_told_until_more_is_known() {
+        // What is answered: nothing yet, that it could not be learnt, or a number.
+        let (answer, answers) = watch::channel(Some(Some(7)));
+        let asked = Arc::new(AtomicUsize::new(0));
+        let times = Arc::clone(&asked);
+        let counters = Counters::new(move || {
+            times.fetch_add(1, Ordering::Relaxed);
+            let mut answers = answers.clone();
+            async move {
+                let strangers = (*answers.wait_for(Option::is_some).await.ok()?)??;
+                Some(Counted { dropped: [("strangers".to_owned(), strangers)].into(), ..Counted::default() })
+            }
+        });
+        let view = View::of(status());
+        let told = async |told, times| {
+            assert_eq!(view.counted(&counters).await.dropped["strangers"], told);
+            assert_eq!(asked.load(Ordering::Relaxed), times);
+        };
+        told(7, 1).await;
+        answer.send_replace(None);
+        told(7, 1).await;
+        tokio::time::advance(FRESH).await;
+        told(7, 2).await;
+        told(7, 2).await;
+        answer.send_replace(Some(Some(9)));
+        told(9, 2).await;
+        answer.send_replace(Some(None));
+        tokio::time::advance(FRESH).await;
+        told(9, 3).await;
     }
 }

@@ -11,34 +11,34 @@ use crate::datapath::peers::Amount;
 use crate::filter::nft::{Nft, text};
 use crate::filter::{Counted, Counters, FilterError};
 
-/// How to learn what is counted by the table of this name.
-pub(super) fn counters(nft: Nft, table: String) -> Counters {
-    let (nft, table) = (Arc::new(nft), Arc::new(table));
+/// How to learn what is counted by the table of this name, and by the elements of these sets of it.
+pub(super) fn counters(nft: Nft, table: String, senders: Vec<Set>) -> Counters {
+    let asked = Arc::new((nft, table, senders));
     Counters::new(move || {
-        let (nft, table) = (Arc::clone(&nft), Arc::clone(&table));
+        let asked = Arc::clone(&asked);
         async move {
-            let counters =
-                async { nft.list(&["list", "counters", "table", "inet", &table]).await.unwrap_or_default() };
-            let senders = Set::SENDERS.map(|set| {
-                let (nft, table) = (&nft, &table);
-                async move {
-                    match nft.list(&["list", "set", "inet", table, &set.to_string()]).await {
-                        Ok(objects) => Some(received(&objects).collect::<Vec<_>>()),
-                        // A family without a network has no set.
-                        Err(FilterError::Failed { .. }) => Some(Vec::new()),
-                        Err(_) => None,
-                    }
-                }
+            let (nft, table, senders) = &*asked;
+            let senders = senders.iter().copied().map(|set| async move {
+                listed(nft, &["list", "set", "inet", table, &set.to_string()]).await
             });
-            let (counters, senders) = join(counters, join_all(senders)).await;
+            let counters = ["list", "counters", "table", "inet", table];
+            let (counters, senders) = join(listed(nft, &counters), join_all(senders)).await;
             // Of a peer with both families, one alone would be less than was told before.
-            let senders = senders.into_iter().collect::<Option<Vec<_>>>().unwrap_or_default();
-            Counted {
-                dropped: dropped(&counters).collect(),
-                received: senders.into_iter().flatten().collect(),
-            }
+            let senders = senders.into_iter().collect::<Option<Vec<_>>>()?;
+            Some(Counted {
+                dropped: dropped(&counters?).collect(),
+                received: senders.iter().flat_map(|set| received(set)).collect(),
+            })
         }
     })
+}
+
+/// What nft lists; nothing of what is not there, and `None` if that is not known.
+async fn listed(nft: &Nft, args: &[&str]) -> Option<Vec<Value>> {
+    match nft.list(args).await {
+        Err(FilterError::Failed { .. }) => Some(Vec::new()),
+        listed => listed.ok(),
+    }
 }
 
 /// Packets by the name of the counter, from what `nft -j list counters` prints.

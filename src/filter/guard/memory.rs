@@ -13,6 +13,8 @@ use crate::filter::news::Announced;
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     pub(super) belief: Belief,
+    /// The sets of those who may send, as last wanted.
+    pub(super) senders: Vec<Set>,
     /// How these rules read back, if not as expected: another nft than those known may spell them otherwise.
     pub(super) odd: Option<(GuardRules, Vec<Value>)>,
     /// Why inner sources cannot be looked up here.

@@ -35,7 +35,8 @@ use twill_backends::guard::{Element, Guard, GuardRules};
 use self::elements::{Elements, change};
 use self::memory::{Belief, Memory};
 use self::read::Found;
-use self::render::{load, printed};
+use self::render::{load, printed, probe};
+use self::sets::Set;
 use super::news::{Announced, Knows};
 use super::nft::{Nft, canonical, difference};
 use super::{Applied, Counters, FilterError, GUARD_TABLE};
@@ -70,15 +71,19 @@ impl GuardTable {
         touched: Option<&BTreeSet<IpAddr>>,
         removals: bool,
     ) -> Result<Applied, FilterError> {
+        self.memory().senders = want.map(|want| Set::senders(&want.rules)).unwrap_or_default();
         let Some(want) = want else { return self.remove().await };
         let want = self.sighted(want);
         match self.try_keep(&want, touched, removals).await {
-            Err(FilterError::Failed { detail, .. }) if want.rules.inner => {
-                // The rest is worth having. If it was not that, the same error comes again.
+            Err(error @ FilterError::Failed { .. }) if want.rules.inner => {
+                // Who flushes rules while they are loaded makes that fail once, and it is tried again.
                 let less = without_inner(&want);
-                let applied = self.try_keep(&less, None, removals).await?;
-                self.memory().blind = Some(detail);
-                Ok(self.with_warning(applied))
+                let Ok(Some(refusal)) = self.blindness(&want.rules, &less.rules).await else {
+                    return Err(error);
+                };
+                self.memory().blind = Some(refusal);
+                // The rest is worth having.
+                self.try_keep(&less, None, removals).await.map(|applied| self.with_warning(applied))
             }
             Ok(applied) => Ok(self.with_warning(applied)),
             error => error,
@@ -113,7 +118,13 @@ impl GuardTable {
 
     /// How to learn what is counted; nothing where the table is not loaded.
     pub(super) fn counters(&self) -> Counters {
-        counting::counters(self.nft.again(), self.table.clone())
+        counting::counters(self.nft.again(), self.table.clone(), self.memory().senders.clone())
+    }
+
+    /// Why inner sources cannot be looked up on this host; `None` if they can.
+    async fn blindness(&self, full: &GuardRules, plain: &GuardRules) -> Result<Option<String>, FilterError> {
+        let [full, plain] = [full, plain].map(|rules| probe(&format!("{}-probe", self.table), rules));
+        self.nft.refusal(&[], &full, &plain).await
     }
 
     async fn try_keep(

@@ -4,8 +4,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ipnet::IpNet;
 use serde_json::{Value, json};
-use twill_backends::guard::{Element, GuardRules};
+use twill_backends::guard::{Element, GuardNetwork, GuardRules};
 
 use super::elements::change;
 use super::rules::{self, chains, key};
@@ -33,6 +34,18 @@ pub(super) fn load(
     counts: &Counts,
 ) -> [String; 2] {
     [sets(table, rules, counts) + &change(table, "add", elements, rules), hooked(table, rules)]
+}
+
+/// The table with something in each of its sets, for a dry run under another name.
+pub(super) fn probe(table: &str, rules: &GuardRules) -> String {
+    let samples = |network: &GuardNetwork| {
+        let (addr, bits) = (network.net.network(), network.net.max_prefix_len());
+        let lens = [network.subnet_len, bits, network.net.prefix_len()].into_iter().filter(|_| rules.inner);
+        let nets = lens.filter_map(move |len| IpNet::new(addr, len).ok());
+        [Element::From(addr)].into_iter().chain(nets.map(move |net| Element::Carries(addr, net)))
+    };
+    let elements = rules.networks.iter().flat_map(samples).collect();
+    load(table, rules, &elements, &Counts::new()).concat()
 }
 
 /// The table in place of whatever is there, with counters and empty sets.
@@ -111,8 +124,6 @@ pub(super) fn printed(table: &str, rules: &GuardRules) -> Vec<Value> {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use twill_backends::guard::GuardNetwork;
-
     use super::*;
 
     pub(in crate::filter::guard) fn rules() -> GuardRules {
@@ -158,6 +169,19 @@ pub(super) mod tests {
             "add element inet t carries6-64 { 2001:db8::7 . 0xfd000005000000070000000000000000 }",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_dry_run_has_something_for_each_set() {
+        for inner in [true, false] {
+            let text = probe("t", &GuardRules { inner, ..rules() });
+            let named =
+                |line| text.lines().filter_map(move |text| text.strip_prefix(line)?.split(' ').next());
+            let (sets, filled): (Vec<_>, Vec<_>) =
+                (named("set ").collect(), named("add element inet t ").collect());
+            assert_eq!(sets.len(), if inner { 8 } else { 2 }, "{text}");
+            assert!(sets.iter().all(|set| filled.contains(set)) && text.contains("chain input"), "{text}");
         }
     }
 

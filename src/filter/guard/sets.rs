@@ -86,7 +86,9 @@ impl Kin {
 
 impl Set {
     /// The sets of those who may send, whose elements count.
-    pub(super) const SENDERS: [Self; 2] = [Self::From(&V4), Self::From(&V6)];
+    pub(super) fn senders(rules: &GuardRules) -> Vec<Self> {
+        Kin::all(rules).map(|(kin, _)| Self::From(kin)).collect()
+    }
 
     /// Where an element is kept.
     pub(super) fn of(element: &Element, rules: &GuardRules) -> Self {

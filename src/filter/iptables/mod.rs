@@ -16,6 +16,10 @@ use rules::{Found, HOOKS, Hook, policy};
 /// The first iptables that knows `--random-fully`, and `--wait` for restore.
 const MODERN: (u64, u64, u64) = (1, 6, 2);
 
+/// How to load: waiting 4 s for whoever holds the xtables lock, who may be writing many rules, and no longer, as the agent does
+/// nothing else meanwhile.
+const RESTORE: &[&str] = &["--noflush", "--wait=4"];
+
 /// Which kernel interface the programs of a name drive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Flavour {
@@ -54,30 +58,38 @@ impl Iptables {
     }
 
     /// The transactions that make flanneld's chains what `want` says. `nets` are the networks whose rules are
-    /// ours. Where nothing is wanted, absent programs and unreadable tables are no error.
-    pub(super) async fn plan(&self, want: &Filter, nets: &[IpNet]) -> Result<Plan, FilterError> {
+    /// ours. Where nothing is wanted, absent programs and unreadable tables are no failure, and elsewhere they keep no
+    /// other table or family out.
+    pub(super) async fn plan(&self, want: &Filter, nets: &[IpNet]) -> Plan {
         let mut plan = Plan::default();
-        for v6 in [false, true] {
-            for hook in &HOOKS {
-                match self.hook(hook, v6, want, nets).await {
-                    Ok(step) => plan.steps.extend(step),
-                    Err(e) if hook.rules(want, v6, false).is_empty() => plan.warnings.push(e.to_string()),
-                    Err(e) => return Err(e),
+        for (v6, hook) in hooks() {
+            match self.hook(hook, v6, want, nets).await {
+                Ok(step) => plan.steps.extend(step),
+                Err(error) => {
+                    // The others would wait for the same, and are not looked at.
+                    let last = error.is_wait();
+                    let wanted =
+                        if last { want.wants_rules() } else { !hook.rules(want, v6, false).is_empty() };
+                    match wanted {
+                        true => plan.failure = plan.failure.or(Some(error)),
+                        false => plan.warnings.push(error.to_string()),
+                    }
+                    if last {
+                        break;
+                    }
                 }
             }
         }
-        Ok(plan)
+        plan
     }
 
     /// Whether flanneld's chains are there.
     pub(super) async fn has_chains(&self) -> bool {
-        for v6 in [false, true] {
-            for hook in &HOOKS {
-                if self.visible(v6, hook.table)
-                    && self.found(hook, v6).await.is_ok_and(|found| found.chain.is_some())
-                {
-                    return true;
-                }
+        for (v6, hook) in hooks() {
+            if self.visible(v6, hook.table)
+                && self.found(hook, v6).await.is_ok_and(|found| found.chain.is_some())
+            {
+                return true;
             }
         }
         false
@@ -141,7 +153,7 @@ impl Iptables {
             seen: format!("{found:?}"),
             close: repair.close,
             program: format!("{program}-restore"),
-            args: if about.modern { &["--noflush", "--wait"] } else { &["--noflush"] },
+            args: if about.modern { RESTORE } else { &["--noflush"] },
             input: repair.input,
         }))
     }
@@ -174,6 +186,11 @@ impl Iptables {
         });
         asked.await.copied()
     }
+}
+
+/// flanneld's chains of both families; `true` is IPv6.
+fn hooks() -> impl Iterator<Item = (bool, &'static Hook)> {
+    [false, true].into_iter().flat_map(|v6| HOOKS.iter().map(move |hook| (v6, hook)))
 }
 
 /// Whether iptables-legacy has `table` in this network namespace.

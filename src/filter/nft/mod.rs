@@ -146,21 +146,30 @@ impl Nft {
         Ok(chains.filter(|chain| text(chain, "table") != self.table).filter_map(policy_drop).collect())
     }
 
-    /// Whether kernel and tool take `fully-random`: tried once, as a dry run.
+    /// Whether kernel and tool take `fully-random`: tried once.
     async fn fully_random(&self) -> Result<bool, FilterError> {
         let answer = self.fully_random.get_or_try_init(|| async {
             let name = format!("{}-probe", self.table);
-            let check = async |random| {
-                let input = transaction(&name, &probe(&name, random));
-                self.tools.run("nft", &["-c", "-j", "-f", "-"], Some(&input)).await
-            };
-            if check(true).await.is_ok() {
-                return Ok(true);
-            }
-            // Only a host that takes the plain form is one that lacks just this flag.
-            check(false).await.map(|_| false)
+            let [random, plain] = [true, false].map(|random| transaction(&name, &probe(&name, random)));
+            self.refusal(&["-j"], &random, &plain).await.map(|refusal| refusal.is_none())
         });
         answer.await.copied()
+    }
+
+    /// Why kernel and tool do not take `full`, tried as a dry run; `None` if they do. Only a host that takes `plain` is one
+    /// that lacks just what that is without.
+    pub(super) async fn refusal(
+        &self,
+        flags: &[&str],
+        full: &str,
+        plain: &str,
+    ) -> Result<Option<String>, FilterError> {
+        let args = [&["-c"], flags, &["-f", "-"]].concat();
+        let check = async |input| self.tools.run("nft", &args, Some(input)).await;
+        match check(full).await {
+            Err(FilterError::Failed { detail, .. }) => check(plain).await.map(|_| Some(detail)),
+            taken => taken.map(|_| None),
+        }
     }
 
     /// What `nft -j` prints.

@@ -141,7 +141,7 @@ fn a_table_of_an_older_agent_is_replaced_and_nobody_is_shut_out() {
         assert!(elements("from4").contains("192.0.2.9 counter"), "{}", elements("from4"));
         assert!(elements("carries4-24").contains("192.0.2.9 . 0xa050900"), "{}", elements("carries4-24"));
         assert!(!elements("carries4").contains("elements") && !elements("carries6").contains("elements"));
-        let counted = firewall.counters().read().await;
+        let counted = firewall.counters().read().await.unwrap();
         assert_eq!((counted.dropped["forged"], counted.dropped["strangers"]), (2, 17));
         firewall.guard(Some(&want), None, true).await.unwrap();
         assert!(!elements("from4").contains("192.0.2.9 ") && !elements("carries4-24").contains("0xa050900"));
@@ -149,7 +149,7 @@ fn a_table_of_an_older_agent_is_replaced_and_nobody_is_shut_out() {
         assert!(comes_through(&port, "127.0.0.7", [10, 5, 70, 3]));
         assert!(!comes_through(&port, "127.0.0.7", [10, 5, 71, 3]));
         assert!(!comes_through(&port, "127.0.0.9", [10, 5, 9, 3]));
-        let counted = firewall.counters().read().await;
+        let counted = firewall.counters().read().await.unwrap();
         assert_eq!((counted.dropped["forged"], counted.dropped["strangers"]), (3, 18));
     });
 }
