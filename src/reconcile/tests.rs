@@ -192,6 +192,25 @@ async fn failures_in_a_row_are_tried_ever_more_slowly() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_standing_refusal_puts_no_healing_off_and_its_echoes_hurry_nothing() {
+    let mut bench = Bench::settled(4).await;
+    bench.want = want(9);
+    bench.reconciler.touch_all();
+    bench.kernel.fail(Failure::Matching("10.5.9.0/24".to_owned()));
+    for _ in 0..10 {
+        bench.pass().await;
+    }
+    assert!(!bench.hear().await, "echoes of what was not refused");
+    assert!(bench.due().unwrap() > HURRIED);
+    bench.kernel.alter(&Op::DelRoute(key(2), route(2)));
+    assert!(bench.hear().await);
+    assert_eq!(bench.due(), Some(HURRIED));
+    assert_eq!(bench.pass().await, [Op::SetRoute(key(2), route(2))]);
+    assert!(!bench.hear().await, "the echo of the repair");
+    assert!(bench.due().unwrap() > HURRIED);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_kernel_that_cannot_be_read_is_a_fault() {
     let mut bench = Bench::settled(3).await;
     bench.kernel.blind(1);
