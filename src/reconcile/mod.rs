@@ -41,7 +41,7 @@ pub struct Reconciler {
     neighbours: PerFamily<u32>,
     /// What is to be compared. Everything, whenever there is no belief.
     todo: Todo,
-    /// Links that did not read back as written: what was wanted, and what was found.
+    /// Links that did not read back as written: what was wanted, and what was found. They are let be while both stay.
     stuck: BTreeMap<LinkName, (Link, Link)>,
     retry: Retry,
     /// Whether the last pass came to its end with all links standing.
@@ -154,6 +154,7 @@ impl Reconciler {
     pub async fn pass<K: Kernel>(&mut self, kernel: &K, goal: Goal<'_>) -> Vec<Op> {
         let started = crate::now();
         self.tally.passes += 1;
+        self.stuck.retain(|name, (want, _)| goal.want.links.get(name) == Some(want));
         let mut outcome = Outcome::default();
         let ended = self.rounds(kernel, goal, &mut outcome).await;
         self.established = ended.is_ok() && outcome.refused.is_empty();

@@ -268,6 +268,24 @@ async fn another_wish_for_a_stuck_link_is_tried() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_link_is_no_longer_stuck_once_it_is_wanted_as_it_is() {
+    let mut bench = Bench::new(3);
+    bench.kernel.clamp_mtu(1400);
+    bench.pass().await;
+    assert_eq!(bench.faults().len(), 1);
+    for (mtu, faults) in [(1400, 0), (1450, 1)] {
+        bench.want.links.get_mut(&dev()).unwrap().mtu = mtu;
+        bench.reconciler.touch_all();
+        bench.pass().await;
+        assert_eq!(bench.faults().len(), faults, "{mtu}: {:?}", bench.faults());
+    }
+    bench.want = NetState::default();
+    bench.reconciler.touch_all();
+    bench.pass().await;
+    assert_eq!(bench.faults(), [] as [&str; 0], "nobody wants it");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_tunnel_that_does_not_go_up_is_one_fault() {
     let mut bench = Bench::new(50);
     bench.kernel.take_port();

@@ -185,6 +185,10 @@ async fn a_link_that_never_reads_back_as_written_is_named_and_let_be() {
     let done = host.kernel.applied().len();
     pause(600_000).await;
     assert_eq!(host.kernel.applied().len(), done);
+    host.table.set_config(Some(&CONFIG.replace(r#""vxlan""#, r#""vxlan","MTU":1450"#)));
+    agent.is_well().await;
+    host.table.set_config(Some(CONFIG));
+    agent.shows(&["kernel-refused"]).await;
     host.kernel.heal();
     host.table.set_config(Some(&CONFIG.replace(r#""vxlan""#, r#""vxlan","MTU":1350"#)));
     agent.is_well().await;
