@@ -18,13 +18,13 @@ use twill_backends::fault::{Code, Fault};
 use twill_backends::state::{Link, LinkName, NetState};
 
 use self::belief::Belief;
-use self::complaints::never_settles;
 pub use self::complaints::shadows;
+use self::complaints::{never_settles, never_stays};
 #[cfg(test)]
 pub(crate) use self::pace::HURRIED;
 pub(crate) use self::pace::{Pace, Retry, backoff};
-use self::pass::Outcome;
 pub use self::pass::{Bucket, Durations, Goal, Tally};
+use self::pass::{Outcome, Todo};
 use crate::kernel::{Change, ForeignRoute, Kernel, KernelError, Observed, Scope};
 
 /// How often a link is written before the pass gives up on it.
@@ -51,13 +51,6 @@ pub struct Reconciler {
     /// What was done so far.
     tally: Tally,
     durations: Durations,
-}
-
-#[derive(Debug, Default)]
-enum Todo {
-    #[default]
-    Everything,
-    These(BTreeSet<Key>),
 }
 
 impl Reconciler {
@@ -191,8 +184,8 @@ impl Reconciler {
                 self.carry_out(kernel, &ops, outcome).await;
                 break;
             }
-            if round == LINK_ROUNDS {
-                self.give_up_on(&links);
+            if round >= LINK_ROUNDS {
+                self.give_up_on(&links, outcome);
             } else {
                 self.carry_out(kernel, &links, outcome).await;
                 self.have.doubt();
@@ -268,13 +261,16 @@ impl Reconciler {
         }
     }
 
-    fn give_up_on(&mut self, links: &[Op]) {
+    /// Lets links be that stand otherwise than written. One that is gone instead is refused, and tried again later.
+    fn give_up_on(&mut self, links: &[Op], outcome: &mut Outcome) {
         let Some(have) = self.have.certain() else { return };
         for op in links {
-            if let Op::SetLink(name, want) = op
-                && let Some(found) = have.links.get(name)
-            {
+            let Op::SetLink(name, want) = op else { continue };
+            if let Some(found) = have.links.get(name) {
                 self.stuck.insert(*name, (want.clone(), found.clone()));
+            } else {
+                outcome.refused.insert(*name);
+                outcome.faults.push(never_stays(op));
             }
         }
     }

@@ -286,6 +286,23 @@ async fn a_link_is_no_longer_stuck_once_it_is_wanted_as_it_is() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_link_that_somebody_takes_away_each_time_ends_the_pass_and_is_tried_again() {
+    let mut bench = Bench::new(3);
+    bench.kernel.lose_links();
+    for _ in 0..2 {
+        let done = bench.pass().await;
+        let written = done.iter().filter(|op| matches!(op, Op::SetLink(..))).count();
+        assert_eq!(written, LINK_ROUNDS, "{done:?}");
+        let faults = bench.faults();
+        assert!(faults.len() == 1 && faults[0].contains("gone after each of 3 attempts"), "{faults:?}");
+        assert!(bench.due().unwrap() > Duration::ZERO && !bench.reconciler.established());
+    }
+    bench.kernel.heal();
+    bench.pass().await;
+    assert_eq!((bench.kernel.net(), bench.faults()), (bench.want.clone(), vec![]));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_tunnel_that_does_not_go_up_is_one_fault() {
     let mut bench = Bench::new(50);
     bench.kernel.take_port();
