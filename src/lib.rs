@@ -12,9 +12,9 @@
 //!                     |  diff(want, have)                                                   pure
 //!                     v
 //!                  Vec<Op> --Kernel::apply--> netlink
-//!                     |  ok: have.apply(op)     error: keep going, have = None, retry soon
+//!                     |  ok: have.apply(op)     error: keep going, doubt have, retry soon
 //!                     v
-//!                  have: Option<NetState>   None means observe first
+//!                  have: Belief             in doubt means observe first
 //! ```
 
 pub mod agent;

@@ -84,9 +84,16 @@ impl<W: World> Agent<W> {
         }
     }
 
-    /// How the underlay of a network is chosen.
+    /// How the underlay of a network is chosen. A start chooses the interface as asked, and prefers of its addresses
+    /// the one that peers know from the last run; one that the operator told them need not be where packets leave.
     pub(super) fn underlay_choice(&self, network: &NetworkConfig) -> UnderlayChoice {
-        choice(&self.config.interface, network)
+        let asked = choice(&self.config.interface, network);
+        if let Some(Underlay { name, addrs, .. }) = &self.found.underlay {
+            return UnderlayChoice { present: Some(*name), used: *addrs, ..asked };
+        }
+        let own = self.memory.as_ref().and_then(|memory| memory.own.as_ref());
+        let published = |family| own.filter(|_| asked.public.get(family).is_none())?.attrs.public(family);
+        UnderlayChoice { used: PerFamily { v4: published(Family::V4), v6: published(Family::V6) }, ..asked }
     }
 
     /// This host, as backends see it.
@@ -163,7 +170,7 @@ fn vtep_mac(data: &Value) -> Option<Mac> {
     mac.as_str()?.parse().ok()
 }
 
-/// How the underlay of a network is chosen, by what the operator asked for.
+/// How the underlay of a network is chosen by what the operator asked for, where nothing is in use yet.
 #[must_use]
 pub fn choice(interface: &crate::config::InterfaceConfig, network: &NetworkConfig) -> UnderlayChoice {
     UnderlayChoice {
@@ -175,5 +182,6 @@ pub fn choice(interface: &crate::config::InterfaceConfig, network: &NetworkConfi
             v6: interface.public_ipv6.map(Into::into),
         },
         families: network.pools.map(|_, _| ()),
+        ..UnderlayChoice::default()
     }
 }

@@ -190,7 +190,7 @@ pub trait Kernel: Send + Sync {
 /// When a frame was last sent to an Ethernet address through a device.
 pub type Used = BTreeMap<(LinkName, Mac), Instant>;
 
-/// How to choose the underlay interface: the operator's flags and the families in use.
+/// How to choose the underlay interface: the operator's flags, the families in use, and what is in use already.
 #[derive(Debug, Clone, Default)]
 pub struct UnderlayChoice {
     /// Names or addresses, tried in order.
@@ -203,4 +203,8 @@ pub struct UnderlayChoice {
     pub public: PerFamily<IpAddr>,
     /// The families that must have an address.
     pub families: PerFamily<()>,
+    /// The interface that carries the fabric already. It stays while it has the addresses used and is asked for.
+    pub present: Option<LinkName>,
+    /// The addresses that peers know. Of an interface's addresses they come first.
+    pub used: PerFamily<IpAddr>,
 }

@@ -3,6 +3,11 @@
 //! As the operator asked: by names or addresses in their order, then by patterns in their order, then by what a
 //! given address is reached through. Unasked, it is the interface that owns the public address, or else the one with
 //! the default route.
+//!
+//! # Why what is in use stays
+//! Addresses and routes come and go beside those in use: a failover's address, another uplink, a VPN. Peers take
+//! packets only from the address they know, so a move costs packets on every host. What carries the fabric is given up
+//! when it can no longer, or when it is not what was asked for, and not because something else would be chosen by now.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -26,7 +31,7 @@ pub struct Chosen {
 /// One way of pointing at an interface.
 #[derive(Debug)]
 enum Wish<'a> {
-    Value(&'a str),
+    Value(String),
     Pattern(&'a regex::Regex),
     Reach(IpAddr),
     DefaultRoute,
@@ -37,27 +42,53 @@ enum Wish<'a> {
 /// # Errors
 /// [`KernelError::NoUnderlay`] with the reason each candidate was rejected for.
 pub fn choose(facts: &HostFacts, choice: &UnderlayChoice) -> Result<Chosen, KernelError> {
-    let public = choice.public.v4.or(choice.public.v6).map(|ip| ip.to_string());
-    let mut wishes: Vec<Wish<'_>> = choice.names.iter().map(|name| Wish::Value(name)).collect();
-    wishes.extend(choice.patterns.iter().map(Wish::Pattern));
-    wishes.extend(choice.can_reach.map(Wish::Reach));
-    if wishes.is_empty() {
-        wishes.push(public.as_deref().map_or(Wish::DefaultRoute, Wish::Value));
+    if let Some(underlay) = kept(facts, choice) {
+        return Ok(Chosen { underlay, rejected: Vec::new() });
     }
     let mut rejected = Vec::new();
-    for wish in wishes {
-        let found = match wish {
-            Wish::Value(value) => by_value(facts, choice, value).map_err(|why| format!("{value}: {why}")),
-            Wish::Pattern(pattern) => by_pattern(facts, choice, pattern),
-            Wish::Reach(ip) => by_reach(facts, choice).map_err(|why| format!("the way to {ip}: {why}")),
-            Wish::DefaultRoute => by_default_route(facts, choice),
-        };
-        match found {
+    for wish in wishes(choice, Wish::DefaultRoute) {
+        match granted(facts, choice, &wish) {
             Ok(underlay) => return Ok(Chosen { underlay, rejected }),
             Err(why) => rejected.push(why),
         }
     }
     Err(KernelError::NoUnderlay(rejected.join("; ")))
+}
+
+/// What is in use, if it would be chosen were it all there is. Unasked, it need not have the default route for that.
+fn kept(facts: &HostFacts, choice: &UnderlayChoice) -> Option<Underlay> {
+    let link = facts.link(choice.present?)?;
+    let alone = HostFacts {
+        links: vec![link.clone()],
+        addrs: facts.addrs_of(link.index).cloned().collect(),
+        routes: facts.routes.iter().filter(|route| route.dev == Some(link.name)).cloned().collect(),
+        reach: facts.reach,
+    };
+    wishes(choice, Wish::Value(link.name.to_string()))
+        .iter()
+        .filter_map(|wish| granted(&alone, choice, wish).ok())
+        .find(|underlay| underlay.addrs == choice.used)
+}
+
+/// What the operator asked for, in the order to be tried.
+fn wishes<'a>(choice: &'a UnderlayChoice, unasked: Wish<'a>) -> Vec<Wish<'a>> {
+    let mut wishes: Vec<Wish<'_>> = choice.names.iter().cloned().map(Wish::Value).collect();
+    wishes.extend(choice.patterns.iter().map(Wish::Pattern));
+    wishes.extend(choice.can_reach.map(Wish::Reach));
+    if wishes.is_empty() {
+        let public = choice.public.v4.or(choice.public.v6);
+        wishes.push(public.map_or(unasked, |ip| Wish::Value(ip.to_string())));
+    }
+    wishes
+}
+
+fn granted(facts: &HostFacts, choice: &UnderlayChoice, wish: &Wish<'_>) -> Result<Underlay, String> {
+    match wish {
+        Wish::Value(value) => by_value(facts, choice, value).map_err(|why| format!("{value}: {why}")),
+        Wish::Pattern(pattern) => by_pattern(facts, choice, pattern),
+        Wish::Reach(ip) => by_reach(facts, choice).map_err(|why| format!("the way to {ip}: {why}")),
+        Wish::DefaultRoute => by_default_route(facts, choice),
+    }
 }
 
 /// By name, or by an address it has.
@@ -95,7 +126,7 @@ fn by_pattern(
     let mut why = Vec::new();
     for link in &facts.links {
         let fixed = choice.families.map(|family, ()| {
-            usable(facts, link, family).into_iter().find(|ip| pattern.is_match(&ip.to_string()))
+            usable(facts, link, choice, family).into_iter().find(|ip| pattern.is_match(&ip.to_string()))
         });
         let fixed = PerFamily { v4: fixed.v4.flatten(), v6: fixed.v6.flatten() };
         if choice.families.iter().all(|(family, ())| fixed.get(family).is_some()) {
@@ -117,12 +148,14 @@ fn by_pattern(
 /// What the kernel would use.
 fn by_reach(facts: &HostFacts, choice: &UnderlayChoice) -> Result<Underlay, String> {
     let reach = facts.reach.ok_or("there is no route")?;
-    let link = facts.links.iter().find(|link| link.index == reach.index);
+    let link = facts.links.iter().find(|link| link.index == reach.index).ok_or("its interface is gone")?;
     let mut fixed = PerFamily::NONE;
     if let Some(source) = reach.source {
-        fixed.set(Family::of(&source), Some(source));
+        let family = Family::of(&source);
+        let used = usable(facts, link, choice, family).into_iter().find(|ip| is_used(choice, *ip));
+        fixed.set(family, used.or(Some(source)));
     }
-    candidate(facts, link.ok_or("its interface is gone")?, choice, fixed)
+    candidate(facts, link, choice, fixed)
 }
 
 /// The interface of the default route of every family in use.
@@ -163,7 +196,7 @@ fn candidate(
     }
     let mut addrs = PerFamily::NONE;
     for (family, ()) in choice.families.iter() {
-        let best = || usable(facts, link, family).first().copied();
+        let best = || usable(facts, link, choice, family).first().copied();
         let addr = fixed.get(family).copied().or_else(best);
         addrs.set(family, Some(addr.ok_or_else(|| format!("it has no usable {family} address"))?));
     }
@@ -171,16 +204,21 @@ fn candidate(
     Ok(Underlay { name: link.name, index: link.index, mtu: link.mtu, addrs, on_link })
 }
 
-/// The addresses of one family that can carry the fabric, best first: global before link-local, permanent before
-/// dynamic, lasting before temporary.
-fn usable(facts: &HostFacts, link: &LinkFact, family: Family) -> Vec<IpAddr> {
+/// The addresses of one family that can carry the fabric, best first: global before link-local, the one in use before
+/// others, permanent before dynamic, lasting before temporary. The one in use is tentative only until it is back.
+fn usable(facts: &HostFacts, link: &LinkFact, choice: &UnderlayChoice, family: Family) -> Vec<IpAddr> {
+    let used = |addr: &AddrFact| is_used(choice, addr.net.addr());
     let mut addrs: Vec<&AddrFact> = facts
         .addrs_of(link.index)
-        .filter(|addr| Family::of_net(&addr.net) == family && !addr.deprecated && !addr.tentative)
-        .filter(|addr| is_unicast(addr.net.addr()))
+        .filter(|addr| Family::of_net(&addr.net) == family && !addr.deprecated)
+        .filter(|addr| is_unicast(addr.net.addr()) && (!addr.tentative || used(addr)))
         .collect();
-    addrs.sort_by_key(|addr| (is_link_local(addr.net.addr()), !addr.permanent, addr.temporary));
+    addrs.sort_by_key(|addr| (is_link_local(addr.net.addr()), !used(addr), !addr.permanent, addr.temporary));
     addrs.into_iter().map(|addr| addr.net.addr()).collect()
+}
+
+fn is_used(choice: &UnderlayChoice, ip: IpAddr) -> bool {
+    choice.used.get(Family::of(&ip)) == Some(&ip)
 }
 
 /// The networks the interface is attached to. Those of its addresses count while the interface is down, when the
@@ -369,6 +407,88 @@ mod tests {
         let early = AddrFact { tentative: true, ..other };
         assert_eq!(best(vec![old, early.clone(), local.clone()]), ip(&local));
         assert_eq!(best(vec![early]), None);
+    }
+
+    /// `host` with what a failover adds to eth0, which comes first by rank and in the kernel's order, and with an uplink
+    /// that comes first by its metric.
+    fn disturbed() -> HostFacts {
+        let mut facts = host();
+        let dynamic = |net| AddrFact { permanent: false, ..addr(2, net) };
+        facts.addrs = vec![addr(2, "10.0.2.9/32"), dynamic("10.0.2.15/24"), addr(3, "192.168.77.1/24")];
+        facts.addrs.extend([addr(2, "fd02::9/128"), dynamic("fd02::15/64"), addr(2, "fe80::2/64")]);
+        facts.routes[0].metric = 100;
+        facts.routes.push(RouteFact { dev: "eth1".try_into().ok(), ..route("0.0.0.0/0") });
+        let source = "fd02::9".parse().ok();
+        facts.reach = Some(Reach { index: 2, via: None, source, mtu: None });
+        facts
+    }
+
+    fn using(addrs: &[&str], choice: UnderlayChoice) -> UnderlayChoice {
+        let mut used = PerFamily::NONE;
+        for ip in addrs.iter().map(|ip| ip.parse::<IpAddr>().unwrap()) {
+            used.set(Family::of(&ip), Some(ip));
+        }
+        UnderlayChoice { used, ..choice }
+    }
+
+    #[track_caller]
+    fn chooses(facts: &HostFacts, choice: &UnderlayChoice, name: &str, addrs: &[&str]) {
+        let underlay = choose(facts, choice).unwrap().underlay;
+        let chosen: Vec<String> = underlay.addrs.iter().map(|(_, ip)| ip.to_string()).collect();
+        assert_eq!((underlay.name.as_str(), chosen), (name, addrs.iter().map(ToString::to_string).collect()));
+    }
+
+    #[test]
+    fn what_is_in_use_stays_whatever_comes_beside_it() {
+        let facts = disturbed();
+        let reach = UnderlayChoice { can_reach: "fd00::9".parse().ok(), ..wish(DUAL) };
+        for asked in [
+            wish(DUAL),
+            named(DUAL, &["eth1", "eth0"]),
+            named(DUAL, &["10.0.2.15"]),
+            matching(DUAL, "^eth"),
+            matching(DUAL, r"0\.?2"),
+            reach.clone(),
+        ] {
+            let used = using(&["10.0.2.15", "fd02::15"], asked);
+            let present = "eth0".try_into().ok();
+            chooses(&facts, &UnderlayChoice { present, ..used }, "eth0", &["10.0.2.15", "fd02::15"]);
+        }
+        chooses(&facts, &reach, "eth0", &["10.0.2.9", "fd02::9"]);
+        chooses(&facts, &wish(V4), "eth1", &["192.168.77.1"]);
+    }
+
+    #[test]
+    fn what_is_used_no_longer_or_not_asked_for_gives_way() {
+        let present = |addrs: &[&str], choice| {
+            let name = "eth0".try_into().ok();
+            UnderlayChoice { present: name, ..using(addrs, choice) }
+        };
+        let used = ["10.0.2.15", "fd02::15"];
+        for asked in [named(V4, &["eth1"]), named(V4, &["192.168.77.1"]), matching(V4, "eth1|168")] {
+            chooses(&disturbed(), &present(&used[..1], asked), "eth1", &["192.168.77.1"]);
+        }
+        let dual = present(&used, named(DUAL, &["eth0"]));
+        let mut facts = disturbed();
+        facts.addrs.retain(|addr| addr.net.addr() != used[0].parse::<IpAddr>().unwrap());
+        chooses(&facts, &dual, "eth0", &["10.0.2.9", "fd02::15"]);
+        chooses(&facts, &present(&used[..1], wish(V4)), "eth1", &["192.168.77.1"]);
+        let mut facts = disturbed();
+        facts.addrs[4].tentative = true;
+        chooses(&facts, &dual, "eth0", &["10.0.2.15", "fd02::15"]);
+        facts.addrs[4].deprecated = true;
+        chooses(&facts, &dual, "eth0", &["10.0.2.15", "fd02::9"]);
+        let makeshift = present(&["fe80::2"], named(V6, &["eth0"]));
+        chooses(&facts, &makeshift, "eth0", &["fd02::9"]);
+        facts.links.remove(1);
+        chooses(&facts, &present(&used[..1], wish(V4)), "eth1", &["192.168.77.1"]);
+    }
+
+    #[test]
+    fn a_start_chooses_the_interface_and_keeps_the_address_it_has_on_it() {
+        let published = |choice| using(&["10.0.2.15", "fd02::15"], choice);
+        chooses(&disturbed(), &published(named(DUAL, &["eth0"])), "eth0", &["10.0.2.15", "fd02::15"]);
+        chooses(&disturbed(), &published(wish(V4)), "eth1", &["192.168.77.1"]);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What a pass complains about besides operations that the kernel refused.
 
+use twill_backends::diff::Op;
 use twill_backends::fault::{Code, Fault};
 use twill_backends::state::{Link, LinkName, NetState};
 
@@ -22,6 +23,12 @@ pub(super) fn never_settles(name: &LinkName, want: &Link, have: &Link) -> Fault 
     .map_or(found, |(attribute, _, values)| format!("{attribute} reads {values}"));
     let cause = format!("does not read back as written after {LINK_ROUNDS} attempts: {attribute}");
     Fault::new(Code::KernelRefused, name.to_string(), cause)
+}
+
+/// A link that is gone each time it was made by this operation.
+pub(super) fn never_stays(op: &Op) -> Fault {
+    let cause = format!("gone after each of {LINK_ROUNDS} attempts; something else manages this device");
+    Fault::new(Code::KernelRefused, op.to_string(), cause)
 }
 
 /// Routes of others that take packets away from wanted ones.

@@ -1,8 +1,10 @@
 //! Belief about the kernel; passes; retry with jittered backoff.
 //!
 //! The belief is a state or nothing. A pass starts from it, or from an observation where there is none, and does what
-//! is missing. Whatever casts doubt on the belief (a failed operation, a lost message, a link that changed) drops it.
+//! is missing. Whatever casts doubt on the belief (a failed operation, a lost message, a link that changed) makes the
+//! next pass observe.
 
+mod belief;
 mod complaints;
 mod pace;
 mod pass;
@@ -15,29 +17,31 @@ use twill_backends::family::PerFamily;
 use twill_backends::fault::{Code, Fault};
 use twill_backends::state::{Link, LinkName, NetState};
 
-use self::complaints::never_settles;
+use self::belief::Belief;
 pub use self::complaints::shadows;
+use self::complaints::{never_settles, never_stays};
 #[cfg(test)]
 pub(crate) use self::pace::HURRIED;
 pub(crate) use self::pace::{Pace, Retry, backoff};
-use self::pass::Outcome;
 pub use self::pass::{Bucket, Durations, Goal, Tally};
+use self::pass::{Outcome, Todo};
 use crate::kernel::{Change, ForeignRoute, Kernel, KernelError, Observed, Scope};
 
 /// How often a link is written before the pass gives up on it.
 const LINK_ROUNDS: usize = 3;
+
 /// What is believed of the kernel, and what remains to be compared.
 #[derive(Debug, Default)]
 pub struct Reconciler {
     /// The belief.
-    have: Option<NetState>,
+    have: Belief,
     /// Routes of others inside our networks, as of the last observation.
     foreign: Vec<ForeignRoute>,
     /// How many neighbours the kernel keeps, as of then.
     neighbours: PerFamily<u32>,
     /// What is to be compared. Everything, whenever there is no belief.
     todo: Todo,
-    /// Links that did not read back as written: what was wanted, and what was found.
+    /// Links that did not read back as written: what was wanted, and what was found. They are let be while both stay.
     stuck: BTreeMap<LinkName, (Link, Link)>,
     retry: Retry,
     /// Whether the last pass came to its end with all links standing.
@@ -47,13 +51,6 @@ pub struct Reconciler {
     /// What was done so far.
     tally: Tally,
     durations: Durations,
-}
-
-#[derive(Debug, Default)]
-enum Todo {
-    #[default]
-    Everything,
-    These(BTreeSet<Key>),
 }
 
 impl Reconciler {
@@ -74,9 +71,9 @@ impl Reconciler {
         self.retry.restart();
     }
 
-    /// Drops the belief, so that the next pass observes.
+    /// Doubts the belief, so that the next pass observes.
     pub fn doubt(&mut self, now: Instant) {
-        self.have = None;
+        self.have.doubt();
         self.retry.hurry(now);
     }
 
@@ -86,18 +83,12 @@ impl Reconciler {
             self.doubt(now);
             return true;
         };
-        // Without a belief nothing can be told from an echo, and the observation to come covers it.
-        let Some(have) = &mut self.have else { return false };
-        let mut differing = BTreeSet::new();
-        for op in ops {
-            if !have.has(op) {
-                have.apply(op);
-                differing.insert(op.key());
-            }
-        }
+        let differing = self.have.hear(ops);
         let differs = !differing.is_empty();
-        if differs {
+        if differs && self.have.certain().is_some() {
             self.touch(differing);
+        } else if differs {
+            self.retry.hurry(now);
         }
         differs
     }
@@ -111,7 +102,7 @@ impl Reconciler {
     /// Whether the kernel is believed to be as wanted.
     #[must_use]
     pub fn settled(&self) -> bool {
-        self.have.is_some()
+        self.have.certain().is_some()
             && matches!(&self.todo, Todo::These(keys) if keys.is_empty())
             && !self.retry.is_failing()
     }
@@ -148,14 +139,15 @@ impl Reconciler {
 
     /// What the kernel is believed to be; `None` while that has to be read.
     #[must_use]
-    pub const fn believed(&self) -> Option<&NetState> {
-        self.have.as_ref()
+    pub fn believed(&self) -> Option<&NetState> {
+        self.have.certain()
     }
 
     /// Makes the kernel as wanted. Returns the operations that were done.
     pub async fn pass<K: Kernel>(&mut self, kernel: &K, goal: Goal<'_>) -> Vec<Op> {
         let started = crate::now();
         self.tally.passes += 1;
+        self.stuck.retain(|name, (want, _)| goal.want.links.get(name) == Some(want));
         let mut outcome = Outcome::default();
         let ended = self.rounds(kernel, goal, &mut outcome).await;
         self.established = ended.is_ok() && outcome.refused.is_empty();
@@ -183,7 +175,7 @@ impl Reconciler {
         outcome: &mut Outcome,
     ) -> Result<(), KernelError> {
         for round in 0.. {
-            if self.have.is_none() {
+            if self.have.certain().is_none() {
                 self.observe(kernel, goal.scope).await?;
             }
             let ops = self.ops(goal, &outcome.refused);
@@ -192,11 +184,11 @@ impl Reconciler {
                 self.carry_out(kernel, &ops, outcome).await;
                 break;
             }
-            if round == LINK_ROUNDS {
-                self.give_up_on(&links);
+            if round >= LINK_ROUNDS {
+                self.give_up_on(&links, outcome);
             } else {
                 self.carry_out(kernel, &links, outcome).await;
-                self.have = None;
+                self.have.doubt();
             }
         }
         Ok(())
@@ -206,7 +198,7 @@ impl Reconciler {
         self.tally.observations += 1;
         let Observed { net, foreign, neighbours } = kernel.observe(scope).await?;
         self.stuck.retain(|name, (_, found)| net.links.get(name) == Some(found));
-        self.have = Some(net);
+        self.have = Belief::observed(net);
         self.foreign = foreign;
         self.neighbours = neighbours;
         self.todo = Todo::Everything;
@@ -215,7 +207,7 @@ impl Reconciler {
 
     /// What is to be done, less what must not be or cannot be.
     fn ops(&self, goal: Goal<'_>, refused: &BTreeSet<LinkName>) -> Vec<Op> {
-        let Some(have) = &self.have else { return Vec::new() };
+        let Some(have) = self.have.certain() else { return Vec::new() };
         let mut ops = match &self.todo {
             Todo::Everything => diff(goal.want, have),
             Todo::These(keys) => diff_keys(goal.want, have, keys),
@@ -248,9 +240,7 @@ impl Reconciler {
             match result {
                 Ok(()) => {
                     self.tally.operations += 1;
-                    if let Some(have) = &mut self.have {
-                        have.apply(op);
-                    }
+                    self.have.apply(op);
                     outcome.done.push(op.clone());
                 }
                 Err(error) => {
@@ -271,13 +261,16 @@ impl Reconciler {
         }
     }
 
-    fn give_up_on(&mut self, links: &[Op]) {
-        let Some(have) = &self.have else { return };
+    /// Lets links be that stand otherwise than written. One that is gone instead is refused, and tried again later.
+    fn give_up_on(&mut self, links: &[Op], outcome: &mut Outcome) {
+        let Some(have) = self.have.certain() else { return };
         for op in links {
-            if let Op::SetLink(name, want) = op
-                && let Some(found) = have.links.get(name)
-            {
+            let Op::SetLink(name, want) = op else { continue };
+            if let Some(found) = have.links.get(name) {
                 self.stuck.insert(*name, (want.clone(), found.clone()));
+            } else {
+                outcome.refused.insert(*name);
+                outcome.faults.push(never_stays(op));
             }
         }
     }
@@ -294,7 +287,7 @@ impl Reconciler {
         if self.retry.failed(now) {
             tracing::warn!(failed = faults.len(), first = %first.subject, cause = %first.cause, "the kernel refuses; trying again");
         }
-        self.have = None;
+        self.have.doubt();
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use twill_backends::diff::Op;
+use twill_backends::diff::{Key, Op};
 use twill_backends::fault::Fault;
 use twill_backends::state::{LinkName, NetState};
 
@@ -64,6 +64,14 @@ impl Durations {
         self.buckets.iter_mut().find(fits).into_iter().for_each(|bucket| bucket.count += 1);
         self.sum_s += seconds;
     }
+}
+
+/// What a pass is to compare.
+#[derive(Debug, Default)]
+pub(super) enum Todo {
+    #[default]
+    Everything,
+    These(BTreeSet<Key>),
 }
 
 /// What a pass did.

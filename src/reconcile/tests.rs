@@ -192,6 +192,25 @@ async fn failures_in_a_row_are_tried_ever_more_slowly() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_standing_refusal_puts_no_healing_off_and_its_echoes_hurry_nothing() {
+    let mut bench = Bench::settled(4).await;
+    bench.want = want(9);
+    bench.reconciler.touch_all();
+    bench.kernel.fail(Failure::Matching("10.5.9.0/24".to_owned()));
+    for _ in 0..10 {
+        bench.pass().await;
+    }
+    assert!(!bench.hear().await, "echoes of what was not refused");
+    assert!(bench.due().unwrap() > HURRIED);
+    bench.kernel.alter(&Op::DelRoute(key(2), route(2)));
+    assert!(bench.hear().await);
+    assert_eq!(bench.due(), Some(HURRIED));
+    assert_eq!(bench.pass().await, [Op::SetRoute(key(2), route(2))]);
+    assert!(!bench.hear().await, "the echo of the repair");
+    assert!(bench.due().unwrap() > HURRIED);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_kernel_that_cannot_be_read_is_a_fault() {
     let mut bench = Bench::settled(3).await;
     bench.kernel.blind(1);
@@ -246,6 +265,41 @@ async fn another_wish_for_a_stuck_link_is_tried() {
     bench.reconciler.doubt(crate::now());
     bench.pass().await;
     assert_eq!(bench.faults(), [] as [&str; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_link_is_no_longer_stuck_once_it_is_wanted_as_it_is() {
+    let mut bench = Bench::new(3);
+    bench.kernel.clamp_mtu(1400);
+    bench.pass().await;
+    assert_eq!(bench.faults().len(), 1);
+    for (mtu, faults) in [(1400, 0), (1450, 1)] {
+        bench.want.links.get_mut(&dev()).unwrap().mtu = mtu;
+        bench.reconciler.touch_all();
+        bench.pass().await;
+        assert_eq!(bench.faults().len(), faults, "{mtu}: {:?}", bench.faults());
+    }
+    bench.want = NetState::default();
+    bench.reconciler.touch_all();
+    bench.pass().await;
+    assert_eq!(bench.faults(), [] as [&str; 0], "nobody wants it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_link_that_somebody_takes_away_each_time_ends_the_pass_and_is_tried_again() {
+    let mut bench = Bench::new(3);
+    bench.kernel.lose_links();
+    for _ in 0..2 {
+        let done = bench.pass().await;
+        let written = done.iter().filter(|op| matches!(op, Op::SetLink(..))).count();
+        assert_eq!(written, LINK_ROUNDS, "{done:?}");
+        let faults = bench.faults();
+        assert!(faults.len() == 1 && faults[0].contains("gone after each of 3 attempts"), "{faults:?}");
+        assert!(bench.due().unwrap() > Duration::ZERO && !bench.reconciler.established());
+    }
+    bench.kernel.heal();
+    bench.pass().await;
+    assert_eq!((bench.kernel.net(), bench.faults()), (bench.want.clone(), vec![]));
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,6 +4,7 @@ use std::os::unix::net::UnixDatagram;
 
 use ipnet::IpNet;
 
+use crate::dump;
 use crate::fabric::{
     Fabric, Families, PATIENCE, files, lab, need_namespaces, options, wait_for, write_config,
 };
@@ -63,6 +64,46 @@ fn a_host_that_moves_to_another_address_keeps_its_subnet_and_its_peers_follow() 
     println!("MOVE address vxlan {} ms", report.longest_gap.as_millis());
     fabric.wait_reachable();
     assert_eq!(fabric.agents[1].subnet().unwrap(), subnet);
+}
+
+/// As when a failover brings its address to a host whose own is leased, and when that lease is over.
+#[test]
+fn an_address_beside_the_one_in_use_moves_nothing_until_that_one_is_gone() {
+    need_namespaces!();
+    let fabric = Fabric::new(Families::Dual, r#"{"Type":"vxlan"}"#, &[]);
+    let host = &fabric.lab.hosts[1].net;
+    let ip = |words: &str| dump::run(host, &format!("ip {words}"));
+    let ends = |v4: &str, v6: &str| {
+        let local = |dev, ip: &str| {
+            let link = dump::run(host, &format!("ip -d link show {dev}"));
+            link.contains(&format!(" local {ip} ")).then_some(()).ok_or(link)
+        };
+        local("flannel.1", v4).and(local("flannel-v6.1", v6)).and_then(|()| {
+            let public = fabric.status(1)["underlay"]["public"].to_string();
+            (public == format!(r#"["{v4}","{v6}"]"#)).then_some(()).ok_or(public)
+        })
+    };
+    let streams = fabric.streams(100);
+    // Of permanent addresses, IPv6 names the youngest first.
+    ip("addr change 192.168.77.2/24 dev eth0 valid_lft 3600 preferred_lft 3600");
+    ip("addr add 192.168.77.250/32 dev eth0");
+    ip("addr add fd77::fa/128 dev eth0 nodad");
+    // What is broken after that is whole again once the addresses were looked at.
+    let peer = fabric.subnet(2, false).to_string();
+    ip(&format!("route del {peer}"));
+    wait_for("the route", || {
+        let routes = dump::routes(host);
+        routes.iter().any(|route| route.contains(&peer)).then_some(()).ok_or(routes)
+    });
+    ends("192.168.77.2", "fd77::2").unwrap();
+    streams.assert_lossless("a failover's address on the underlay");
+
+    for (own, net) in [("192.168.77.2/24", "192.168.77.0/24"), ("fd77::2/64", "fd77::/64")] {
+        ip(&format!("addr del {own} dev eth0"));
+        ip(&format!("route replace {net} dev eth0"));
+    }
+    wait_for("a tunnel that moved", || ends("192.168.77.250", "fd77::fa"));
+    fabric.wait_reachable();
 }
 
 #[test]

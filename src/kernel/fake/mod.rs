@@ -154,6 +154,11 @@ impl FakeKernel {
         self.lock().clamp = Some(mtu);
     }
 
+    /// Takes links away as soon as they are set, as somebody else who manages them, until [`FakeKernel::heal`].
+    pub fn lose_links(&self) {
+        self.lock().losing = true;
+    }
+
     /// Gives the tunnels' UDP port to somebody else until [`FakeKernel::heal`]: tunnels are created, but do not go up.
     pub fn take_port(&self) {
         self.lock().port_taken = true;
@@ -170,6 +175,7 @@ impl FakeKernel {
         inner.failing.clear();
         inner.blind = 0;
         inner.clamp = None;
+        inner.losing = false;
         inner.port_taken = false;
         inner.no_vxlan = false;
     }

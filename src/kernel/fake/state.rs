@@ -20,6 +20,8 @@ pub(super) struct Inner {
     pub(super) blind: usize,
     /// The largest MTU a link gets, whatever is asked.
     pub(super) clamp: Option<u32>,
+    /// Whether links are taken away as soon as they are set.
+    pub(super) losing: bool,
     /// Whether a foreign socket has the port of the tunnels.
     pub(super) port_taken: bool,
     /// Whether VXLAN devices cannot be made.
@@ -62,6 +64,11 @@ impl Inner {
             return Err(refused("Address already in use"));
         }
         self.carry_out(op);
+        if let Op::SetLink(name, _) = op
+            && self.losing
+        {
+            self.carry_out(&Op::DelLink(*name));
+        }
         self.applied.push(op.clone());
         self.news.push(match op {
             // What a link's echo says cannot be told in operations.

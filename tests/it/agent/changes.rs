@@ -34,6 +34,39 @@ async fn another_address_is_published_in_the_same_lease() {
     assert_eq!(host.table.records().len(), 2);
 }
 
+/// Where the tunnel is, and where peers are told it is.
+fn at(host: &Host) -> (String, String) {
+    let net = host.kernel.net();
+    let attrs = Attrs::decode(&host.lease().unwrap().value).unwrap();
+    (net.links[&tunnel()].vxlan().unwrap().local.to_string(), attrs.public_ip.unwrap().to_string())
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_that_comes_beside_the_one_in_use_moves_nothing() {
+    let host = Host::alone();
+    let mut facts = host.kernel.host_facts();
+    facts.addrs[0].permanent = false;
+    host.kernel.set_facts(facts.clone());
+    let agent = host.started().await;
+    agent.is_well().await;
+    let (stays, writes) = (("192.168.77.1".to_owned(), "192.168.77.1".to_owned()), host.table.writes());
+    let vip =
+        AddrFact { net: "192.168.77.250/32".parse().unwrap(), permanent: true, ..facts.addrs[0].clone() };
+    facts.addrs.insert(0, vip);
+    host.kernel.set_facts(facts.clone());
+    pause(10_000).await;
+    assert_eq!((at(&host), host.table.writes()), (stays.clone(), writes));
+    agent.stop().await;
+    let agent = host.started().await;
+    agent.is_well().await;
+    assert_eq!(at(&host), stays, "a restart keeps it, too");
+    facts.addrs.remove(1);
+    host.kernel.set_facts(facts);
+    let moved = ("192.168.77.250".to_owned(), "192.168.77.250".to_owned());
+    until("the tunnel and what peers are told move", || at(&host) == moved).await;
+    agent.is_well().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_underlay_that_is_away_for_a_while_changes_nothing() {
     let host = Host::alone();
