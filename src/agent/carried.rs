@@ -78,7 +78,7 @@ mod tests {
             subnet: subnet.parse().unwrap(),
             mtu: 1450,
         };
-        Arc::new(Peers::after(&Peers::default(), Table::new((1..).zip(subnets).map(peer))))
+        Arc::new(Peers::after(&Peers::default(), Table::new((1..).zip(subnets).map(peer)), 1450))
     }
 
     /// Peers with these public addresses, of which nothing is known yet.

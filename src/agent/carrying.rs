@@ -88,7 +88,7 @@ impl Carrying {
         let nobody = Peers::default();
         let had = |tunnel: &Tunnel| self.want.get(&tunnel.dev).map_or(&nobody, |(_, peers)| peers);
         let want = plan.tunnels().map(|(tunnel, table)| {
-            let peers = Peers::after(had(tunnel), table);
+            let peers = Peers::after(had(tunnel), table, tunnel.pods);
             (tunnel.dev, (tunnel.clone(), Arc::new(peers)))
         });
         self.want = want.collect();
@@ -116,8 +116,7 @@ impl Carrying {
         self.bury();
         let want = &self.want;
         self.running.retain(|dev, datapath| {
-            let same = |a: &Tunnel, b: &Tunnel| (&a.vxlan, a.pods) == (&b.vxlan, b.pods);
-            want.get(dev).is_some_and(|(tunnel, _)| same(tunnel, datapath.tunnel()))
+            want.get(dev).is_some_and(|(tunnel, _)| tunnel.vxlan == datapath.tunnel().vxlan)
         });
         if std::mem::take(&mut self.changed) {
             for (dev, datapath) in &self.running {

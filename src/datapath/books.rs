@@ -167,7 +167,7 @@ mod tests {
     /// More peers than there are rows, in an order in which each turns another out.
     #[test]
     fn however_many_peers_take_turns_each_gets_its_own() {
-        let peers = Peers::after(&Peers::default(), Table::new((0..50).map(peer)));
+        let peers = Peers::after(&Peers::default(), Table::new((0..50).map(peer)), 1450);
         let (mut tally, mut gathered) = (Tally::new(), Gathered::default());
         let mut books = Books { peers: &peers, tally: &mut tally, gathered: &mut gathered };
         books.begin(5);
@@ -203,7 +203,7 @@ mod tests {
     fn what_is_noted_depends_on_the_address() {
         let v6 = Peer { addr: "2001:db8::2".parse().unwrap(), ..peer(0) };
         let same = [1, 2].map(|n| Peer { addr: [192, 0, 2, 9].into(), ..peer(n) });
-        let peers = Peers::after(&Peers::default(), Table::new([v6].into_iter().chain(same)));
+        let peers = Peers::after(&Peers::default(), Table::new([v6].into_iter().chain(same)), 1450);
         let (mut tally, mut gathered) = (Tally::new(), Gathered::default());
         let mut books = Books { peers: &peers, tally: &mut tally, gathered: &mut gathered };
         books.sent(0, v6.addr, Amount::of(2, 200));

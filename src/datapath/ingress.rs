@@ -79,8 +79,11 @@ impl Ingress {
             match admit(table, rules.vxlan, rules.check_source, from, datagram) {
                 Ok((peer, frame, layout)) => {
                     let large = layout.packet_len() > peer.mtu as usize && undone::is_left(frame, &layout);
-                    let header =
-                        if large { undone::uncut(frame, &layout, peer.mtu.min(rules.pods)) } else { None };
+                    let header = if large {
+                        undone::uncut(frame, &layout, peer.mtu.min(books.peers.pods()))
+                    } else {
+                        None
+                    };
                     let frame = next - frame.len()..next;
                     if header.is_none() && large {
                         books.drop_of(table.place(peer), Dropped::BadOffload);

@@ -19,6 +19,8 @@ pub struct Peers {
     table: Table,
     /// In the order of the table's peers.
     carried: Vec<Arc<Carried>>,
+    /// The largest packet that this host's pods take.
+    pods: u32,
 }
 
 /// What was carried to and from one peer, added up by all threads.
@@ -52,13 +54,13 @@ pub struct Amount {
 }
 
 impl Peers {
-    /// Those of a table, which comes after another one. Who has the same device and subnet is the same peer: it may get
+    /// Those of a table, which comes after another one, and what this host's pods take. Who has the same device and subnet is the same peer: it may get
     /// another public address, and the way to it another MTU.
     #[must_use]
-    pub fn after(before: &Self, table: Table) -> Self {
+    pub fn after(before: &Self, table: Table, pods: u32) -> Self {
         let had = |peer: &Peer| before.of(&peer.subnet).filter(|(old, _)| old.mac == peer.mac);
         let carried = table.peers().iter().map(had).map(|had| had.map(|(_, carried)| Arc::clone(carried)));
-        Self { carried: carried.map(Option::unwrap_or_default).collect(), table }
+        Self { carried: carried.map(Option::unwrap_or_default).collect(), table, pods }
     }
 
     /// Where frames go, and who may send.
@@ -66,6 +68,11 @@ impl Peers {
     #[must_use]
     pub const fn table(&self) -> &Table {
         &self.table
+    }
+
+    /// The largest packet that this host's pods take.
+    pub(super) const fn pods(&self) -> u32 {
+        self.pods
     }
 
     /// What was carried to and from each peer to which packets go through the tunnel.
@@ -198,7 +205,7 @@ pub(super) mod tests {
 
     #[test]
     fn whoever_comes_or_goes_those_who_stay_keep_their_counts() {
-        let first = Peers::after(&Peers::default(), Table::new([2, 3, 4].map(peer)));
+        let first = Peers::after(&Peers::default(), Table::new([2, 3, 4].map(peer)), 1450);
         for place in 0..3 {
             first.add(place, Amount::of(1, 100 + place as u64), Amount::default(), 7);
             first.lose(place, Dropped::Oversize.into(), 1);
@@ -206,7 +213,7 @@ pub(super) mod tests {
         // 3 went, 1 came; 2 got another public address and 4 a way of another MTU.
         let moved = Peer { addr: [192, 0, 2, 99].into(), ..peer(2) };
         let narrow = Peer { mtu: 1200, ..peer(4) };
-        let second = Peers::after(&first, Table::new([narrow, peer(1), moved]));
+        let second = Peers::after(&first, Table::new([narrow, peer(1), moved]), 1450);
         assert_eq!(carried(&second), [4, 1, 2].map(mac).into_iter().zip([102, 0, 100]).collect::<Vec<_>>());
         assert_eq!(
             second.used().map(|(peer, at)| (peer.mac.unwrap(), at)).collect::<Vec<_>>(),
@@ -219,7 +226,7 @@ pub(super) mod tests {
         assert_eq!(traffic.dropped, BTreeMap::from([("oversize".to_owned(), 1)]));
         // Who comes back is another one, and so is another host in the subnet of one that went.
         let other = Peer { mac: Some(Mac([2, 9, 9, 9, 9, 9])), ..peer(4) };
-        let third = Peers::after(&second, Table::new([peer(3), other]));
+        let third = Peers::after(&second, Table::new([peer(3), other]), 1450);
         assert_eq!(carried(&third), [(mac(3), 0), (other.mac.unwrap(), 0)]);
     }
 }

@@ -32,8 +32,6 @@ pub(super) struct Rules {
     /// The destination port.
     pub(super) port: u16,
     pub(super) check_source: bool,
-    /// The largest packet that pods take.
-    pub(super) pods: u32,
 }
 
 /// Looks for more for moments before sleeping.
@@ -123,7 +121,6 @@ impl<T: FrameIo + Offers, U: FrameIo> Pump<T, U> {
             vxlan: Vxlan::new(vxlan.vni, vxlan.gbp),
             port: vxlan.port,
             check_source: settings.check_source,
-            pods: tunnel.pods,
         };
         let (offload, datagrams) = tap.offers();
         Self {

@@ -98,7 +98,7 @@ fn bench(offload: bool) -> Bench {
 fn bench_with(offers: (bool, bool), check_source: bool, peers: impl IntoIterator<Item = Peer>) -> Bench {
     let (tap, wire) = (Arc::default(), Arc::default());
     let counters = Arc::new(Counters::default());
-    let peers = Arc::new(ArcSwap::from_pointee(Peers::after(&Peers::default(), Table::new(peers))));
+    let peers = Arc::new(ArcSwap::from_pointee(Peers::after(&Peers::default(), Table::new(peers), 1450)));
     let vxlan = Vxlan {
         vni: 1,
         port: 8472,
