@@ -17,6 +17,7 @@ use nix::fcntl::Flock;
 use nix::net::if_::if_nametoindex;
 use serde_json::Value;
 use twill_backends::family::Family;
+use twill_backends::lease::Subnets;
 
 use super::delegate::BRIDGE;
 use super::error::{self, CniError};
@@ -96,15 +97,8 @@ impl<'a> Bridge<'a> {
         self.index.is_some() && (!self.gateway || (addressed && self.stale(fabric).is_empty()))
     }
 
-    /// Addresses that the delegate will object to: of IPv4 every other one, of IPv6 those inside the fabric.
     fn stale(&self, fabric: &Fabric) -> Vec<IpNet> {
-        let old = |addr: &&IpNet| {
-            let family = Family::of_net(addr);
-            let ours = fabric.subnets.get(family).is_some_and(|subnet| subnet.contains(&addr.addr()));
-            let inside = fabric.networks.iter().any(|network| network.contains(&addr.addr()));
-            fabric.subnets.get(family).is_some() && !ours && (family == Family::V4 || inside)
-        };
-        self.carries.iter().filter(old).copied().collect()
+        stale(&self.carries, &fabric.subnets, &fabric.networks)
     }
 
     /// Takes the addresses of an older subnet away, if nobody uses them.
@@ -137,6 +131,24 @@ impl<'a> Bridge<'a> {
     }
 }
 
+/// The addresses of a bridge, in the kernel's order, that the bridge plugin will object to: of IPv4 every other one that
+/// it meets before its own, of IPv6 those inside the fabric.
+#[must_use]
+pub fn stale(carries: &[IpNet], subnets: &Subnets, networks: &[IpNet]) -> Vec<IpNet> {
+    let ours =
+        |addr: &IpNet| subnets.get(Family::of_net(addr)).is_some_and(|subnet| subnet.contains(&addr.addr()));
+    let own = carries.iter().position(|addr| Family::of_net(addr) == Family::V4 && ours(addr));
+    let old = |(at, addr): &(usize, &IpNet)| {
+        let family = Family::of_net(addr);
+        let met = match family {
+            Family::V4 => own.is_none_or(|own| *at < own),
+            Family::V6 => networks.iter().any(|network| network.contains(&addr.addr())),
+        };
+        subnets.get(family).is_some() && !ours(addr) && met
+    };
+    carries.iter().enumerate().filter(old).map(|(_, addr)| *addr).collect()
+}
+
 fn unseen(name: &str, cause: &io::Error) -> CniError {
     CniError::new(error::IO, format!("cannot look at bridge {name}: {cause}"))
 }
@@ -163,7 +175,8 @@ mod tests {
             (vec!["10.1.17.1/24"], false, 0),
             (vec!["10.1.17.1/24", "fd00:0:0:5::1/64"], true, 0),
             (vec!["10.1.17.1/24", "fd00:0:0:5::1/64", "fd99::1/64"], true, 0),
-            (vec!["10.1.17.1/24", "fd00:0:0:5::1/64", "192.168.1.1/24"], false, 1),
+            (vec!["10.1.17.1/24", "192.168.1.1/24", "fd00:0:0:5::1/64"], true, 0),
+            (vec!["192.168.1.1/24", "10.1.17.1/24", "fd00:0:0:5::1/64"], false, 1),
             (vec!["10.1.16.1/24", "fd00:0:0:4::1/64"], false, 2),
         ] {
             let bridge = bridge(&carries);

@@ -14,7 +14,7 @@
 mod add;
 mod agents;
 mod boot;
-mod bridge;
+pub mod bridge;
 pub mod call;
 mod check;
 mod del;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use twill::lab::{Process, copy_program};
+use twill::lab::{PodSubnet, Process, copy_program};
 
 use crate::dump;
 use crate::examine::{Doctor, MACHINES};
@@ -106,9 +106,13 @@ fn what_others_do_to_a_host_is_named() {
     let own = fabric.subnet(1, false).addr();
     let route = format!("ip route add {own}/25 via 192.168.77.3 dev eth0 proto static");
     doctor.finds(&route, "foreign-route", &format!("ip route del {own}/25"));
-    let bridge = "ip addr add 10.99.0.1/24 dev cni0";
-    doctor.finds(bridge, "bridge-address", "ip addr del 10.99.0.1/24 dev cni0");
-    let mtu = fabric.agents[0].subnet().unwrap().mtu;
+    let PodSubnet { ipv4, mtu, .. } = fabric.agents[0].subnet().unwrap();
+    let gateway = ipv4.unwrap();
+    // The bridge plugin objects to what it meets before its own.
+    let bridge = format!(
+        "ip addr del {gateway} dev cni0; ip addr add 10.99.0.1/24 dev cni0; ip addr add {gateway} dev cni0"
+    );
+    doctor.finds(&bridge, "bridge-address", "ip addr del 10.99.0.1/24 dev cni0");
     doctor.finds("ip link set cni0 mtu 9000", "bridge-mtu", &format!("ip link set cni0 mtu {}", mtu));
     let advertised = "ip -6 route add 2001:db8:9::/48 via fd77::9 dev eth0 proto ra; echo 1 > /proc/sys/net/ipv6/conf/eth0/accept_ra";
     doctor.finds(

@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use twill_backends::family::Family;
 
 use super::agent::of_fault;
+use crate::cni::bridge::stale;
 use crate::doctor::Finding;
 use crate::doctor::facts::Facts;
 use crate::doctor::sign::Sign;
@@ -92,12 +93,14 @@ pub(super) fn bridge(facts: &Facts) -> Vec<Finding> {
     let Some(bridge) = facts.host.links.iter().find(|link| link.name.as_str() == name) else {
         return Vec::new();
     };
-    let own: Vec<&IpNet> = facts.fabric.own.iter().map(|(_, net)| net).collect();
-    let addrs = facts.host.addrs.iter().filter(|addr| addr.index == bridge.index).map(|addr| addr.net);
-    let stale = addrs.filter(|addr| !is_local(addr) && !own.iter().any(|net| net.contains(&addr.addr())));
-    let own_text = own.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    let mut findings: Vec<Finding> = stale
-        .filter(|_| !own.is_empty())
+    let own = &facts.fabric.own;
+    let carries = facts.host.addrs.iter().filter(|addr| addr.index == bridge.index).map(|addr| addr.net);
+    let carries: Vec<IpNet> = carries.filter(|addr| !is_local(addr)).collect();
+    let pools = facts.fabric.network.iter().flat_map(|network| network.pools.iter());
+    let networks: Vec<IpNet> = pools.map(|(_, pool)| pool.network).collect();
+    let own_text = own.iter().map(|(_, net)| net.to_string()).collect::<Vec<_>>().join(", ");
+    let mut findings: Vec<Finding> = stale(&carries, own, &networks)
+        .iter()
         .map(|addr| {
             let next =
                 format!("drain this host's pods, then: ip link del {name}; the CNI plugin makes it again");

@@ -252,7 +252,7 @@ fn flaws_of_links() -> Vec<Flaw> {
         }),
         flaw("network-overlap", |facts| facts.host.addrs.push(addr(2, "10.5.200.1/24"))),
         flaw("network-covered", |facts| facts.host.routes.push(route("10.0.0.0/8"))),
-        flaw("bridge-address", |facts| facts.host.addrs.push(addr(5, "10.99.0.1/24"))),
+        flaw("bridge-address", |facts| facts.host.addrs.insert(0, addr(5, "10.99.0.1/24"))),
         flaw("bridge-mtu", |facts| facts.host.links[3].mtu = 1500),
     ]
 }
