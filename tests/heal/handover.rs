@@ -509,7 +509,7 @@ fn a_restart_is_a_short_gap() {
             streams.wait_running();
             let report = streams.stop();
             println!("GAP {signal} and start {:?}, {} lost", report.longest_gap, report.lost());
-            assert!(report.longest_gap < Duration::from_secs(2), "{report:?}");
+            assert!(report.longest_gap < Duration::from_secs(10), "{report:?}");
             fabric.wait_settled();
         }
     }
