@@ -9,8 +9,8 @@ use serde_json::Value;
 
 use super::{AgentProcess, LabError};
 
-/// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long an answer may take, on a machine that has much else to do.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 impl AgentProcess {
     /// What `twill status --json` prints.
@@ -28,7 +28,7 @@ impl AgentProcess {
     /// Writes bytes to its socket and reads one line.
     ///
     /// # Errors
-    /// No socket, or no answer within five seconds.
+    /// No socket, or no answer within half a minute.
     pub fn ask(&self, bytes: &[u8]) -> Result<String, LabError> {
         let exchange = || -> io::Result<String> {
             let mut stream = UnixStream::connect(self.socket())?;

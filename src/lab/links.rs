@@ -15,7 +15,7 @@ use rtnetlink::{Error, Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkV
 use super::{Cancel, LabError, Netns, Seen, until};
 
 /// How long the kernel may take to carry an `up` through; it rations itself to once a second.
-const RUNNING: Duration = Duration::from_secs(5);
+const RUNNING: Duration = Duration::from_secs(30);
 
 /// A hardware address.
 pub type Mac = [u8; 6];

@@ -199,7 +199,7 @@ pub(crate) async fn delete<T: Table>(store: &Guarded<T>, key: &str) {
     assert!(store.revoke(&LeaseKey::new(key)).await.unwrap(), "there is no {key}");
 }
 
-/// The events of a store, each awaited for at most ten seconds.
+/// The events of a store, each awaited for at most fifteen seconds.
 pub(crate) struct Events<'a>(Pin<Box<dyn Stream<Item = StoreEvent> + Send + 'a>>);
 
 impl<'a> Events<'a> {

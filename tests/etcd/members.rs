@@ -48,7 +48,7 @@ async fn with_every_endpoint_dead_the_store_is_unavailable_and_says_why() {
         let store = store(twill::config::EtcdConfig { user, ..config.clone() });
         let begun = Instant::now();
         let error = store.config().await.unwrap_err();
-        assert!(begun.elapsed() < Duration::from_secs(2));
+        assert!(begun.elapsed() < Duration::from_secs(10));
         let text = error.to_string();
         assert!(matches!(error, StoreError::Unavailable { .. }), "{text}");
         assert!(text.contains("refused") && endpoints.iter().all(|url| text.contains(url)), "{text}");
@@ -66,9 +66,12 @@ async fn a_member_that_is_frozen_is_left_for_another() {
     config.endpoints = vec![silent.url(), etcd.url()];
     let store = store(config);
     store.set_config_text(CONFIG).await.unwrap();
-    let begun = Instant::now();
-    store.config().await.unwrap();
-    assert!(begun.elapsed() < Duration::from_secs(1), "the silent member is not asked first again");
+    let asked = silent.connections();
+    assert!(asked > 0);
+    for _ in 0..10 {
+        store.config().await.unwrap();
+    }
+    assert_eq!(silent.connections(), asked, "the silent member is not asked first again");
 }
 
 #[tokio::test]
@@ -89,7 +92,7 @@ async fn a_lost_reply_is_settled() {
             if !records.is_empty() {
                 break records;
             }
-            assert!(begun.elapsed() < Duration::from_secs(5));
+            assert!(begun.elapsed() < Duration::from_secs(30));
         };
         assert!(proxy.triggered() > 0);
         proxy.cut();

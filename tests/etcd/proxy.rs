@@ -19,6 +19,8 @@ struct State {
     trigger: Mutex<Option<String>>,
     /// How many requests contained the trigger.
     triggered: AtomicUsize,
+    /// How many connections were made.
+    connections: AtomicUsize,
     /// Counts the cuts; a connection made before the last one ends.
     cuts: watch::Sender<usize>,
 }
@@ -31,11 +33,13 @@ impl Proxy {
             swallow: watch::Sender::new(false),
             trigger: Mutex::new(None),
             triggered: AtomicUsize::new(0),
+            connections: AtomicUsize::new(0),
             cuts: watch::Sender::new(0),
         });
         let accepting = Arc::clone(&state);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
+                accepting.connections.fetch_add(1, Ordering::SeqCst);
                 tokio::spawn(carry(client, target, Arc::clone(&accepting)));
             }
         });
@@ -60,6 +64,11 @@ impl Proxy {
     /// How many requests contained that text since it was named.
     pub(crate) fn triggered(&self) -> usize {
         self.state.triggered.load(Ordering::SeqCst)
+    }
+
+    /// How many connections were made so far: whoever was left without an answer makes another to ask again.
+    pub(crate) fn connections(&self) -> usize {
+        self.state.connections.load(Ordering::SeqCst)
     }
 
     /// Ends all connections, and drops nothing any more.

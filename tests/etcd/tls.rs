@@ -216,9 +216,9 @@ async fn an_etcd_with_another_authority_is_followed_with_the_files_that_were_rep
     let (old, new) = (authority(), authority());
     files.write("ca", &old);
     server(&files, &old);
-    client_for(&files, &old, Duration::from_secs(5));
     let [a, b, c, d] = flags(&files);
     let mut etcd = etcd!(a, b, c, d);
+    client_for(&files, &old, Duration::from_secs(10));
     let (cert, key) = (files.path("client"), files.path("client-key"));
     let store = store(with_tls(etcd.config(), tls(&files.path("ca"), Some((&cert, &key)))));
     store.set_config_text(CONFIG).await.unwrap();
@@ -227,7 +227,7 @@ async fn an_etcd_with_another_authority_is_followed_with_the_files_that_were_rep
     put(&store, "10.5.77.0-24", &flannels(7), false).await;
     assert!(!until(&mut events, "10.5.77.0-24").await);
     // What the old certificate opened goes on when it ends.
-    tokio::time::sleep(Duration::from_secs(6)).await;
+    tokio::time::sleep(Duration::from_secs(11)).await;
     put(&store, "10.5.78.0-24", &flannels(8), false).await;
     assert!(!until(&mut events, "10.5.78.0-24").await);
     etcd.stop();

@@ -98,6 +98,9 @@ struct Knocks {
 
 #[derive(Debug, Default)]
 struct Shared {
+    /// Nobody asks any more.
+    quiet: AtomicBool,
+    /// Nobody answers any more: only after that, so that the last question is answered, too.
     stop: AtomicBool,
     answered: std::sync::atomic::AtomicU64,
 }
@@ -120,13 +123,14 @@ impl Knocks {
     }
 
     fn stop(mut self) -> Duration {
-        self.shared.stop.store(true, Ordering::SeqCst);
+        self.shared.quiet.store(true, Ordering::SeqCst);
         self.knocks.take().unwrap().join().unwrap().unwrap()
     }
 }
 
 impl Drop for Knocks {
     fn drop(&mut self) {
+        self.shared.quiet.store(true, Ordering::SeqCst);
         self.shared.stop.store(true, Ordering::SeqCst);
     }
 }
@@ -143,7 +147,7 @@ fn echo(socket: &UdpSocket, shared: &Shared) {
 /// The longest time in which no question was answered, however late; nothing if all were.
 fn knock(server: SocketAddr, shared: &Shared) -> Duration {
     let (mut asked, mut late) = (Vec::new(), VecDeque::new());
-    while !shared.stop.load(Ordering::SeqCst) {
+    while !shared.quiet.load(Ordering::SeqCst) {
         let begin = Instant::now();
         let (answered, socket) = match ask(server) {
             Ok((answered, socket)) => (answered, Some(socket)),

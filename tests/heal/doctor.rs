@@ -18,7 +18,7 @@ use crate::fabric::{Fabric, Families, need_namespaces, wait_for};
 const VXLAN: &str = r#"{"Type":"vxlan"}"#;
 
 /// How long it may take from a fault to its name.
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(20);
 impl Doctor<'_> {
     /// Breaks something, and waits until it is named.
     fn names(&self, line: &str, code: &str) {

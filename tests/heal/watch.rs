@@ -139,10 +139,11 @@ fn in_a_pipe_each_event_is_a_line() {
     let mut child = fabric.lab.hosts[0].net.run(|| run.spawn()).unwrap().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
     let first = lines.next().unwrap();
-    assert!(first.ends_with("  state ok, 2 peers: 2 not measured"), "{first}");
+    assert!(first.contains("  state ok, 2 peers: "), "{first}");
     break_a_route(&fabric);
-    let repaired = lines.next().unwrap();
-    assert!(repaired.contains("  repaired 1, ") && !repaired.contains('\x1b'), "{repaired}");
+    // What is measured of the peers meanwhile is told as well.
+    let repaired = lines.find(|line| line.contains("  repaired 1, ")).unwrap();
+    assert!(!(first + &repaired).contains('\x1b'), "{repaired}");
     drop(lines);
     // Nobody reads on, which the next event finds out.
     let left = wait_for("the end", || {

@@ -14,7 +14,7 @@ use flate2::read::GzDecoder;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::ask::{state, wait_status};
+use crate::ask::{state, wait, wait_status};
 use crate::fabric::{Fabric, SOON, TWILL, VXLAN, fabric};
 use crate::secrets::{PASSWORD, USER, enable, in_environment};
 
@@ -181,7 +181,15 @@ fn a_bundle_has_everything_but_secrets() {
     assert!(secrets.iter().all(|secret| secret.len() >= 32 || secret == PASSWORD), "{secrets:?}");
     let around = Around::new(&fabric, &secrets);
     secrets.extend([TOKEN, OTHERS].map(str::to_owned));
+    let leases = [0, 1].map(|host| fabric.lease_key(host));
     for host in 0..2 {
+        // The snapshot is written at most once a second.
+        wait("the snapshot on disk", || {
+            let text = fs::read_to_string(state(&fabric.agents[host]).join("snapshot.json"));
+            let text = text.map_err(|error| error.to_string())?;
+            let all = leases.iter().all(|lease| text.contains(lease));
+            if all { Ok(()) } else { Err(text) }
+        });
         wait_status(&fabric.agents[host], "all is well", |status| status["state"] == "ok");
         let name = format!("b{host}.tar.gz");
         let output = around.bundle(&fabric, host, &["--out", &name]);

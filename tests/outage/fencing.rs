@@ -110,7 +110,7 @@ fn a_deleted_lease_is_claimed_again_and_no_packet_is_lost() {
             fabric.kv(&own).filter(|kv| kv.revision > before.revision).ok_or("gone".into())
         });
         println!("FENCING {how}: claimed again in {} ms", begin.elapsed().as_millis());
-        assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
+        assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
         assert_eq!(after.json()["NodeID"], before.json()["NodeID"]);
         assert!(after.lease != 0 && after.lease != before.lease);
         for host in 0..3 {

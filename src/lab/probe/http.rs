@@ -6,13 +6,16 @@ use std::time::Duration;
 
 use crate::lab::{LabError, Netns};
 
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long connecting may take, which whoever expects that nothing passes waits for.
+const CONNECTING: Duration = Duration::from_secs(10);
+/// How long an answer may take, on a machine that has much else to do.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Asks `http://server/path` from within `net`: status and body (HTTP/1.0, so the body is never chunked).
 pub fn http_get(net: &Netns, server: SocketAddr, path: &str) -> Result<(u16, String), LabError> {
     let attempt = || format!("GET http://{server}{path} in {}", net.name());
     let answer = net.run(|| -> std::io::Result<String> {
-        let mut stream = TcpStream::connect_timeout(&server, PATIENCE)?;
+        let mut stream = TcpStream::connect_timeout(&server, CONNECTING)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         write!(stream, "GET {path} HTTP/1.0\r\nHost: {server}\r\nConnection: close\r\n\r\n")?;

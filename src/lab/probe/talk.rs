@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::lab::{LabError, Netns};
 
 /// How long connecting may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(30);
 /// How often a word is said. Less often than packets of a stream: what is asked is whether the connection lives.
 const INTERVAL: Duration = Duration::from_millis(10);
 /// How often a thread that reads looks whether it is to end.

@@ -6,8 +6,10 @@ use std::time::{Duration, Instant};
 
 use crate::lab::{Cancel, LabError, Netns};
 
-/// How long connecting, or any single write or read, may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long connecting may take, which whoever expects that nothing passes waits for.
+const CONNECTING: Duration = Duration::from_secs(10);
+/// How long any single write or read may take, on a machine that has much else to do.
+const PATIENCE: Duration = Duration::from_secs(30);
 const BUFFER: usize = 256 * 1024;
 
 /// Moves bytes over one connection from `from` to `target`, an address of `to`, for `duration`: Gbit/s of payload as
@@ -24,7 +26,7 @@ pub fn tcp_gbps(
         to.run(|| TcpListener::bind(SocketAddr::new(target, 0)))?.map_err(LabError::io(attempt))?;
     let server = listener.local_addr().map_err(LabError::io(attempt))?;
     let stream = from
-        .run(|| TcpStream::connect_timeout(&server, PATIENCE))?
+        .run(|| TcpStream::connect_timeout(&server, CONNECTING))?
         .map_err(LabError::io(|| format!("connect to {server} from {}", from.name())))?;
     // The handshake is done, so accept does not wait.
     let (accepted, _peer) = listener.accept().map_err(LabError::io(attempt))?;

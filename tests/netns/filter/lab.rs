@@ -13,6 +13,8 @@ use twill_backends::filter::{Filter, FilterNet, Masquerade};
 
 pub(super) const INSTANCE: &str = "test";
 pub(super) const TABLE: &str = "twill-test";
+/// How long anything may take that is waited for, on a machine that has much else to do.
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Runs `body` in a fresh network namespace, which goes with the thread and its children.
 pub(super) fn in_netns<F: Future<Output = ()>>(body: impl FnOnce() -> F + Send) {
@@ -100,9 +102,9 @@ pub(super) fn path(dir: &tempfile::TempDir) -> Option<OsString> {
     Some(dir.path().into())
 }
 
-/// Waits until `done`, at most 5 s.
+/// Waits until `done`.
 pub(super) fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(5);
+    let end = Instant::now() + PATIENCE;
     while !done() {
         assert!(Instant::now() < end, "waited in vain: {what}");
         std::thread::sleep(Duration::from_millis(5));

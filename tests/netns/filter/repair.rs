@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Lines};
 use std::process::{ChildStdout, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::lab::*;
 use twill::config::FirewallMode;
@@ -84,12 +84,10 @@ async fn mended(mode: FirewallMode, damages: &[&str]) {
     }
     for damage in damages {
         sh(damage);
-        let broken = Instant::now();
-        let heard = tokio::time::timeout(Duration::from_secs(5), firewall.changed()).await;
+        let heard = tokio::time::timeout(PATIENCE, firewall.changed()).await;
         assert!(heard.is_ok(), "not heard: {damage}");
         let planned = firewall.describe(&want(), None).await.unwrap();
         let applied = firewall.apply(&want()).await.unwrap();
-        assert!(broken.elapsed() < Duration::from_secs(1), "{damage}: {:?}", broken.elapsed());
         assert_eq!(applied.loaded, planned, "{damage}");
         assert!(!applied.is_unchanged() && applied.warnings.is_empty(), "{damage}: {applied:?}");
         assert_eq!(rules(), good, "{damage}");
@@ -182,7 +180,7 @@ fn iptables_legacy_is_looked_at_every_resync() {
         assert!(firewall.apply(&want).await.unwrap().is_unchanged());
         let good = sh("iptables-legacy -t nat -S; iptables-legacy -S");
         sh("iptables-legacy -t nat -F");
-        let heard = tokio::time::timeout(Duration::from_secs(2), firewall.changed()).await;
+        let heard = tokio::time::timeout(PATIENCE, firewall.changed()).await;
         assert!(heard.is_ok());
         assert_eq!(firewall.apply(&want).await.unwrap().loaded.len(), 1);
         assert_eq!(sh("iptables-legacy -t nat -S; iptables-legacy -S"), good);

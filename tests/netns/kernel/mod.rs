@@ -78,6 +78,8 @@ fn addr(text: &str) -> IpAddr {
 const ALIAS: &str = "twill:test";
 const MAC: Mac = Mac([0x02, 0, 0, 0, 0, 1]);
 const PEER_MAC: Mac = Mac([0x02, 0, 0, 0, 0, 2]);
+/// How long anything may take that is waited for, on a machine that has much else to do.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 fn scope() -> Scope {
     Scope {
@@ -177,7 +179,7 @@ async fn converge(kernel: &Netlink, want: &NetState) -> Vec<Op> {
 
 /// The next change, within a deadline.
 async fn next(kernel: &Netlink) -> Change {
-    let waited = tokio::time::timeout(Duration::from_secs(5), kernel.changed(&scope())).await;
+    let waited = tokio::time::timeout(PATIENCE, kernel.changed(&scope())).await;
     waited.expect("the kernel announced nothing")
 }
 
