@@ -9,7 +9,7 @@ use super::error::{self, CniError};
 use super::exec::Plugin;
 use super::netconf::NetConf;
 use super::state::{self, Content, Saved};
-use super::{boot, bridge, delegate, fabric, note};
+use super::{boot, bridge, del, delegate, fabric, note};
 
 /// How long undoing may take: the runtime waits.
 const UNDO: Duration = Duration::from_secs(10);
@@ -18,8 +18,17 @@ const UNDO: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 struct Place {
     saved: Saved,
-    /// Whether this container may be attached to this network already: then a failed attempt must not detach it.
-    repeated: bool,
+    before: Before,
+}
+
+/// What there was of an attachment before it was asked for: what is attached already a failed attempt must not detach.
+#[derive(Debug)]
+enum Before {
+    Nothing,
+    /// It may be what is kept under the container's first name.
+    First,
+    /// It is kept in this place.
+    Here,
 }
 
 /// Attaches a container. Returns what the delegate printed.
@@ -51,19 +60,31 @@ impl Place {
             state::first(&conf.data_dir, &call.container),
             state::further(&conf.data_dir, &call.container, &call.ifname),
         );
-        let (path, repeated) = match state::read(&first)? {
-            Content::Config(there) => (further, there["name"] == config["name"]),
-            Content::Absent | Content::Garbage => (first, false),
+        let Content::Config(there) = state::read(&first)? else {
+            return Ok(Self { saved: Saved { path: first, config }, before: Before::Nothing });
         };
-        Ok(Self { saved: Saved { path, config }, repeated })
+        let saved = Saved { path: further, config };
+        let is_same = |kept: &Value| kept["name"] == saved.config["name"];
+        let before = match state::read(&saved.path)? {
+            Content::Config(kept) if is_same(&kept) => Before::Here,
+            Content::Config(_) | Content::Absent | Content::Garbage => {
+                let there = Saved { path: first, config: there };
+                let another = !is_same(&there.config) || del::is_another(call, &there);
+                if another { Before::Nothing } else { Before::First }
+            }
+        };
+        Ok(Self { saved, before })
     }
 
     /// Detaches what was half attached. What cannot be detached stays on file: the runtime's DEL tries again.
     fn undo(&self, call: &Call, plugin: Plugin) {
         let del = Call { verb: "DEL".to_owned(), ..call.clone() };
-        let undone =
-            if self.repeated { Ok(Vec::new()) } else { plugin.within(UNDO).run(&del, &self.saved.config) };
-        if let Err(error) = undone.and_then(|_printed| self.saved.remove()) {
+        let undone = match self.before {
+            Before::Nothing => plugin.within(UNDO).run(&del, &self.saved.config).map(drop),
+            Before::First => Ok(()),
+            Before::Here => return,
+        };
+        if let Err(error) = undone.and_then(|()| self.saved.remove()) {
             note(&format!("cannot undo the failed ADD of {}: {error}", call.container));
         }
     }

@@ -34,7 +34,7 @@ pub(super) fn del(call: &Call, conf: &NetConf) -> Result<(), CniError> {
 }
 
 /// Whether host-local says that what is kept of a container is of another of its interfaces.
-fn is_another(call: &Call, saved: &Saved) -> bool {
+pub(super) fn is_another(call: &Call, saved: &Saved) -> bool {
     let dir = saved.config["ipam"].as_object().and_then(|ipam| reservations::dir(ipam, saved.network()));
     dir.is_some_and(|dir| reservations::only_elsewhere(&dir, &call.container, &call.ifname))
 }

@@ -145,6 +145,24 @@ fn a_repeated_add_fails_and_leaves_the_container_attached() {
     assert_eq!((rig.kept(), rig.reserved()), (vec![], vec![]));
 }
 
+/// Also where it is the second by which the container is attached to the network.
+#[test]
+fn a_repeated_add_of_a_further_interface_leaves_both_attached() {
+    let Some(rig) = Rig::new(V4) else { return };
+    let pod = rig.pod("c1");
+    for ifname in ["eth0", "net1"] {
+        assert!(rig.ask("ADD", &pod, ifname).ok);
+    }
+    let before = pod.net.addresses("net1").unwrap();
+    assert!(!rig.ask("ADD", &pod, "net1").ok);
+    assert_eq!(pod.net.addresses("net1").unwrap(), before);
+    assert_eq!((rig.kept().len(), rig.reserved().len()), (2, 2));
+    for (ifname, left) in [("net1", 1), ("eth0", 0)] {
+        assert!(rig.ask("DEL", &pod, ifname).ok);
+        assert_eq!((rig.kept().len(), rig.reserved().len()), (left, left));
+    }
+}
+
 #[test]
 fn while_there_is_no_bridge_one_delegate_runs_at_a_time() {
     let Some(mut rig) = Rig::new(V4) else { return };
