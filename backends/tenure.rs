@@ -227,13 +227,13 @@ impl Tenure {
             return None;
         }
         let attrs = self.attrs.as_ref()?;
+        let ends = self.renew_at.is_some_and(|at| at <= now);
         let (call, errand) = match &self.standing {
+            Standing::Held(held) if ends && held.revision == 0 => (Call::Renew(held.clone()), Errand::Term),
             Standing::Held(held) if says_else(&held.lease.attrs, attrs) => {
                 (Call::Publish(Box::new(held.clone()), Box::new(attrs.clone())), Errand::Value)
             }
-            Standing::Held(held) if self.renew_at.is_some_and(|at| at <= now) => {
-                (Call::Renew(held.clone()), Errand::Term)
-            }
+            Standing::Held(held) if ends => (Call::Renew(held.clone()), Errand::Term),
             Standing::Held(_) => return None,
             Standing::Without | Standing::Remembered(_) | Standing::Lost(_) | Standing::Parked(..) => {
                 (Call::Acquire(self.claim(attrs)), Errand::Term)

@@ -30,6 +30,7 @@ const QUIET: Budget = Budget {
     deletions: 0,
     pins: 0,
     resyncs: 0,
+    rewinds: 0,
     changes: 0,
     releases: 0,
     flannels: 0,
@@ -105,6 +106,12 @@ fn operators_who_delete_pin_and_release() {
 fn hosts_that_change_while_replies_are_lost() {
     holds(fabric(TWO, 2, Budget { changes: 1, repeats: 1, ..QUIET }));
     holds(fabric(ONE, 2, Budget { changes: 1, silences: 1, ..QUIET }));
+}
+
+#[test]
+fn hosts_that_find_another_history_while_writes_come_late() {
+    holds(fabric(ONE, 2, Budget { rewinds: 1, changes: 1, expiries: 1, ..QUIET }));
+    holds(race(Budget { rewinds: 1, silences: 1, deletions: 1, ..QUIET }));
 }
 
 #[test]
