@@ -158,6 +158,22 @@ fn what_changed_is_published_and_does_not_put_off_the_renewal() {
 }
 
 #[test]
+fn a_lease_whose_value_cannot_be_written_is_renewed_all_the_same() {
+    let (mut tenure, now) = holder();
+    tenure.want(Attrs { public_ip: Some(Ipv4Addr::new(192, 0, 2, 99)), ..attrs("us", "now") });
+    let mut at = now;
+    while at < now + 8 * HOUR {
+        assert!(matches!(tenure.next_call(at), Some(Call::Publish(..))), "{:?}", at - now);
+        answer(&mut tenure, Err(down()), at);
+        at = tenure.due(at).unwrap().max(at + HOUR);
+    }
+    assert_eq!(tenure.next_call(at), Some(Call::Renew(held(10))));
+    answer(&mut tenure, Ok(held(10)), at);
+    assert_eq!(tenure.expires_at(), Some(at + TTL));
+    assert!(matches!(tenure.next_call(at), Some(Call::Publish(..))));
+}
+
+#[test]
 fn a_lease_that_is_deleted_is_claimed_again_pinned() {
     let (mut tenure, now) = holder();
     tenure.saw_delete(&own().key, 9, now);
