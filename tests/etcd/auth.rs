@@ -94,6 +94,13 @@ async fn refusals_say_what_to_check() {
     let error = etcd.store().config().await.unwrap_err();
     assert!(error.to_string().contains("--etcd-username"), "{error}");
 
+    etcd.ctl(&["--user", "root:secret", "role", "revoke-permission", "flannel", PREFIX, "--prefix=true"]);
+    let config = format!("{PREFIX}/config");
+    etcd.ctl(&["--user", "root:secret", "role", "grant-permission", "flannel", "read", &config]);
+    let agents = store(with_user(etcd.config(), "flannel", "packets"));
+    let error = agents.set_config_text(CONFIG).await.unwrap_err().to_string();
+    assert!(error.contains("who writes PREFIX/config needs another user"), "{error}");
+
     let mut other = with_user(etcd.config(), "flannel", "packets");
     other.prefix = "/other".into();
     let other = store(other);

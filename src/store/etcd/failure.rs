@@ -106,7 +106,8 @@ fn remedy(status: &Status) -> Option<&'static str> {
         ("authentication failed", "check --etcd-username and --etcd-password"),
         (
             "permission denied",
-            "grant the user's role readwrite on PREFIX/subnets and read on PREFIX/config, each with --prefix",
+            "grant the role of the agents' user readwrite on PREFIX/subnets and read on PREFIX/config, each with \
+             --prefix; who writes PREFIX/config needs another user, or certificate, with readwrite on it",
         ),
         ("database space exceeded", "compact and defragment etcd, then: etcdctl alarm disarm"),
     ];
