@@ -72,6 +72,20 @@ async fn a_member_that_is_frozen_is_left_for_another() {
 }
 
 #[tokio::test]
+async fn a_learner_is_left_for_another() {
+    let etcd = etcd!();
+    let learner = etcd.learner();
+    let mut config = etcd.config();
+    config.endpoints = vec![learner.url(), etcd.url()];
+    let setting = store(config.clone());
+    setting.set_config_text(CONFIG).await.unwrap();
+    let network = store(config.clone()).config().await.unwrap();
+    let starting = store(config);
+    starting.acquire(&claim(1), &network).await.unwrap();
+    assert_eq!(Events::of(&starting).snapshot().await.len(), 1);
+}
+
+#[tokio::test]
 async fn a_lost_reply_is_settled() {
     let etcd = etcd!();
     let proxy = Proxy::start(etcd.port).await;
