@@ -55,6 +55,15 @@ struct Slot {
     stamp: Stamp,
 }
 
+/// A client to ask with.
+struct Taken {
+    client: Client,
+    /// Which of those made for the member.
+    made: u64,
+    /// Whether it was made just for this.
+    fresh: bool,
+}
+
 impl Pool {
     /// Connects to nothing yet.
     pub(super) fn new(config: EtcdConfig) -> Self {
@@ -104,41 +113,45 @@ impl Pool {
         })
     }
 
-    /// Asks one member; once more on a fresh connection if the one there was turns out broken.
+    /// Asks one member; once more on a fresh connection if one that was there before turns out broken.
     async fn ask<T, F, Fut>(&self, member: &Member, f: &F) -> Result<T, Failure>
     where
         F: Fn(Client) -> Fut + Sync,
         Fut: Future<Output = Result<T, Error>> + Send,
     {
-        let mut broken = None;
-        for _ in 0..2 {
-            let (client, made) = self.client(member).await?;
-            let failure = match timeout(ANSWER, f(client)).await {
-                Ok(Ok(answer)) => return Ok(answer),
-                Ok(Err(error)) => self.sort(&error),
-                Err(_) => Failure::Silent(format!("no answer within {} s", ANSWER.as_secs())),
-            };
-            match failure {
-                Failure::Refused(_) => return Err(failure),
-                Failure::Silent(_) => {
-                    self.discard(member, made).await;
-                    return Err(failure);
-                }
-                Failure::Broken(_) => {
-                    self.discard(member, made).await;
-                    broken = Some(failure);
-                }
+        let taken = self.client(member).await?;
+        let was_there = !taken.fresh;
+        match self.ask_on(member, taken, f).await {
+            Err(Failure::Broken(_)) if was_there => {
+                let taken = self.client(member).await?;
+                self.ask_on(member, taken, f).await
             }
+            other => other,
         }
-        Err(broken.unwrap_or_else(|| Failure::Silent("not asked".to_owned())))
+    }
+
+    async fn ask_on<T, F, Fut>(&self, member: &Member, taken: Taken, f: &F) -> Result<T, Failure>
+    where
+        F: Fn(Client) -> Fut + Sync,
+        Fut: Future<Output = Result<T, Error>> + Send,
+    {
+        let failure = match timeout(ANSWER, f(taken.client)).await {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(error)) => self.sort(&error),
+            Err(_) => Failure::Silent(format!("no answer within {} s", ANSWER.as_secs())),
+        };
+        if !matches!(failure, Failure::Refused(_)) {
+            self.discard(member, taken.made).await;
+        }
+        Err(failure)
     }
 
     /// The client of a member. Certificates are read whenever one is made.
-    async fn client(&self, member: &Member) -> Result<(Client, u64), Failure> {
+    async fn client(&self, member: &Member) -> Result<Taken, Failure> {
         let mut slot = member.slot.lock().await;
         let moves = self.moves.load(Ordering::SeqCst);
         if let Some(client) = slot.client.as_ref().filter(|_| slot.moves == moves) {
-            return Ok((client.clone(), slot.made));
+            return Ok(Taken { client: client.clone(), made: slot.made, fresh: false });
         }
         let stamp = Stamp::of(self.config.tls.as_ref());
         let client = match timeout(ANSWER, self.connect(&member.url)).await {
@@ -148,7 +161,7 @@ impl Pool {
         slot.made += 1;
         slot.client = Some(client.clone());
         (slot.stamp, slot.moves) = (stamp, moves);
-        Ok((client, slot.made))
+        Ok(Taken { client, made: slot.made, fresh: true })
     }
 
     /// Reads certificates that were replaced, so that calls from here on show them and a mistake is told of while the
