@@ -6,6 +6,7 @@ use twill::store::table::Table;
 use twill::store::{LeaseAdmin, LeaseStore, StoreError, StoreEvent};
 
 use crate::harness::{CONFIG, Etcd, Events, PREFIX, claim, etcd, flannels, put, store, with_user};
+use crate::proxy::Proxy;
 
 /// Users root and flannel; the latter may do what flannel's documentation asks for.
 fn enable(etcd: &Etcd) {
@@ -73,6 +74,28 @@ async fn a_restarted_etcd_has_forgotten_the_token() {
     events.snapshot().await;
     put(&store, "10.5.78.0-24", &flannels(8), false).await;
     assert!(matches!(events.next().await, StoreEvent::Put(..)));
+}
+
+/// All hosts of a member that went come to the next at once, which hashes all their passwords: it takes its time, and it
+/// takes longer for each that left in the middle.
+#[tokio::test]
+async fn a_sign_in_that_takes_its_time_is_waited_for_the_second_time() {
+    let etcd = etcd!();
+    etcd.store().set_config_text(CONFIG).await.unwrap();
+    enable(&etcd);
+    let proxy = Proxy::start(etcd.port).await;
+    let mut config = with_user(etcd.config(), "flannel", "packets");
+    config.endpoints = vec![proxy.url()];
+    let store = store(config);
+    proxy.hold(true);
+    let error = store.config().await.unwrap_err().to_string();
+    assert!(error.contains("no sign-in within 3 s"), "{error}");
+    let answers = async {
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        proxy.hold(false);
+    };
+    let (config, ()) = tokio::join!(store.config(), answers);
+    config.unwrap();
 }
 
 #[tokio::test]

@@ -2,10 +2,15 @@
 //!
 //! # Why
 //! A client of `etcd-client` that knows all endpoints sends every n-th call to a dead one and fails it. Here a call
-//! goes to the member that answered last, and to the others before it fails.
+//! goes to the member that answered last, and to the others before it fails. Which is first is drawn, so that not all
+//! hosts are at one.
+//!
+//! Signing in costs etcd a hash that is slow on purpose. When a member goes, its hosts come to the next all at once, and
+//! it may be busy with them for longer than an answer may take. Who left early would have it hash in vain, and the one
+//! after it. So each sign-in that was not answered makes the next one wait longer, wherever that is.
 
 use std::future::Future;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use etcd_client::{Client, ConnectOptions, Error};
@@ -19,8 +24,10 @@ use crate::store::StoreError;
 
 /// How long a connection may take to come up.
 const CONNECT: Duration = Duration::from_secs(1);
-/// How long a member may take to answer one call, signing in included.
+/// How long a member may take to answer one call, and the first sign-in.
 const ANSWER: Duration = Duration::from_secs(3);
+/// How long it may take to sign in at most.
+const SIGN_IN: Duration = Duration::from_secs(30);
 /// What `etcdctl endpoint health` asks for.
 const PROBE: &str = "health";
 /// HTTP/2 pings: etcd closes connections that ping more often than every 5 s.
@@ -33,6 +40,8 @@ pub(super) struct Pool {
     members: Vec<Member>,
     /// The member that answered last.
     preferred: AtomicUsize,
+    /// How many sign-ins in a row were not answered.
+    unsigned: AtomicU32,
     /// Counts the moves of this host: clients of before are not used again.
     moves: AtomicU64,
     moved: Notify,
@@ -67,10 +76,11 @@ struct Taken {
 impl Pool {
     /// Connects to nothing yet.
     pub(super) fn new(config: EtcdConfig) -> Self {
-        let members =
-            config.endpoints.iter().map(|url| Member { url: url.clone(), slot: Mutex::default() }).collect();
-        let (preferred, moves, moved) = (AtomicUsize::new(0), AtomicU64::new(0), Notify::new());
-        Self { config, members, preferred, moves, moved }
+        let member = |url: &String| Member { url: url.clone(), slot: Mutex::default() };
+        let members: Vec<_> = config.endpoints.iter().map(member).collect();
+        let preferred = AtomicUsize::new(fastrand::usize(..members.len().max(1)));
+        let (unsigned, moves, moved) = (AtomicU32::new(0), AtomicU64::new(0), Notify::new());
+        Self { config, members, preferred, unsigned, moves, moved }
     }
 
     /// The cluster, in words.
@@ -154,10 +164,13 @@ impl Pool {
             return Ok(Taken { client: client.clone(), made: slot.made, fresh: false });
         }
         let stamp = Stamp::of(self.config.tls.as_ref());
-        let client = match timeout(ANSWER, self.connect(&member.url)).await {
-            Ok(client) => client?,
-            Err(_) => return Err(Failure::Silent(format!("no sign-in within {} s", ANSWER.as_secs()))),
+        let patience = patience(self.unsigned.load(Ordering::Relaxed));
+        let Ok(client) = timeout(patience, self.connect(&member.url)).await else {
+            self.unsigned.fetch_add(1, Ordering::Relaxed);
+            return Err(Failure::Silent(format!("no sign-in within {} s", patience.as_secs())));
         };
+        let client = client?;
+        self.unsigned.store(0, Ordering::Relaxed);
         slot.made += 1;
         slot.client = Some(client.clone());
         (slot.stamp, slot.moves) = (stamp, moves);
@@ -270,6 +283,11 @@ impl Pool {
             Ok(options)
         }
     }
+}
+
+/// How long to wait for a sign-in after so many that were not answered.
+fn patience(unsigned: u32) -> Duration {
+    ANSWER.saturating_mul(4_u32.saturating_pow(unsigned)).min(SIGN_IN)
 }
 
 impl std::fmt::Debug for Member {
