@@ -158,6 +158,13 @@ fn writes_that_do_not_compare_are_found() {
 }
 
 #[test]
+fn writes_over_a_lease_of_flanneld_are_found() {
+    let budget = Budget { flannels: 1, expiries: 1, changes: 1, ..QUIET };
+    finds(fabric(ONE, 1, budget), Flaw::RewritesBlindly, UNTOUCHED);
+    finds(fabric(ONE, 1, budget), Flaw::CreatesBlindly, UNTOUCHED);
+}
+
+#[test]
 fn a_host_that_takes_anothers_write_for_its_own_is_found() {
     finds(fabric(ONE, 2, QUIET), Flaw::TrustsWhatItFinds, FOUNDED);
 }
