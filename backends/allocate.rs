@@ -105,7 +105,8 @@ impl fmt::Display for ClaimError {
             Self::SubnetTaken { key, owner } => write!(
                 f,
                 "pods of this host use a subnet that {owner} holds by now as {key}; next: drain this host's pods and \
-                 restart the agent, or have the other host release it: twill lease release {key}"
+                 restart the agent, or run on the other host: twill lease release --own; by its key only if that host \
+                 is gone: twill lease release {key}"
             ),
             Self::DuplicateAddress { key, address, node } => write!(
                 f,

@@ -32,11 +32,11 @@ codes! {
         OverlappingLease: Broken "overlapping-lease",
             "Two leases overlap.",
             "Packets for what is in both go to one of the two hosts, and the other's pods do not get them.",
-            "release one of the leases: twill lease release KEY";
+            "on the host of one of them: twill lease release --own; if that host is gone: twill lease release KEY";
         OverlapsOwnSubnet: Broken "overlaps-own-subnet",
             "A lease overlaps this host's own subnet.",
             "Pods of that host cannot be reached from here: packets stay on this host.",
-            "release one of the leases: twill lease release KEY";
+            "on the host of one of them: twill lease release --own; if that host is gone: twill lease release KEY";
         DuplicateVtep: Broken "duplicate-vtep",
             "Two leases have one tunnel Ethernet address.",
             "Packets for the pods of one of the two go to the other.",

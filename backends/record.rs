@@ -22,7 +22,7 @@ pub struct Revision {
 pub struct Held {
     /// The lease as written last.
     pub lease: Lease,
-    /// The revision of that write: the guard of the next one.
+    /// The revision of that write: the guard of the next one. 0 if the store's history broke off since.
     pub revision: u64,
     /// What keeps it alive.
     pub term: Term,

@@ -227,13 +227,15 @@ impl Tenure {
             return None;
         }
         let attrs = self.attrs.as_ref()?;
+        let ends = self.renew_at.is_some_and(|at| at <= now);
+        // A store that refuses writes may yet keep alive what it has.
+        let reads_first = |held: &Held| held.revision == 0 || self.failures > 0;
         let (call, errand) = match &self.standing {
+            Standing::Held(held) if ends && reads_first(held) => (Call::Renew(held.clone()), Errand::Term),
             Standing::Held(held) if says_else(&held.lease.attrs, attrs) => {
                 (Call::Publish(Box::new(held.clone()), Box::new(attrs.clone())), Errand::Value)
             }
-            Standing::Held(held) if self.renew_at.is_some_and(|at| at <= now) => {
-                (Call::Renew(held.clone()), Errand::Term)
-            }
+            Standing::Held(held) if ends => (Call::Renew(held.clone()), Errand::Term),
             Standing::Held(_) => return None,
             Standing::Without | Standing::Remembered(_) | Standing::Lost(_) | Standing::Parked(..) => {
                 (Call::Acquire(self.claim(attrs)), Errand::Term)

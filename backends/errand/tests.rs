@@ -56,6 +56,24 @@ fn what_an_attempt_brought_back_late_is_not_held() {
     assert!(matches!(turn, Turn::Done(Err(Setback::Lost { holder: None, .. }))), "{turn:?}");
 }
 
+/// A store restored from a backup: what this process wrote stands there, and no revision says since when.
+#[test]
+fn in_another_history_our_record_is_kept_unless_an_older_one_is_in_its_way() {
+    for older in [None, Some(record("them", 3))] {
+        let (mut errand, _) = Errand::renew(held(0));
+        let ours = Record { created: 5, ..record("us", 7) };
+        let turn = goes_on(&mut errand, Answer::Record(Some(ours.clone())));
+        assert_eq!(turn, Turn::Ask(Question::Older(ours.key.clone(), 5)));
+        let turn = goes_on(&mut errand, Answer::Record(older.clone()));
+        if older.is_none() {
+            assert_eq!(turn, Turn::Ask(Question::Extend(ours.key, 7, TERM)));
+            assert_eq!(goes_on(&mut errand, Answer::Extended(true)), Turn::Done(Ok(Some(held(7)))));
+        } else {
+            assert!(matches!(turn, Turn::Done(Err(Setback::Lost { holder: None, .. }))), "{turn:?}");
+        }
+    }
+}
+
 /// A term whose write was refused holds nothing and is ended; one whose write was not answered may yet be needed.
 #[test]
 fn a_term_is_ended_only_where_nothing_can_hang_on_it() {

@@ -43,7 +43,10 @@ impl Tenure {
         let before = self.lease().map(|lease| (lease.key.clone(), lease.subnets));
         match answer {
             Ok(held) => self.holds(held, errand, now),
-            Err(Setback::Lost { holder, cause, .. }) => self.lost_to(holder.as_deref(), &cause, now),
+            // In a store restored from a backup stands what an earlier process of this host wrote.
+            Err(Setback::Lost { holder, cause, .. }) => {
+                self.lost_to(holder.as_deref().filter(|_| !self.rewound), &cause, now);
+            }
             Err(Setback::Claim(error)) => self.refused(error, now),
             Err(Setback::Failed(cause)) => self.failed(cause, now + pause(self.failures)),
         }

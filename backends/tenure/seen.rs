@@ -43,11 +43,12 @@ impl Tenure {
         self.saw(&key, revision, seen, now);
     }
 
-    /// The store's revisions do not continue those seen before: they guard nothing any more.
-    pub fn saw_another_history(&mut self) {
+    /// The store's revisions do not continue those seen before: they guard nothing any more, until the lease is read.
+    pub const fn saw_another_history(&mut self, now: Instant) {
         self.rewound = self.calling.is_some();
         if let Standing::Held(held) = &mut self.standing {
             held.revision = 0;
+            self.renew_at = Some(now);
         }
     }
 
@@ -64,7 +65,7 @@ impl Tenure {
     /// Judges what was seen while a call was under way.
     pub(super) fn catch_up(&mut self, now: Instant) {
         if self.rewound {
-            self.saw_another_history();
+            self.saw_another_history(now);
         }
         for (key, (revision, seen)) in std::mem::take(&mut self.seen) {
             self.consider(&key, revision, seen, now);

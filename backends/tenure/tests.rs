@@ -158,6 +158,22 @@ fn what_changed_is_published_and_does_not_put_off_the_renewal() {
 }
 
 #[test]
+fn a_lease_whose_value_cannot_be_written_is_renewed_all_the_same() {
+    let (mut tenure, now) = holder();
+    tenure.want(Attrs { public_ip: Some(Ipv4Addr::new(192, 0, 2, 99)), ..attrs("us", "now") });
+    let mut at = now;
+    while at < now + 8 * HOUR {
+        assert!(matches!(tenure.next_call(at), Some(Call::Publish(..))), "{:?}", at - now);
+        answer(&mut tenure, Err(down()), at);
+        at = tenure.due(at).unwrap().max(at + HOUR);
+    }
+    assert_eq!(tenure.next_call(at), Some(Call::Renew(held(10))));
+    answer(&mut tenure, Ok(held(10)), at);
+    assert_eq!(tenure.expires_at(), Some(at + TTL));
+    assert!(matches!(tenure.next_call(at), Some(Call::Publish(..))));
+}
+
+#[test]
 fn a_lease_that_is_deleted_is_claimed_again_pinned() {
     let (mut tenure, now) = holder();
     tenure.saw_delete(&own().key, 9, now);
@@ -227,7 +243,7 @@ fn a_renewal_that_says_lost_leads_to_a_claim() {
 #[test]
 fn a_wiped_store_costs_the_lease_whatever_its_revision() {
     let (mut tenure, now) = holder();
-    tenure.saw_another_history();
+    tenure.saw_another_history(now);
     tenure.saw_snapshot(None, 1, now);
     assert_eq!(tenure.standing(), &Standing::Lost(own()));
 }
@@ -244,7 +260,7 @@ fn a_store_that_went_back_and_caught_up_is_found_out_by_what_it_lacks() {
 #[test]
 fn in_a_restored_store_an_earlier_session_of_ours_is_no_second_host() {
     let (mut tenure, now) = holder();
-    tenure.saw_another_history();
+    tenure.saw_another_history(now);
     tenure.saw_snapshot(Some(&lease(attrs("us", "before"))), 3, now);
     assert_eq!(tenure.standing(), &Standing::Lost(own()));
     claim(&mut tenure, now);
@@ -254,10 +270,44 @@ fn in_a_restored_store_an_earlier_session_of_ours_is_no_second_host() {
 }
 
 #[test]
+fn in_a_restored_store_our_lease_is_read_before_anything_is_written() {
+    let (mut tenure, now) = holder();
+    tenure.saw_another_history(now);
+    let old = Attrs { public_ip: Some(Ipv4Addr::new(192, 0, 2, 98)), ..attrs("us", "now") };
+    tenure.saw_snapshot(Some(&lease(old)), 7, now);
+    let Some(Call::Renew(before)) = tenure.next_call(now) else { panic!("{tenure:?}") };
+    assert_eq!(before.revision, 0);
+    assert!(!answer(&mut tenure, Ok(Held { revision: 7, ..before }), now));
+    assert!(matches!(tenure.next_call(now), Some(Call::Publish(held, _)) if held.revision == 7));
+    assert_eq!(tenure.remarks(), []);
+}
+
+/// A renewal that was under way while the store was restored has read of either history.
+#[test]
+fn a_renewal_under_way_while_the_store_is_restored_costs_nothing() {
+    let (mut tenure, now) = holder();
+    let later = now + 8 * HOUR;
+    assert!(matches!(tenure.next_call(later), Some(Call::Renew(_))));
+    tenure.saw_another_history(later);
+    tenure.saw_snapshot(Some(&own()), 7, later);
+    assert!(!answer(&mut tenure, Ok(held(10)), later));
+    let Some(Call::Renew(read)) = tenure.next_call(later) else { panic!("{tenure:?}") };
+    assert_eq!(read.revision, 0);
+    answer(&mut tenure, Ok(held(7)), later);
+    assert_eq!((tenure.next_call(later), tenure.remarks()), (None, vec![]));
+    // Or it found what an earlier process of this host wrote at another address.
+    let (mut tenure, now) = holder();
+    assert!(tenure.next_call(now + 8 * HOUR).is_some());
+    tenure.saw_another_history(now);
+    answer(&mut tenure, Err(lost(Some(clone()))), now);
+    assert_eq!(tenure.standing(), &Standing::Lost(own()));
+}
+
+#[test]
 fn a_wipe_during_a_call_is_noticed_after_its_answer() {
     let (mut tenure, now) = holder();
     assert!(tenure.next_call(now + 8 * HOUR).is_some());
-    tenure.saw_another_history();
+    tenure.saw_another_history(now);
     tenure.saw_snapshot(None, 1, now);
     assert!(matches!(tenure.standing(), Standing::Held(_)));
     answer(&mut tenure, Ok(held(10)), now);
@@ -327,7 +377,7 @@ fn a_second_process_with_our_identity_ends_all_writing_for_good() {
         assert!(fault.cause.contains("this one at 192.0.2.1, another at 192.0.2.2"), "{fault}");
         tenure.saw_delete(&own().key, 12, now);
         tenure.saw_delete(&another().key, 13, now);
-        tenure.saw_another_history();
+        tenure.saw_another_history(now);
         tenure.saw_snapshot(None, 1, now);
         tenure.want(Attrs { public_ip: None, ..attrs("us", "now") });
         let late = now + 10 * TTL;

@@ -269,7 +269,7 @@ impl<W: World> Agent<W> {
             );
             let held = self.leases.hold(now, format!("the store {what}"));
             self.changed.extend(held);
-            self.tenure.saw_another_history();
+            self.tenure.saw_another_history(now);
         }
         self.store = StoreState { connected: true, revision, error: None };
         self.snapshot = true;

@@ -81,7 +81,7 @@ impl Memory {
         };
         Ok(Self {
             own: stored.own.as_ref().map(|(key, value)| lease(key, value)).transpose()?,
-            expires: stored.expires.map(|seconds| UNIX_EPOCH + Duration::from_secs(seconds)),
+            expires: stored.expires.and_then(|seconds| UNIX_EPOCH.checked_add(Duration::from_secs(seconds))),
             leases: stored.leases.iter().map(|(key, value)| lease(key, value)).collect::<io::Result<_>>()?,
             limits: stored.limits.into_iter().collect(),
             choices: stored.choices,
@@ -126,7 +126,7 @@ impl Memory {
     /// When the own lease ends, on this process's clock.
     #[must_use]
     pub fn expires_at(&self, now: Instant) -> Option<Instant> {
-        self.expires.map(|at| now + at.duration_since(SystemTime::now()).unwrap_or_default())
+        self.expires.and_then(|at| now.checked_add(at.duration_since(SystemTime::now()).unwrap_or_default()))
     }
 
     /// Whether the own lease has ended by now.
@@ -171,6 +171,16 @@ mod tests {
             memory.save(&path).unwrap();
             assert_eq!(Memory::load(&path).unwrap(), Some(memory));
         }
+    }
+
+    #[test]
+    fn an_end_that_is_no_moment_never_comes() {
+        let text = String::from_utf8(memory().encode().unwrap()).unwrap();
+        let loaded = |end: &str| Memory::decode(text.replace("1900000000", end).as_bytes()).unwrap();
+        assert_eq!(loaded(&u64::MAX.to_string()).expires, None);
+        let far = loaded(&(i64::MAX as u64).to_string());
+        assert!(far.expires.is_some() && !far.expired(SystemTime::now()));
+        assert!(far.expires_at(Instant::now()).is_none_or(|at| at > Instant::now()));
     }
 
     #[test]

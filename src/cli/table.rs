@@ -48,7 +48,7 @@ pub const FLANNELD_FLAGS: &[FlagRow] = &[
         "etcd-endpoints",
         Kind::Text,
         "http://127.0.0.1:4001,http://127.0.0.1:2379",
-        "etcd endpoints, separated by commas",
+        "etcd endpoints, separated by commas; any of them is asked first",
     ),
     row("etcd-prefix", Kind::Text, "/coreos.com/network", "prefix of the fabric's keys in etcd"),
     row("etcd-keyfile", Kind::Text, "", "PEM key of the client certificate for etcd"),

@@ -33,8 +33,10 @@ use crate::kernel::{Kernel, Scope};
 use crate::migrate::cni;
 use crate::store::{Entry, LeaseAdmin, StoreError};
 
-/// How long the agent and the store may take, each.
+/// How long the agent may take.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long the store may take: an etcd member that is switched off costs a second, one that is frozen three.
+const STORE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Examines this host. Exit 0 if nothing is wrong, 1 for warnings, 2 if something is broken.
 pub(super) async fn run(config: DoctorConfig, typed: bool, json: bool) -> Result<Exit, Failure> {
@@ -100,9 +102,10 @@ async fn agent(config: &DoctorConfig) -> facts::Agent {
 
 async fn store(config: &Config) -> Store {
     let place = config.site.store.to_string();
-    let silent = || Fault::new(Code::StoreDown, &place, format!("no answer within {} s", PATIENCE.as_secs()));
+    let silent =
+        || Fault::new(Code::StoreDown, &place, format!("no answer within {} s", STORE_PATIENCE.as_secs()));
     let asked = with_store!(&config.site.store, |store| {
-        timeout(PATIENCE, async { tokio::join!(store.config_text(), store.entries()) }).await
+        timeout(STORE_PATIENCE, async { tokio::join!(store.config_text(), store.entries()) }).await
     });
     let Ok((text, entries)) = asked else {
         return Store { network: Err(silent()), entries: Err(silent()) };

@@ -39,7 +39,10 @@ pub(super) async fn release(site: &Site, which: Release) -> Outcome {
         Release::Key(key) => {
             let key = LeaseKey::new(key);
             if with_store!(&site.store, |store| store.revoke(&key).await)? {
-                Ok(format!("{key} released\n"))
+                Ok(format!(
+                    "{key} released; an agent that runs on its host claims it again, unless it is asked there: twill \
+                     lease release --own\n"
+                ))
             } else {
                 Err(format!("there is no lease {key}; next: twill lease list").into())
             }

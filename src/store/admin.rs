@@ -198,13 +198,15 @@ fn objections<'a>(
     let (own, others): (Vec<_>, Vec<_>) =
         records.iter().filter(overlaps).partition(|record| record.key == *key && owner.holds(record));
     match others.first() {
-        Some(record) => {
-            let kind = if record.grant.is_none() { "reservation" } else { "lease" };
-            let other = &record.key;
-            Err(format!(
-                "{key} overlaps the {kind} {other}; next: take another, or: twill lease release {other}"
-            ))
-        }
+        // An agent that runs claims its lease again, unless it gave it back itself; which a reservation outlives.
+        Some(Record { key: other, grant: Some(_), .. }) => Err(format!(
+            "{key} overlaps the lease {other}; next: take another, or run on its host: twill lease release --own; by \
+             its key only if that host is gone: twill lease release {other}"
+        )),
+        Some(Record { key: other, grant: None, .. }) => Err(format!(
+            "{key} overlaps the reservation {other}; next: take another, or stop the agent of its host, if one runs, \
+             and then: twill lease release {other}"
+        )),
         None => Ok(own.first().copied()),
     }
 }

@@ -38,14 +38,16 @@ async fn reservations<T: Table>(store: &Guarded<T>) {
     // A lease becomes a reservation for its own host, and for no other.
     let third = store.acquire(&claim(3), &network).await.unwrap();
     let subnet = third.lease.subnets.v4.unwrap().to_string();
-    assert!(refused(store, &subnet, &node("node-9")).await.contains("overlaps the lease"));
+    let other = refused(store, &subnet, &node("node-9")).await;
+    assert!(other.contains("overlaps the lease") && other.contains("twill lease release --own"), "{other}");
     store.reserve(&third.lease.subnets, &node("node-3")).await.unwrap();
     let renewed = store.renew(&third).await.unwrap();
     assert_eq!((renewed.term, &renewed.lease), (Term::Permanent, &third.lease));
 
     let again = refused(store, "10.5.50.0/24", &node("node-1")).await;
     assert!(again.contains("has the reservation 10.5.40.0-24 already"), "{again}");
-    assert!(refused(store, "10.5.40.0/24", &node("node-8")).await.contains("overlaps the reservation"));
+    let other = refused(store, "10.5.40.0/24", &node("node-8")).await;
+    assert!(other.contains("overlaps the reservation") && other.contains("stop the agent"), "{other}");
     assert!(refused(store, "10.5.40.0/25", &node("node-8")).await.contains("take a /24"));
     assert!(refused(store, "10.6.0.0/24", &node("node-8")).await.contains("10.5.10.0"));
     let v6 = Subnets { v4: None, v6: Some("fd00::/64".parse().unwrap()) };

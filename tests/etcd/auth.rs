@@ -6,6 +6,7 @@ use twill::store::table::Table;
 use twill::store::{LeaseAdmin, LeaseStore, StoreError, StoreEvent};
 
 use crate::harness::{CONFIG, Etcd, Events, PREFIX, claim, etcd, flannels, put, store, with_user};
+use crate::proxy::Proxy;
 
 /// Users root and flannel; the latter may do what flannel's documentation asks for.
 fn enable(etcd: &Etcd) {
@@ -75,6 +76,28 @@ async fn a_restarted_etcd_has_forgotten_the_token() {
     assert!(matches!(events.next().await, StoreEvent::Put(..)));
 }
 
+/// All hosts of a member that went come to the next at once, which hashes all their passwords: it takes its time, and it
+/// takes longer for each that left in the middle.
+#[tokio::test]
+async fn a_sign_in_that_takes_its_time_is_waited_for_the_second_time() {
+    let etcd = etcd!();
+    etcd.store().set_config_text(CONFIG).await.unwrap();
+    enable(&etcd);
+    let proxy = Proxy::start(etcd.port).await;
+    let mut config = with_user(etcd.config(), "flannel", "packets");
+    config.endpoints = vec![proxy.url()];
+    let store = store(config);
+    proxy.hold(true);
+    let error = store.config().await.unwrap_err().to_string();
+    assert!(error.contains("no sign-in within 3 s"), "{error}");
+    let answers = async {
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        proxy.hold(false);
+    };
+    let (config, ()) = tokio::join!(store.config(), answers);
+    config.unwrap();
+}
+
 #[tokio::test]
 async fn refusals_say_what_to_check() {
     let etcd = etcd!();
@@ -93,6 +116,13 @@ async fn refusals_say_what_to_check() {
 
     let error = etcd.store().config().await.unwrap_err();
     assert!(error.to_string().contains("--etcd-username"), "{error}");
+
+    etcd.ctl(&["--user", "root:secret", "role", "revoke-permission", "flannel", PREFIX, "--prefix=true"]);
+    let config = format!("{PREFIX}/config");
+    etcd.ctl(&["--user", "root:secret", "role", "grant-permission", "flannel", "read", &config]);
+    let agents = store(with_user(etcd.config(), "flannel", "packets"));
+    let error = agents.set_config_text(CONFIG).await.unwrap_err().to_string();
+    assert!(error.contains("who writes PREFIX/config needs another user"), "{error}");
 
     let mut other = with_user(etcd.config(), "flannel", "packets");
     other.prefix = "/other".into();

@@ -62,6 +62,21 @@ async fn files_written_by_hand_are_leases_too() {
 }
 
 #[tokio::test]
+async fn an_expiry_that_is_no_moment_is_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path());
+    store.set_config_text(CONFIG).await.unwrap();
+    fs::create_dir(dir.path().join("subnets")).unwrap();
+    let text = flannels(1).replacen('{', r#"{"Expires":9999999999999999999,"#, 1);
+    fs::write(dir.path().join("subnets/10.5.52.0-24"), text).unwrap();
+    let entries = store.entries().await.unwrap();
+    assert!(matches!(&*entries, [entry] if entry.permanent && entry.expires_in.is_none()), "{entries:?}");
+    assert_eq!(Events::of(&store).snapshot().await, ["10.5.52.0-24"]);
+    let network = store.config().await.unwrap();
+    assert_eq!(store.acquire(&claim(2), &network).await.unwrap().lease.attrs, claim(2).attrs);
+}
+
+#[tokio::test]
 async fn what_expires_is_swept_by_whoever_follows() {
     let dir = tempfile::tempdir().unwrap();
     let short = Guarded::new(FileTable::with_ttl(dir.path(), Duration::from_secs(5)));

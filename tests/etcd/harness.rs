@@ -58,6 +58,20 @@ impl Etcd {
         panic!("etcd does not start");
     }
 
+    /// One more member, which only listens and serves nobody yet.
+    pub(crate) fn learner(&self) -> Self {
+        let (port, peer, dir) = (free_port(), free_port(), TempDir::new().unwrap());
+        let url = format!("http://127.0.0.1:{peer}");
+        self.ctl(&["member", "add", "learner", "--learner", &format!("--peer-urls={url}")]);
+        let cluster = format!("default=http://127.0.0.1:{},learner={url}", self.peer);
+        let args =
+            ["--name", "learner", "--initial-cluster", &cluster, "--initial-cluster-state", "existing"];
+        let args = args.map(str::to_owned).to_vec();
+        let mut learner = Self { child: None, dir, port, peer, args, scheme: self.scheme };
+        assert!(learner.run(), "the learner does not start");
+        learner
+    }
+
     /// Starts the program with the same ports and data.
     pub(crate) fn run(&mut self) -> bool {
         let client = format!("{}://127.0.0.1:{}", self.scheme, self.port);

@@ -75,6 +75,41 @@ async fn a_member_that_is_frozen_is_left_for_another() {
 }
 
 #[tokio::test]
+async fn a_member_that_was_not_connected_to_before_is_asked_once() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let config =
+        twill::config::EtcdConfig { endpoints: vec![url], prefix: "/p".into(), tls: None, user: None };
+    let store = store(config);
+    let mut met = 0;
+    let hang_up = async {
+        loop {
+            drop(listener.accept().await.unwrap());
+            met += 1;
+        }
+    };
+    tokio::select! {
+        () = hang_up => {}
+        config = store.config() => assert!(matches!(config, Err(StoreError::Unavailable { .. })), "{config:?}"),
+    }
+    assert_eq!(met, 1);
+}
+
+#[tokio::test]
+async fn a_learner_is_left_for_another() {
+    let etcd = etcd!();
+    let learner = etcd.learner();
+    let mut config = etcd.config();
+    config.endpoints = vec![learner.url(), etcd.url()];
+    let setting = store(config.clone());
+    setting.set_config_text(CONFIG).await.unwrap();
+    let network = store(config.clone()).config().await.unwrap();
+    let starting = store(config);
+    starting.acquire(&claim(1), &network).await.unwrap();
+    assert_eq!(Events::of(&starting).snapshot().await.len(), 1);
+}
+
+#[tokio::test]
 async fn a_lost_reply_is_settled() {
     let etcd = etcd!();
     let proxy = Proxy::start(etcd.port).await;

@@ -1,4 +1,4 @@
-//! A TCP proxy in front of etcd that can keep replies to itself, cut connections, and stop forwarding without a word.
+//! A TCP proxy in front of etcd that can keep replies to itself or back, cut connections, and stop forwarding without a word.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -15,6 +15,8 @@ pub(crate) struct Proxy {
 struct State {
     /// Replies are dropped.
     swallow: watch::Sender<bool>,
+    /// Replies wait.
+    hold: watch::Sender<bool>,
     /// Replies are dropped from the moment a request contains this.
     trigger: Mutex<Option<String>>,
     /// How many requests contained the trigger.
@@ -31,6 +33,7 @@ impl Proxy {
         let port = listener.local_addr().unwrap().port();
         let state = Arc::new(State {
             swallow: watch::Sender::new(false),
+            hold: watch::Sender::new(false),
             trigger: Mutex::new(None),
             triggered: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
@@ -53,6 +56,11 @@ impl Proxy {
     /// Drops all replies; connections stay.
     pub(crate) fn swallow(&self) {
         self.state.swallow.send_replace(true);
+    }
+
+    /// Keeps all replies back, or lets them go.
+    pub(crate) fn hold(&self, hold: bool) {
+        self.state.hold.send_replace(hold);
     }
 
     /// Drops all replies once a request contains `text`.
@@ -101,10 +109,11 @@ async fn carry(client: TcpStream, target: u16, state: Arc<State>) {
     };
     let replies = async {
         let mut buffer = vec![0; 65536];
-        let mut spoiled = false;
+        let (mut spoiled, mut hold) = (false, state.hold.subscribe());
         while let Ok(count @ 1..) = from_server.read(&mut buffer).await {
             // A stream that misses bytes cannot be taken up again.
             spoiled |= *state.swallow.borrow();
+            hold.wait_for(|hold| !hold).await.unwrap();
             if !spoiled && to_client.write_all(&buffer[..count]).await.is_err() {
                 return;
             }

@@ -9,7 +9,7 @@ use crate::scenario::{Allowed, Scenario, play};
 use crate::store::{JOINS, wait_down};
 use crate::world::{Backend, Shape, World, lasting};
 
-/// With three members, of which the first is the one that agents ask first.
+/// With three members, of which each agent asks any first.
 fn members(_: &World) -> Vec<Scenario> {
     let lossless =
         |name: &str, run: fn(&mut World)| Scenario::new(name, &[13], Allowed::Nothing, run).everybody();

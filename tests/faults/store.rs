@@ -56,6 +56,7 @@ fn outages(world: &World) -> Vec<Scenario> {
         Scenario::new("frozen until the lease ended", &[2, 14], Allowed::WhileItLasts, ended).everybody(),
         Scenario::new("lease given to another host", &[2], Allowed::WhileItLasts, given_away).everybody(),
         Scenario::new("cut off", &[13, 14], Allowed::WhileItLasts, partitioned),
+        lossless("etcd went back in time", &[1, 2], rewound),
     ]
 }
 
@@ -137,6 +138,31 @@ fn restored(world: &mut World) {
     std::fs::remove_file(&backup).unwrap();
     let key = world.join(JOINS);
     world.ctl(&["del", &key]);
+}
+
+/// Revisions of leases go backwards, which agents notice: nobody loses what is there all the same. Deletions are held from
+/// then on.
+fn rewound(world: &mut World) {
+    let backup = world.fabric.lab.dir().join("backup");
+    let (own, _) = world.own_lease();
+    let written = world.revision(&own);
+    world.ctl(&["snapshot", "save", backup.to_str().unwrap()]);
+    for number in 0..50 {
+        world.ctl(&["put", "/registry/junk", &number.to_string()]);
+    }
+    world.ctl(&["put", "--ignore-value", "--ignore-lease", &own]);
+    let touched = world.revision(&own);
+    let heard = |world: &World| world.fabric.status(0)["store"]["revision"].as_u64();
+    wait_for("a revision", || (heard(world) >= Some(touched)).then_some(()).ok_or("it is not heard of"));
+    let lives = |world: &World| world.fabric.status(0)["lease"]["expires_in_s"].as_u64();
+    let before = lives(world);
+    world.etcd[0].restore(&backup).unwrap();
+    std::fs::remove_file(&backup).unwrap();
+    wait_for("the restored store", || {
+        (heard(world) < Some(touched)).then_some(()).ok_or("it is not heard of")
+    });
+    wait_for("a renewal", || (lives(world) >= before).then_some(()).ok_or("its lease only gets older"));
+    assert_eq!(world.revision(&own), written, "it took its lease for lost, and claimed it again");
 }
 
 fn started_alone(world: &mut World) {

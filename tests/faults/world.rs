@@ -126,13 +126,19 @@ impl World {
         (key, value)
     }
 
+    /// The revision that wrote a key last.
+    pub(crate) fn revision(&self, key: &str) -> u64 {
+        self.field(key, "ModRevision").unwrap()
+    }
+
+    fn field<T: std::str::FromStr>(&self, key: &str, name: &str) -> Option<T> {
+        let found = self.ctl(&["get", "-w", "fields", key]);
+        found.lines().find_map(|line| line.strip_prefix(&format!("\"{name}\" : "))?.parse().ok())
+    }
+
     /// Ends the etcd lease that what is at a key lives by, if there is one just then.
     pub(crate) fn revoke(&self, key: &str) {
-        let found = self.ctl(&["get", "-w", "fields", key]);
-        let id = found
-            .lines()
-            .find_map(|line| line.strip_prefix("\"Lease\" : "))
-            .and_then(|id| id.parse::<i64>().ok());
+        let id: Option<i64> = self.field(key, "Lease");
         if let Some(id) = id.filter(|id| *id != 0) {
             self.ctl(&["lease", "revoke", &format!("{id:x}")]);
         }

@@ -30,6 +30,7 @@ const QUIET: Budget = Budget {
     deletions: 0,
     pins: 0,
     resyncs: 0,
+    rewinds: 0,
     changes: 0,
     releases: 0,
     flannels: 0,
@@ -108,6 +109,12 @@ fn hosts_that_change_while_replies_are_lost() {
 }
 
 #[test]
+fn hosts_that_find_another_history_while_writes_come_late() {
+    holds(fabric(ONE, 2, Budget { rewinds: 1, changes: 1, expiries: 1, ..QUIET }));
+    holds(race(Budget { rewinds: 1, silences: 1, deletions: 1, ..QUIET }));
+}
+
+#[test]
 fn three_hosts_and_one_subnet() {
     holds(fabric(ONE, 3, Budget { expiries: 1, ..QUIET }));
 }
@@ -148,6 +155,13 @@ fn writes_that_do_not_compare_are_found() {
     finds(fabric(ONE, 2, budget), Flaw::RewritesBlindly, UNTOUCHED);
     finds(fabric(ONE, 2, budget), Flaw::CreatesBlindly, UNTOUCHED);
     finds(fabric(ONE, 2, Budget { releases: 1, expiries: 1, ..QUIET }), Flaw::DeletesBlindly, UNTOUCHED);
+}
+
+#[test]
+fn writes_over_a_lease_of_flanneld_are_found() {
+    let budget = Budget { flannels: 1, expiries: 1, changes: 1, ..QUIET };
+    finds(fabric(ONE, 1, budget), Flaw::RewritesBlindly, UNTOUCHED);
+    finds(fabric(ONE, 1, budget), Flaw::CreatesBlindly, UNTOUCHED);
 }
 
 #[test]

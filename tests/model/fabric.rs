@@ -33,6 +33,8 @@ pub(crate) struct Budget {
     pub(crate) pins: u8,
     /// Watches that are interrupted.
     pub(crate) resyncs: u8,
+    /// Hosts to whom the store's history seems to have broken off: what they know of revisions counts no more.
+    pub(crate) rewinds: u8,
     /// Hosts whose address or device changes.
     pub(crate) changes: u8,
     /// Leases that are given up.
@@ -73,6 +75,8 @@ pub(crate) enum Action {
     Hear(usize),
     /// The host's watch was interrupted: it hears of all there is.
     Resync(usize),
+    /// The same, and the store's revisions do not continue those that the host knew.
+    Rewind(usize),
     /// The host's next question is not answered. It takes effect late, or never.
     Silence(usize),
     /// The host's next question takes effect, is not answered, and is asked again.
@@ -145,6 +149,7 @@ impl State {
         may(matches!(process.hears(), Some(Answer::Listing(_))), Action::Step(at, 1));
         may(behind, Action::Hear(at));
         may(behind && left.resyncs > 0, Action::Resync(at));
+        may(left.rewinds > 0, Action::Rewind(at));
         may(goes_on && left.silences > 0, Action::Silence(at));
         may(goes_on && left.repeats > 0, Action::Repeat(at));
         for remembers in [false, true] {
@@ -284,6 +289,11 @@ impl State {
             Action::Delete(key) => {
                 left.deletions -= 1;
                 self.store_mut().delete(&key);
+            }
+            Action::Rewind(host) => {
+                left.rewinds -= 1;
+                let store = Arc::clone(&self.store);
+                self.process(host)?.hear_another(&store);
             }
             Action::Pin(key) => {
                 left.pins -= 1;

@@ -2,6 +2,7 @@
 //! real etcd under stress.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 use twill_backends::lease::{Attrs, LeaseKey};
 use twill_backends::record::overlap;
@@ -17,10 +18,10 @@ pub(crate) struct Stamp {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Left {
     Nothing,
-    /// What a node of ours wrote.
-    Of(Stamp),
-    /// What flanneld or an operator wrote: it names no process.
-    Unsigned,
+    /// What a node of ours wrote, and its address.
+    Of(Stamp, Option<Ipv4Addr>),
+    /// What flanneld or an operator wrote: it names no process; the address of its host, if it names no node either.
+    Unsigned(Option<Ipv4Addr>),
 }
 
 /// One change of one key.
@@ -51,7 +52,11 @@ impl Stamp {
 impl Left {
     /// What a value says of who wrote it.
     pub(crate) fn by(value: &[u8]) -> Self {
-        Attrs::decode(value).ok().and_then(|attrs| Stamp::of(&attrs)).map_or(Self::Unsigned, Self::Of)
+        let Ok(attrs) = Attrs::decode(value) else { return Self::Unsigned(None) };
+        match Stamp::of(&attrs) {
+            Some(stamp) => Self::Of(stamp, attrs.public_ip),
+            None => Self::Unsigned(attrs.public_ip.filter(|_| attrs.node_id.is_none())),
+        }
     }
 }
 
@@ -61,7 +66,7 @@ pub(crate) fn unfounded(history: &[Change], beliefs: &[Belief]) -> Option<String
         let at = history.partition_point(|change| change.revision < belief.since);
         let same = history[at..].iter().take_while(|change| change.revision == belief.since);
         same.filter(|change| change.key == belief.key)
-            .any(|change| change.left == Left::Of(belief.who.clone()))
+            .any(|change| matches!(&change.left, Left::Of(who, _) if *who == belief.who))
     };
     beliefs.iter().find(|belief| !founded(belief)).map(|belief| format!("{belief:?} rests on no write"))
 }
@@ -81,14 +86,18 @@ pub(crate) fn shared(history: &[Change], beliefs: &[Belief]) -> Option<String> {
     })
 }
 
-/// No node writes over what another one wrote: only its own, what nobody signed, and what is not there.
+/// No node writes over what another one wrote: only its own, what nobody signed unless it is of another address, and what
+/// is not there.
 pub(crate) fn overwritten(history: &[Change]) -> Option<String> {
     let mut standing: BTreeMap<&LeaseKey, &Left> = BTreeMap::new();
     history.iter().find_map(|change| {
         let before = standing.insert(&change.key, &change.left);
         match (before, &change.left) {
-            (Some(Left::Of(theirs)), Left::Of(ours)) if theirs.node != ours.node => {
+            (Some(Left::Of(theirs, _)), Left::Of(ours, _)) if theirs.node != ours.node => {
                 Some(format!("{ours:?} wrote {} over {theirs:?} at {}", change.key, change.revision))
+            }
+            (Some(Left::Unsigned(Some(theirs))), Left::Of(ours, at)) if *at != Some(*theirs) => {
+                Some(format!("{ours:?} wrote {} over that of {theirs} at {}", change.key, change.revision))
             }
             _ => None,
         }
@@ -98,7 +107,8 @@ pub(crate) fn overwritten(history: &[Change]) -> Option<String> {
 fn end(history: &[Change], belief: &Belief) -> u64 {
     let at = history.partition_point(|change| change.revision <= belief.since);
     let of_other = |change: &&Change| {
-        change.key == belief.key && !matches!(&change.left, Left::Of(stamp) if stamp.node == belief.who.node)
+        change.key == belief.key
+            && !matches!(&change.left, Left::Of(stamp, _) if stamp.node == belief.who.node)
     };
     history[at..].iter().find(of_other).map_or(u64::MAX, |change| change.revision)
 }

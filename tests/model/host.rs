@@ -120,9 +120,9 @@ impl Host {
         self.process.iter_mut().for_each(|process| process.tenure.want(attrs.clone()));
     }
 
-    /// What it believes while the store is at revision `at`.
+    /// What it believes while the store is at revision `at`. In another history than it knew, it has to read first.
     pub(crate) fn belief(&self, at: u64) -> Option<Belief> {
-        let held = self.process.as_ref()?.held()?;
+        let held = self.process.as_ref()?.held().filter(|held| held.revision > 0)?;
         let who = Stamp::of(&held.lease.attrs)?;
         Some(Belief { who, key: held.lease.key.clone(), since: held.revision, at })
     }
@@ -222,6 +222,12 @@ impl Process {
     pub(crate) fn would_ignore(&self, store: &Store) -> bool {
         let own = self.tenure.lease().map(|lease| &lease.key);
         self.call.is_none() && store.history.get(self.heard).is_some_and(|change| own != Some(&change.key))
+    }
+
+    /// The store went back in time, or seems to have.
+    pub(crate) fn hear_another(&mut self, store: &Store) {
+        self.tenure.saw_another_history(now());
+        self.hear_all(store);
     }
 
     /// The watch was interrupted: instead of single changes comes a listing.

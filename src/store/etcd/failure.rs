@@ -74,7 +74,6 @@ fn of_status(status: &Status) -> Failure {
             | Code::NotFound
             | Code::AlreadyExists
             | Code::PermissionDenied
-            | Code::FailedPrecondition
             | Code::OutOfRange
             | Code::Unimplemented,
             None,
@@ -85,6 +84,8 @@ fn of_status(status: &Status) -> Failure {
             | Code::Unknown
             | Code::DeadlineExceeded
             | Code::ResourceExhausted
+            // What etcd from 3.6 on says for a learner, which serves nobody yet.
+            | Code::FailedPrecondition
             | Code::Aborted
             | Code::Internal
             | Code::Unavailable
@@ -106,7 +107,8 @@ fn remedy(status: &Status) -> Option<&'static str> {
         ("authentication failed", "check --etcd-username and --etcd-password"),
         (
             "permission denied",
-            "grant the user's role readwrite on PREFIX/subnets and read on PREFIX/config, each with --prefix",
+            "grant the role of the agents' user readwrite on PREFIX/subnets and read on PREFIX/config, each with \
+             --prefix; who writes PREFIX/config needs another user, or certificate, with readwrite on it",
         ),
         ("database space exceeded", "compact and defragment etcd, then: etcdctl alarm disarm"),
     ];
@@ -151,6 +153,7 @@ mod tests {
             (Code::Unauthenticated, "etcdserver: invalid auth token"),
             (Code::InvalidArgument, "etcdserver: revision of auth store is old"),
             (Code::InvalidArgument, "etcdserver: user name is empty"),
+            (Code::FailedPrecondition, "etcdserver: rpc not supported for learner"),
             (Code::Unknown, "h2 protocol error"),
             (Code::ResourceExhausted, "etcdserver: too many requests"),
         ] {

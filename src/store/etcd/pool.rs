@@ -2,10 +2,15 @@
 //!
 //! # Why
 //! A client of `etcd-client` that knows all endpoints sends every n-th call to a dead one and fails it. Here a call
-//! goes to the member that answered last, and to the others before it fails.
+//! goes to the member that answered last, and to the others before it fails. Which is first is drawn, so that not all
+//! hosts are at one.
+//!
+//! Signing in costs etcd a hash that is slow on purpose. When a member goes, its hosts come to the next all at once, and
+//! it may be busy with them for longer than an answer may take. Who left early would have it hash in vain, and the one
+//! after it. So each sign-in that was not answered makes the next one wait longer, wherever that is.
 
 use std::future::Future;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use etcd_client::{Client, ConnectOptions, Error};
@@ -19,8 +24,10 @@ use crate::store::StoreError;
 
 /// How long a connection may take to come up.
 const CONNECT: Duration = Duration::from_secs(1);
-/// How long a member may take to answer one call, signing in included.
+/// How long a member may take to answer one call, and the first sign-in.
 const ANSWER: Duration = Duration::from_secs(3);
+/// How long it may take to sign in at most.
+const SIGN_IN: Duration = Duration::from_secs(30);
 /// What `etcdctl endpoint health` asks for.
 const PROBE: &str = "health";
 /// HTTP/2 pings: etcd closes connections that ping more often than every 5 s.
@@ -33,6 +40,8 @@ pub(super) struct Pool {
     members: Vec<Member>,
     /// The member that answered last.
     preferred: AtomicUsize,
+    /// How many sign-ins in a row were not answered.
+    unsigned: AtomicU32,
     /// Counts the moves of this host: clients of before are not used again.
     moves: AtomicU64,
     moved: Notify,
@@ -55,13 +64,23 @@ struct Slot {
     stamp: Stamp,
 }
 
+/// A client to ask with.
+struct Taken {
+    client: Client,
+    /// Which of those made for the member.
+    made: u64,
+    /// Whether it was made just for this.
+    fresh: bool,
+}
+
 impl Pool {
     /// Connects to nothing yet.
     pub(super) fn new(config: EtcdConfig) -> Self {
-        let members =
-            config.endpoints.iter().map(|url| Member { url: url.clone(), slot: Mutex::default() }).collect();
-        let (preferred, moves, moved) = (AtomicUsize::new(0), AtomicU64::new(0), Notify::new());
-        Self { config, members, preferred, moves, moved }
+        let member = |url: &String| Member { url: url.clone(), slot: Mutex::default() };
+        let members: Vec<_> = config.endpoints.iter().map(member).collect();
+        let preferred = AtomicUsize::new(fastrand::usize(..members.len().max(1)));
+        let (unsigned, moves, moved) = (AtomicU32::new(0), AtomicU64::new(0), Notify::new());
+        Self { config, members, preferred, unsigned, moves, moved }
     }
 
     /// The cluster, in words.
@@ -104,51 +123,58 @@ impl Pool {
         })
     }
 
-    /// Asks one member; once more on a fresh connection if the one there was turns out broken.
+    /// Asks one member; once more on a fresh connection if one that was there before turns out broken.
     async fn ask<T, F, Fut>(&self, member: &Member, f: &F) -> Result<T, Failure>
     where
         F: Fn(Client) -> Fut + Sync,
         Fut: Future<Output = Result<T, Error>> + Send,
     {
-        let mut broken = None;
-        for _ in 0..2 {
-            let (client, made) = self.client(member).await?;
-            let failure = match timeout(ANSWER, f(client)).await {
-                Ok(Ok(answer)) => return Ok(answer),
-                Ok(Err(error)) => self.sort(&error),
-                Err(_) => Failure::Silent(format!("no answer within {} s", ANSWER.as_secs())),
-            };
-            match failure {
-                Failure::Refused(_) => return Err(failure),
-                Failure::Silent(_) => {
-                    self.discard(member, made).await;
-                    return Err(failure);
-                }
-                Failure::Broken(_) => {
-                    self.discard(member, made).await;
-                    broken = Some(failure);
-                }
+        let taken = self.client(member).await?;
+        let was_there = !taken.fresh;
+        match self.ask_on(member, taken, f).await {
+            Err(Failure::Broken(_)) if was_there => {
+                let taken = self.client(member).await?;
+                self.ask_on(member, taken, f).await
             }
+            other => other,
         }
-        Err(broken.unwrap_or_else(|| Failure::Silent("not asked".to_owned())))
+    }
+
+    async fn ask_on<T, F, Fut>(&self, member: &Member, taken: Taken, f: &F) -> Result<T, Failure>
+    where
+        F: Fn(Client) -> Fut + Sync,
+        Fut: Future<Output = Result<T, Error>> + Send,
+    {
+        let failure = match timeout(ANSWER, f(taken.client)).await {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(error)) => self.sort(&error),
+            Err(_) => Failure::Silent(format!("no answer within {} s", ANSWER.as_secs())),
+        };
+        if !matches!(failure, Failure::Refused(_)) {
+            self.discard(member, taken.made).await;
+        }
+        Err(failure)
     }
 
     /// The client of a member. Certificates are read whenever one is made.
-    async fn client(&self, member: &Member) -> Result<(Client, u64), Failure> {
+    async fn client(&self, member: &Member) -> Result<Taken, Failure> {
         let mut slot = member.slot.lock().await;
         let moves = self.moves.load(Ordering::SeqCst);
         if let Some(client) = slot.client.as_ref().filter(|_| slot.moves == moves) {
-            return Ok((client.clone(), slot.made));
+            return Ok(Taken { client: client.clone(), made: slot.made, fresh: false });
         }
         let stamp = Stamp::of(self.config.tls.as_ref());
-        let client = match timeout(ANSWER, self.connect(&member.url)).await {
-            Ok(client) => client?,
-            Err(_) => return Err(Failure::Silent(format!("no sign-in within {} s", ANSWER.as_secs()))),
+        let patience = patience(self.unsigned.load(Ordering::Relaxed));
+        let Ok(client) = timeout(patience, self.connect(&member.url)).await else {
+            self.unsigned.fetch_add(1, Ordering::Relaxed);
+            return Err(Failure::Silent(format!("no sign-in within {} s", patience.as_secs())));
         };
+        let client = client?;
+        self.unsigned.store(0, Ordering::Relaxed);
         slot.made += 1;
         slot.client = Some(client.clone());
         (slot.stamp, slot.moves) = (stamp, moves);
-        Ok((client, slot.made))
+        Ok(Taken { client, made: slot.made, fresh: true })
     }
 
     /// Reads certificates that were replaced, so that calls from here on show them and a mistake is told of while the
@@ -257,6 +283,11 @@ impl Pool {
             Ok(options)
         }
     }
+}
+
+/// How long to wait for a sign-in after so many that were not answered.
+fn patience(unsigned: u32) -> Duration {
+    ANSWER.saturating_mul(4_u32.saturating_pow(unsigned)).min(SIGN_IN)
 }
 
 impl std::fmt::Debug for Member {

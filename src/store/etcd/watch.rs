@@ -72,10 +72,11 @@ pub(super) fn follow(pool: &Pool, keys: &Keys) -> impl Stream<Item = Change> + S
                 }
             };
             let Some(failure) = failure else { continue };
+            let pause = backoff.after(&failure);
             if !std::mem::replace(&mut down, true) {
                 yield Change::Down(failure);
             }
-            sleep(backoff.next()).await;
+            sleep(pause).await;
         }
     }
 }

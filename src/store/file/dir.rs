@@ -241,7 +241,8 @@ impl LeaseFile {
     fn parse(key: LeaseKey, value: Vec<u8>) -> Self {
         let mut fields: Option<Map<String, Value>> = serde_json::from_slice(&value).ok();
         let mut take = |name| fields.as_mut().and_then(|fields| fields.shift_remove(name)?.as_u64());
-        let expires = take(EXPIRES).map(|at| UNIX_EPOCH + Duration::from_secs(at));
+        // A number that is no moment is none that ever comes.
+        let expires = take(EXPIRES).and_then(|at| UNIX_EPOCH.checked_add(Duration::from_secs(at)));
         let revision = take(REVISION).unwrap_or(0);
         let digested = fields.and_then(|fields| serde_json::to_vec(&fields).ok());
         let digest = Uuid::new_v5(&Uuid::NAMESPACE_OID, digested.as_ref().unwrap_or(&value));

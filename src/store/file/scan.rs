@@ -86,7 +86,7 @@ impl Scan {
                 seconds: metadata.mtime(),
                 nanoseconds: metadata.mtime_nsec(),
             };
-            let settled = metadata.modified().is_ok_and(|at| at + FRESH < SystemTime::now());
+            let settled = metadata.modified().is_ok_and(|at| at < SystemTime::now() - FRESH);
             let file = match before.remove(&name) {
                 Some((old, file)) if old == stamp && settled => Some(file),
                 _ => dir.lease(&name)?,
