@@ -49,6 +49,11 @@ pub(super) struct Trying {
     peers: Option<usize>,
     /// Which of them the probes found to be lost then.
     lost: BTreeSet<LeaseKey>,
+    /// What a trial had other than it is, and the next has to have too: a path that fails or mends while one setting after
+    /// the other is tried looks like a setting that fails or mends it.
+    doubts: PerFamily<Checksums>,
+    /// Whether a trial is only to show that again.
+    confirms: bool,
     /// A trial under way.
     outcome: Option<watch::Receiver<Option<Outcome>>>,
 }
@@ -151,7 +156,7 @@ impl Trying {
     pub(super) fn hear(&mut self, now: Instant) -> bool {
         let found = self.outcome.take().and_then(|outcome| outcome.borrow().clone()).unwrap_or_default();
         let before = self.checksums();
-        let mut all = !found.is_empty();
+        let (mut all, mut sure) = (!found.is_empty(), true);
         for (family, (asked, trials)) in found.iter() {
             let Some(choice) = self.choices.get(family) else { continue };
             let trials = match trials {
@@ -166,15 +171,26 @@ impl Trying {
             let answering: BTreeSet<&str> = trials.iter().map(|trial| trial.to.as_str()).collect();
             all &= answering.len() == *asked;
             let next = choose(self.wish, choice, trials);
+            let other = (next.checksums != choice.checksums).then_some(next.checksums);
+            let doubted = self.doubts.get(family).copied();
+            self.doubts.set(family, other);
+            if other.is_some() && other != doubted {
+                sure = false;
+                continue;
+            }
             if (next.checksums, next.tested) != (choice.checksums, choice.tested) {
                 let Checksums { offload, udp } = next.checksums;
                 tracing::info!(%family, offload, udp, because = next.because, "checksums");
             }
             self.choices.set(family, Some(next));
         }
-        self.silent = if all { 0 } else { self.silent.saturating_add(1) };
-        let wait = if all { RARELY } else { (SOON * (1 << self.silent.min(10))).min(LATE) };
-        self.at = Some(now + wait);
+        self.confirms = !sure && !self.confirms;
+        if !self.confirms {
+            let settled = all && sure;
+            self.silent = if settled { 0 } else { self.silent.saturating_add(1) };
+            let wait = if settled { RARELY } else { (SOON * (1 << self.silent.min(10))).min(LATE) };
+            self.at = Some(now + wait);
+        }
         before != self.checksums()
     }
 
@@ -240,4 +256,46 @@ fn benches(plan: &Plan, port: u16, lost: &BTreeSet<LeaseKey>) -> impl Iterator<I
         let places: Vec<Place> = peers.into_iter().filter_map(place).take(PLACES).collect();
         (!places.is_empty()).then_some((family, Bench { dev, link, source, port, places }))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use twill_backends::checksums::Count;
+
+    use super::*;
+
+    /// What is in force after a trial in which packets arrive with these settings and no others.
+    fn after(trying: &mut Trying, arrives: impl Fn(Checksums) -> bool) -> Checksums {
+        let settings = [(true, true), (false, true), (true, false), (false, false)];
+        let trial = |(offload, udp)| {
+            let with = Checksums { offload, udp };
+            let count = Count { sent: 4, answered: if arrives(with) { 4 } else { 0 } };
+            Trial { to: "10.5.2.0-24".to_owned(), with, small: count, large: count, rate: 0 }
+        };
+        let found = PerFamily { v4: Some((1, Ok(settings.map(trial).to_vec()))), v6: None };
+        trying.outcome = Some(watch::channel(Some(found)).1);
+        let before = trying.checksums();
+        assert_eq!(trying.hear(crate::now()), before != trying.checksums());
+        trying.checksums().v4.unwrap()
+    }
+
+    #[test]
+    fn what_only_one_trial_shows_changes_nothing() {
+        let mut trying = Trying::default();
+        let have = Checksums { offload: true, udp: true };
+        trying.choices.v4 = Some(Choice::untested(Wish::Auto, Some(have)));
+        // A path that mends while one setting after the other is tried.
+        let mends = |with: Checksums| !with.udp;
+        for _ in 0..2 {
+            assert_eq!(after(&mut trying, mends), have);
+            assert!(trying.confirms && trying.at.is_none(), "it is tried again at once");
+            assert_eq!(after(&mut trying, |_| true), have);
+            assert!(trying.at.take().is_some());
+        }
+        // Two trials that contradict each other are not followed by others at once.
+        assert_eq!(after(&mut trying, mends), have);
+        assert_eq!(after(&mut trying, |with| !with.offload), have);
+        assert!(!trying.confirms && trying.at.is_some());
+        assert!(!after(&mut trying, |with| !with.offload).offload);
+    }
 }
