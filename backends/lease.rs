@@ -109,6 +109,12 @@ impl fmt::Display for LeaseKey {
 }
 
 impl Attrs {
+    /// Whether they are, in a lease that never expires, those of a reservation that no host has taken.
+    #[must_use]
+    pub const fn is_vacant(&self) -> bool {
+        self.backend_type.is_none()
+    }
+
     /// The public address of one family.
     #[must_use]
     pub fn public(&self, family: Family) -> Option<IpAddr> {

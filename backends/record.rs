@@ -139,7 +139,7 @@ impl Record {
     /// The key names no subnet, or the value does not decode.
     pub fn lease(&self) -> Result<Lease, Fault> {
         let lease = Lease::decode(self.key.as_str(), &self.value)?;
-        let vacant = self.grant.is_none() && lease.attrs.backend_type.is_none();
+        let vacant = self.grant.is_none() && lease.attrs.is_vacant();
         Ok(Lease { vacant, ..lease })
     }
 

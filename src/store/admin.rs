@@ -100,7 +100,7 @@ impl<T: Table> LeaseAdmin for Guarded<T> {
             }
             None => (Guard::Absent, owner.attrs()),
         };
-        let vacant = attrs.backend_type.is_none();
+        let vacant = attrs.is_vacant();
         let lease = Lease { key: key.clone(), subnets: *subnets, attrs, vacant };
         if self.put(lease, guard, Term::Permanent).await? {
             Ok(key)
